@@ -1,0 +1,48 @@
+"""What can be wrong with an artifact. Each error names the file and the reason, for a person."""
+
+from pathlib import Path
+
+
+class ArtifactError(Exception):
+    """An artifact cannot be used. ``path`` is the file or folder, ``reason`` says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class ManifestMissing(ArtifactError):
+    """The version folder has no manifest.json, so it was never published whole."""
+
+
+class ManifestInvalid(ArtifactError):
+    """manifest.json is not valid JSON, or not a manifest of a known kind."""
+
+
+class UnknownSchema(ArtifactError):
+    """The manifest was written to a schema that this program does not know."""
+
+
+class FileMissing(ArtifactError):
+    """A file that the manifest lists is not there."""
+
+
+class FileUnlisted(ArtifactError):
+    """A file is there that the manifest does not list."""
+
+
+class HashMismatch(ArtifactError):
+    """A file's bytes are not those that were published."""
+
+
+class UnsafePath(ArtifactError):
+    """A name leads out of the artifact's folder, or is not a plain file."""
+
+
+class PublishConflict(ArtifactError):
+    """Another process is publishing the same model."""
+
+
+class VersionNotFound(ArtifactError):
+    """No such model, or no such version of it."""

@@ -1,0 +1,191 @@
+"""The manifest of an artifact, as pydantic models: one class for each kind of model.
+
+A manifest is data only. It names the functions an artifact offers (each an ONNX graph), the
+sha256 of every file, and what a person wants to know of the model: parameters, data, training and
+metrics. Unknown fields are refused, so that a typing error can't pass for a setting.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+
+ModelName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Lower-case letters, digits and hyphens",
+        examples=["curve-mlp"],
+    ),
+]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+TensorType = Literal["float64", "float32", "int64", "uint8"]
+Precision = Literal["fp64", "fp32", "int8"]
+
+
+class Record(BaseModel):
+    """Base of every part of the manifest: immutable, and no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tensor(Record):
+    """One input or output of a function."""
+
+    name: str
+    dtype: TensorType
+    shape: tuple[int | str, ...] = Field(
+        description="Sizes; a name such as 'n' stands for a size chosen by the caller"
+    )
+
+
+class Agreement(Record):
+    """How closely a graph agrees with PyTorch, and how closely it must when it is loaded.
+
+    An element passes if |graph − reference| ≤ absolute_tolerance + relative_tolerance·|reference|;
+    ``maximum_absolute_error`` is what was measured at export. The reference is ``samples.npz``.
+    """
+
+    maximum_absolute_error: float = Field(ge=0)
+    absolute_tolerance: float = Field(ge=0)
+    relative_tolerance: float = Field(ge=0)
+    details: dict[str, float] = Field(
+        default={}, description="Further figures, such as top-1 agreement or speed-up"
+    )
+
+
+class Graph(Record):
+    """One ONNX file that computes a function at one precision."""
+
+    file: FileName
+    precision: Precision
+    agreement: Agreement
+
+
+class Function(Record):
+    """A named function of the model, such as ``value`` or ``gradient``.
+
+    ``graph`` is the reference. ``variants`` are faster graphs of the same signature, each of which
+    may serve only where its own agreement holds on the machine that loads it.
+    """
+
+    inputs: tuple[Tensor, ...] = Field(min_length=1)
+    outputs: tuple[Tensor, ...] = Field(min_length=1)
+    graph: Graph
+    variants: tuple[Graph, ...] = ()
+
+
+class File(Record):
+    """Checksum and size of one file of the artifact."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Layer(Record):
+    """One row of the parameter summary."""
+
+    name: str
+    type: str = Field(examples=["Conv2d"])
+    kernel: str | None = Field(default=None, description="Kernel, stride and padding, if any")
+    output_shape: tuple[int, ...] = Field(description="Without the batch dimension")
+    formula: str = Field(examples=["3·3·3·32 weights + 32 biases = 896"])
+    count: int = Field(ge=0, description="Number of parameters, trained or frozen")
+    multiply_adds: int = Field(ge=0, description="Multiply-adds for one example")
+
+
+class Parameters(Record):
+    """Parameter summary, with the comparison against independent counts."""
+
+    total: int = Field(ge=0)
+    multiply_adds: int = Field(ge=0, description="Multiply-adds for one example, all layers")
+    layers: tuple[Layer, ...]
+    compared: dict[str, int] = Field(
+        default={}, description="The same total by other means, e.g. torchinfo, sum(p.numel())"
+    )
+
+    @model_validator(mode="after")
+    def totals_match(self) -> "Parameters":
+        if sum(layer.count for layer in self.layers) != self.total:
+            raise ValueError("the layers' counts do not add up to the total")
+        if sum(layer.multiply_adds for layer in self.layers) != self.multiply_adds:
+            raise ValueError("the layers' multiply-adds do not add up to the total")
+        return self
+
+
+class Data(Record):
+    """The data the model was trained on."""
+
+    name: str
+    sha256: Sha256
+    rows: int = Field(ge=0)
+    splits: dict[str, int] = Field(description="Rows in each split")
+
+
+class Training(Record):
+    """How the checkpoint came about."""
+
+    git_commit: str = Field(description="Commit of the training code, '-dirty' if it was changed")
+    config: dict[str, JsonValue]
+    seed: int
+    epochs: int = Field(ge=0)
+    wall_seconds: float = Field(ge=0)
+    device: str = Field(examples=["cpu (2 threads)"])
+    torch_version: str
+
+
+class CommonManifest(Record):
+    """What every artifact says of itself, whatever its kind."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: ModelName
+    version: int = Field(ge=1)
+    created_utc: datetime
+    functions: dict[str, Function] = Field(min_length=1)
+    files: dict[FileName, File]
+    parameters: Parameters
+    data: Data
+    training: Training
+    metrics: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def files_are_listed(self) -> "CommonManifest":
+        for name, function in self.functions.items():
+            for graph in (function.graph, *function.variants):
+                if self.files and graph.file not in self.files:
+                    raise ValueError(f"function {name} needs {graph.file}, which 'files' lacks")
+        return self
+
+
+class CurveManifest(CommonManifest):
+    """A function of one real variable with its derivatives."""
+
+    kind: Literal["curve"] = "curve"
+    domain: tuple[float, float] = Field(description="Smallest and largest x of the data")
+    coefficients: tuple[float, ...] | None = Field(
+        default=None, description="w_m, …, w_0 of a polynomial in x; absent for a network"
+    )
+
+
+class ClassifierManifest(CommonManifest):
+    """An image classifier."""
+
+    kind: Literal["classifier"] = "classifier"
+    classes: tuple[str, ...] = Field(min_length=2, description="Labels by index")
+
+
+class SigmoidConvManifest(CommonManifest):
+    """The single sigmoid convolution whose loss gradient the third homework question asks for."""
+
+    kind: Literal["sigmoid-conv"] = "sigmoid-conv"
+
+
+Manifest = Annotated[
+    CurveManifest | ClassifierManifest | SigmoidConvManifest, Field(discriminator="kind")
+]
+MANIFEST: TypeAdapter[CurveManifest | ClassifierManifest | SigmoidConvManifest] = TypeAdapter(
+    Manifest
+)

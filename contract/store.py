@@ -1,0 +1,305 @@
+"""Artifacts on disk: publish atomically, list versions, verify, find the newest good one.
+
+Layout: ``root/<model>/<version>/`` with version = 1, 2, 3, … A version is written to a hidden
+sibling folder, flushed to disk with its manifest last, and then takes its name in one rename:
+whoever lists versions sees all of it or nothing. Published versions never change.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from contract.errors import (
+    ArtifactError,
+    FileMissing,
+    FileUnlisted,
+    HashMismatch,
+    ManifestInvalid,
+    ManifestMissing,
+    PublishConflict,
+    UnknownSchema,
+    UnsafePath,
+    VersionNotFound,
+)
+from contract.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    ClassifierManifest,
+    CurveManifest,
+    File,
+    FileName,
+    ModelName,
+    SigmoidConvManifest,
+)
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_LIMIT = 8 * 1024 * 1024  # bytes; a real one has a few dozen kilobytes
+
+AnyManifest = CurveManifest | ClassifierManifest | SigmoidConvManifest
+_model_name: TypeAdapter[str] = TypeAdapter(ModelName)
+_file_name: TypeAdapter[str] = TypeAdapter(FileName)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified version: its folder and its manifest."""
+
+    folder: Path
+    manifest: AnyManifest
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, their sha256 checked on these very bytes.
+
+        Raises FileMissing, UnsafePath or HashMismatch.
+        """
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise FileMissing(self.folder / name, "the manifest lists no such file")
+        with _open_plain(self.folder / name) as stream:
+            content = stream.read()
+        _check(self.folder / name, expected, hashlib.sha256(content).hexdigest(), len(content))
+        return content
+
+
+def list_models(root: Path) -> list[str]:
+    """Names of the models under ``root`` that have a folder, sorted. A missing root has none."""
+    if not root.is_dir():
+        return []
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and _is_model(entry))
+
+
+def list_versions(root: Path, model: str) -> list[int]:
+    """Version numbers of ``model``, newest first; whether they are good is not looked at."""
+    folder = root / model
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (
+            int(entry.name)
+            for entry in folder.iterdir()
+            if entry.name.isdecimal() and entry.name.isascii() and entry.name[0] != "0"
+        ),
+        reverse=True,
+    )
+
+
+def version_folder(root: Path, model: str, version: int) -> Path:
+    """Where a version of a model lies."""
+    return root / model / str(version)
+
+
+def read_manifest(folder: Path) -> AnyManifest:
+    """The manifest of the version in ``folder``, checked for form but not against the files.
+
+    Raises ManifestMissing, UnknownSchema, ManifestInvalid or UnsafePath.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        with _open_plain(path) as stream:
+            content = stream.read(MANIFEST_LIMIT + 1)
+    except FileMissing:
+        raise ManifestMissing(path, "there is no manifest: this was never published") from None
+    if len(content) > MANIFEST_LIMIT:
+        raise ManifestInvalid(path, f"it is larger than {MANIFEST_LIMIT} bytes")
+    try:
+        document: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ManifestInvalid(path, "it is not valid JSON") from None
+    if not isinstance(document, dict):
+        raise ManifestInvalid(path, "it is not a JSON object")
+    schema = document.get("schema_version")
+    if schema != SCHEMA_VERSION or isinstance(schema, bool):
+        raise UnknownSchema(
+            path, f"schema version {schema!r:.40} is not known here, only {SCHEMA_VERSION} is"
+        )
+    files = document.get("files")
+    for name in files if isinstance(files, dict) else ():
+        _check_file_name(folder, name)
+    try:
+        manifest = MANIFEST.validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ManifestInvalid(path, f"{where}: {first['msg']}") from None
+    if str(manifest.version) != folder.name or manifest.model != folder.parent.name:
+        raise ManifestInvalid(
+            path, f"it is of {manifest.model} version {manifest.version}, not of this folder"
+        )
+    return manifest
+
+
+def verify(folder: Path) -> Artifact:
+    """Check a published version whole: manifest, exactly the listed files, every sha256.
+
+    Raises a subclass of ArtifactError that names the file and the reason.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        raise VersionNotFound(folder, "there is no such version")
+    manifest = read_manifest(folder)
+    present = {entry.name for entry in folder.iterdir()} - {MANIFEST_FILE}
+    for name in sorted(present - manifest.files.keys()):
+        raise FileUnlisted(folder / name, "the manifest does not list this file")
+    for name, expected in sorted(manifest.files.items()):
+        with _open_plain(folder / name) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+        _check(folder / name, expected, digest, size)
+    return Artifact(folder, manifest)
+
+
+def newest_good(
+    root: Path, model: str, check: Callable[[Path], Artifact] = verify
+) -> tuple[Artifact, list[ArtifactError]]:
+    """The newest version of ``model`` that passes ``check``, and why newer ones did not.
+
+    Raises VersionNotFound if none passes; the refusals are its ``__notes__``.
+    """
+    refused: list[ArtifactError] = []
+    for version in list_versions(root, model):
+        try:
+            return check(version_folder(root, model, version)), refused
+        except ArtifactError as error:
+            refused.append(error)
+    missing = VersionNotFound(root / model, "no version can be used")
+    for refusal in refused:
+        missing.add_note(str(refusal))
+    raise missing
+
+
+class Draft:
+    """A version being written. Use as a context manager; files go into ``folder``.
+
+    Leaving the block without ``publish`` (an error, an interrupt) removes the draft; a killed
+    process leaves a hidden folder, which the next draft of the model removes. While a draft is
+    open the model is locked: a second one raises PublishConflict.
+    """
+
+    def __init__(self, root: Path, model: str) -> None:
+        try:
+            _model_name.validate_python(model)
+        except ValidationError:
+            raise UnsafePath(
+                root / model, "a model's name has lower-case letters, digits and hyphens only"
+            ) from None
+        self.root = root
+        self.model = model
+        self.folder = Path()
+        self._lock: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        home = self.root / self.model
+        home.mkdir(parents=True, exist_ok=True)
+        self._lock = (home / ".lock").open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise PublishConflict(home, "another process is publishing this model") from None
+        for stale in home.glob(".draft-*"):
+            shutil.rmtree(stale)
+        self.folder = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
+        # mkdtemp makes folders for the owner only; the service may run as another user.
+        self.folder.chmod(0o755)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+        if self._lock is not None:
+            self._lock.close()
+
+    def publish(self, manifest: AnyManifest) -> Artifact:
+        """Give the draft the next version number and put it in place with one rename.
+
+        ``manifest.version`` and ``manifest.files`` are filled in here from what was written.
+        Raises ManifestInvalid if the manifest then contradicts itself, UnsafePath for a file name
+        that an artifact may not have.
+        """
+        files: dict[str, File] = {}
+        for path in sorted(self.folder.iterdir()):
+            _check_file_name(self.folder, path.name)
+            with _open_plain(path) as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                files[path.name] = File(sha256=digest, bytes=stream.tell())
+                os.fsync(stream.fileno())
+            path.chmod(0o644)
+        version = max(list_versions(self.root, self.model), default=0) + 1
+        update = {"model": self.model, "version": version, "files": files}
+        try:
+            complete = MANIFEST.validate_python(manifest.model_dump() | {"files": {}} | update)
+        except ValidationError as error:
+            raise ManifestInvalid(self.folder / MANIFEST_FILE, str(error)) from None
+        with (self.folder / MANIFEST_FILE).open("w", encoding="utf-8") as text:
+            text.write(complete.model_dump_json(indent=2) + "\n")
+            text.flush()
+            os.fsync(text.fileno())
+        _sync_folder(self.folder)
+        target = version_folder(self.root, self.model, version)
+        self.folder.rename(target)
+        _sync_folder(target.parent)
+        return Artifact(target, complete)
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        _model_name.validate_python(folder.name)
+    except ValidationError:
+        return False
+    return True
+
+
+def _check_file_name(folder: Path, name: str) -> None:
+    try:
+        _file_name.validate_python(name)
+    except ValidationError:
+        raise UnsafePath(
+            folder / MANIFEST_FILE, f"{name!r:.80} is not a plain file name of this folder"
+        ) from None
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a regular file, following no symbolic link (it could lead anywhere)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise FileMissing(path, "the manifest lists it, but it is not there") from None
+    except OSError as error:
+        raise UnsafePath(path, f"it is not a readable plain file ({error.strerror})") from None
+    stream = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        stream.close()
+        raise UnsafePath(path, "it is not a plain file")
+    return stream
+
+
+def _check(path: Path, expected: File, digest: str, size: int) -> None:
+    if (digest, size) != (expected.sha256, expected.bytes):
+        raise HashMismatch(
+            path,
+            f"its {size} bytes have sha256 {digest[:12]}…, "
+            f"but {expected.bytes} bytes with {expected.sha256[:12]}… were published",
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
