@@ -14,9 +14,10 @@ import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -195,7 +196,7 @@ class Draft:
         self.root = root
         self.model = model
         self.folder = Path()
-        self._lock: BinaryIO | None = None
+        self._lock: BufferedWriter | None = None
 
     def __enter__(self) -> Self:
         home = self.root / self.model
@@ -273,7 +274,7 @@ def _check_file_name(folder: Path, name: str) -> None:
         ) from None
 
 
-def _open_plain(path: Path) -> BinaryIO:
+def _open_plain(path: Path) -> BufferedReader:
     """Open a regular file, following no symbolic link (it could lead anywhere)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
