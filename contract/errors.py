@@ -1,5 +1,6 @@
 """What can be wrong with an artifact. Each error names the file and the reason, for a person."""
 
+import os
 from pathlib import Path
 
 
@@ -7,7 +8,9 @@ class ArtifactError(Exception):
     """An artifact cannot be used. ``path`` is the file or folder, ``reason`` says why."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        # A name on disk need not be UTF-8; the message must print and travel in JSON all the same.
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        super().__init__(f"{shown}: {reason}")
         self.path = path
         self.reason = reason
 

@@ -5,10 +5,19 @@ sha256 of every file, and what a person wants to know of the model: parameters, 
 metrics. Unknown fields are refused, so that a typing error can't pass for a setting.
 """
 
+import json
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    model_validator,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -26,10 +35,25 @@ TensorType = Literal["float64", "float32", "int64", "uint8"]
 Precision = Literal["fp64", "fp32", "int8"]
 
 
-class Record(BaseModel):
-    """Base of every part of the manifest: immutable, and no unknown fields."""
+def _finite(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    # The model's own setting does not reach into JsonValue.
+    try:
+        json.dumps(values, allow_nan=False)
+    except ValueError:
+        raise ValueError("every number should be finite") from None
+    return values
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
+
+
+class Record(BaseModel):
+    """Base of every part of the manifest: immutable, no unknown fields, no NaN or infinity.
+
+    JSON has no NaN: one that was published would read back as null.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Tensor(Record):
@@ -129,7 +153,7 @@ class Training(Record):
     """How the checkpoint came about."""
 
     git_commit: str = Field(description="Commit of the training code, '-dirty' if it was changed")
-    config: dict[str, JsonValue]
+    config: JsonObject
     seed: int
     epochs: int = Field(ge=0)
     wall_seconds: float = Field(ge=0)
@@ -149,7 +173,7 @@ class CommonManifest(Record):
     parameters: Parameters
     data: Data
     training: Training
-    metrics: dict[str, JsonValue]
+    metrics: JsonObject
 
     @model_validator(mode="after")
     def files_are_listed(self) -> "CommonManifest":

@@ -148,7 +148,10 @@ def verify(folder: Path) -> Artifact:
     if not folder.is_dir() or folder.is_symlink():
         raise VersionNotFound(folder, "there is no such version")
     manifest = read_manifest(folder)
-    present = {entry.name for entry in folder.iterdir()} - {MANIFEST_FILE}
+    try:
+        present = {entry.name for entry in folder.iterdir()} - {MANIFEST_FILE}
+    except OSError as error:  # removed meanwhile, or no permission
+        raise VersionNotFound(folder, f"it cannot be listed ({error.strerror})") from None
     for name in sorted(present - manifest.files.keys()):
         raise FileUnlisted(folder / name, "the manifest does not list this file")
     for name, expected in sorted(manifest.files.items()):
@@ -235,6 +238,8 @@ class Draft:
         files: dict[str, File] = {}
         for path in sorted(self.folder.iterdir()):
             _check_file_name(self.folder, path.name)
+            if path.name == MANIFEST_FILE:
+                raise UnsafePath(path, "publish writes the manifest; a draft may not bring one")
             with _open_plain(path) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 files[path.name] = File(sha256=digest, bytes=stream.tell())
@@ -246,14 +251,21 @@ class Draft:
             complete = MANIFEST.validate_python(manifest.model_dump() | {"files": {}} | update)
         except ValidationError as error:
             raise ManifestInvalid(self.folder / MANIFEST_FILE, str(error)) from None
-        with (self.folder / MANIFEST_FILE).open("w", encoding="utf-8") as text:
-            text.write(complete.model_dump_json(indent=2) + "\n")
-            text.flush()
-            os.fsync(text.fileno())
+        content = (complete.model_dump_json(indent=2) + "\n").encode()
+        if len(content) > MANIFEST_LIMIT:
+            raise ManifestInvalid(
+                self.folder / MANIFEST_FILE, f"it is larger than {MANIFEST_LIMIT} bytes"
+            )
+        with (self.folder / MANIFEST_FILE).open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
         _sync_folder(self.folder)
         target = version_folder(self.root, self.model, version)
         self.folder.rename(target)
         _sync_folder(target.parent)
+        _sync_folder(self.root)  # the model's own folder may be new
         return Artifact(target, complete)
 
 
@@ -282,11 +294,10 @@ def _open_plain(path: Path) -> BufferedReader:
         raise FileMissing(path, "the manifest lists it, but it is not there") from None
     except OSError as error:
         raise UnsafePath(path, f"it is not a readable plain file ({error.strerror})") from None
-    stream = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        stream.close()
+        os.close(descriptor)
         raise UnsafePath(path, "it is not a plain file")
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def _check(path: Path, expected: File, digest: str, size: int) -> None:
