@@ -1,0 +1,40 @@
+# The service, without PyTorch:
+#
+#   docker build -t gradserve .
+#   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/artifacts:/app/artifacts:ro" gradserve
+#
+# The image holds no artifact. The training jobs have an image of their own, Dockerfile.train: in
+# one file with this one, a builder without BuildKit would install PyTorch on its way here.
+
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv --without-pip /opt/venv
+WORKDIR /app
+# The packages before the code, so that a change of the code does not install them anew.
+COPY pyproject.toml README.md LICENSE ./
+COPY locks/service.txt locks/
+RUN python -m pip --python /opt/venv/bin/python install --constraint locks/service.txt .
+# A third of that is never run here: the packages' own tests, NumPy's build tools, ONNX Runtime's
+# model converters, and its second copy of itself for programs written in C.
+RUN cd /opt/venv/lib/python3*/site-packages \
+ && rm -r numpy/f2py onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
+          onnxruntime/capi/libonnxruntime.so.* \
+ && find . -type d -name tests -prune -exec rm -r {} +
+COPY contract contract
+COPY service service
+RUN python -m compileall -q contract service
+
+FROM ${BASE_IMAGE} AS api
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app/contract contract
+COPY --from=build /app/service service
+USER 10001:10001
+EXPOSE 8000
+# http.client takes no notice of a proxy in the environment, as urllib would.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", \
+    "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
+CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]
