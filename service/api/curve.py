@@ -1,0 +1,194 @@
+"""``/predict`` and ``/gradient``: a function of one variable, and its derivatives."""
+
+import asyncio
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from contract.manifest import CurveManifest
+from service.api.openapi import json_body, json_response, problems
+from service.body import read_json
+from service.errors import ErrorItem, Invalid, from_validation
+from service.runtime.loader import Model
+from service.runtime.state import services
+from service.settings import Settings
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+# One run of the graph takes this many x: intermediate results of a network then stay in cache,
+# and memory stays bounded. More than one run leaves the event loop, so that others get their turn.
+CHUNK = 2048
+
+GRADIENTS = {1: "gradient", 2: "gradient2", 3: "gradient3"}
+
+
+class CurveQuery(BaseModel):
+    """Where to evaluate which curve."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"x": [-0.5, 0.1, 3.0], "model": "curve-mlp"}]},
+    )
+
+    x: Annotated[
+        Annotated[list[Finite], Field(min_length=1, fail_fast=True)] | Finite,
+        Field(
+            union_mode="left_to_right",
+            description="One x or a list of them, in the unit of the training data's x",
+            examples=[3.0, [-0.5, 0.1, 3.0]],
+        ),
+    ]
+    model: str = Field(
+        default="curve-mlp",
+        max_length=64,
+        description="Name of a curve model; /models lists them",
+        examples=["curve-mlp", "curve-poly"],
+    )
+
+
+class GradientQuery(CurveQuery):
+    """Where to differentiate which curve."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"x": [-0.5, 0.1, 3.0], "model": "curve-mlp", "order": 1}]}
+    )
+
+    # Not a Literal, which takes true for 1.
+    order: int = Field(
+        default=1,
+        ge=1,
+        le=3,
+        description="Order of the derivative: 1 is dy/dx, 2 is d²y/dx²",
+        examples=[1],
+    )
+
+
+Query = TypeVar("Query", bound=CurveQuery)
+
+
+class Prediction(BaseModel):
+    """f(x), element by element: all lists are of equal length."""
+
+    model: str = Field(description="The model that answered", examples=["curve-mlp"])
+    version: int = Field(description="Its version", examples=[1])
+    x: list[float] = Field(description="The x asked for", examples=[[3.0]])
+    y: list[float] = Field(
+        description="f(x), in the unit of the training data's y", examples=[[1.25]]
+    )
+    extrapolated: list[bool] = Field(
+        description="True where x lies outside the training data, and f is a guess",
+        examples=[[False]],
+    )
+
+
+class Gradient(Prediction):
+    """f(x) and its derivative, element by element."""
+
+    order: int = Field(description="Order of the derivative", examples=[1])
+    gradient: list[float] = Field(
+        description="The derivative: unit of y over unit of x to the power of the order",
+        examples=[[-0.5]],
+    )
+
+
+def router(settings: Settings) -> APIRouter:
+    """The curve endpoints."""
+    routes = APIRouter(tags=["curves"])
+    errors = problems(400, 404, 408, 413, 415, 422, 429, 503)
+
+    @routes.post(
+        "/predict",
+        summary="Evaluate a curve: y = f(x)",
+        responses={200: {"model": Prediction}, **errors},
+        openapi_extra=json_body(CurveQuery, x=settings.max_x),
+    )
+    async def predict(request: Request) -> Response:
+        """The value of the fitted curve at each x."""
+        _, x, model, manifest = await _read(request, CurveQuery)
+        (y,) = await _evaluate(model, x, "value")
+        return json_response(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "x": x.tolist(),
+                "y": y.tolist(),
+                "extrapolated": _extrapolated(x, manifest),
+            }
+        )
+
+    @routes.post(
+        "/gradient",
+        summary="Differentiate a curve: f′(x), f″(x) or f‴(x)",
+        responses={200: {"model": Gradient}, **errors},
+        openapi_extra=json_body(GradientQuery, x=settings.max_x),
+    )
+    async def gradient(request: Request) -> Response:
+        """The exact derivative at each x, from a graph traced from PyTorch's autograd."""
+        query, x, model, manifest = await _read(request, GradientQuery)
+        y, slope = await _evaluate(model, x, "value", GRADIENTS[query.order])
+        return json_response(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "order": query.order,
+                "x": x.tolist(),
+                "y": y.tolist(),
+                "gradient": slope.tolist(),
+                "extrapolated": _extrapolated(x, manifest),
+            }
+        )
+
+    return routes
+
+
+async def _read(
+    request: Request, kind: type[Query]
+) -> tuple[Query, NDArray[np.float64], Model, CurveManifest]:
+    shared = services(request)
+    settings = shared.settings
+    body = await read_json(request, settings.max_json_bytes, settings.body_seconds)
+    try:
+        query = kind.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from None
+    x = np.atleast_1d(np.array(query.x, dtype=np.float64))
+    if x.size > settings.max_x:
+        detail = f"List should have at most {settings.max_x} items"
+        raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer="#/x")])
+    return query, x, *shared.registry.curve(query.model)
+
+
+async def _evaluate(
+    model: Model, x: NDArray[np.float64], *functions: str
+) -> list[NDArray[np.float64]]:
+    """Each function at each x. Raises Invalid where one is too large for a float64."""
+    if x.size <= CHUNK:
+        results = [model.run(function, x)[0] for function in functions]
+    else:
+        results = await asyncio.to_thread(_in_chunks, model, x, functions)
+    for result in results:
+        finite = np.isfinite(result)
+        if not finite.all():
+            where = int(np.argmin(finite))
+            detail = "At this x the result is too large for a 64-bit float; move x towards the data"
+            raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer=f"#/x/{where}")])
+    return results
+
+
+def _in_chunks(model: Model, x: NDArray[np.float64], functions: tuple[str, ...]) -> list[Any]:
+    chunks = [x[start : start + CHUNK] for start in range(0, x.size, CHUNK)]
+    return [
+        np.concatenate([model.run(function, chunk)[0] for chunk in chunks])
+        for function in functions
+    ]
+
+
+def _extrapolated(x: NDArray[np.float64], manifest: CurveManifest) -> list[bool]:
+    low, high = manifest.domain
+    outside: list[bool] = ((x < low) | (x > high)).tolist()
+    return outside

@@ -1,0 +1,55 @@
+"""``/health/live`` and ``/health/ready``: for whoever restarts, and whoever routes."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from service.api.openapi import problems
+from service.errors import ErrorItem, problem_response
+from service.runtime.state import services
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["live"] = Field(default="live", description="Always the same")
+
+
+class Ready(BaseModel):
+    """Every expected model serves."""
+
+    status: Literal["ready"] = Field(default="ready", description="Always the same")
+    models: dict[str, int] = Field(
+        description="Version in service of each model", examples=[{"curve-mlp": 1}]
+    )
+
+
+def router() -> APIRouter:
+    """The health endpoints."""
+    routes = APIRouter(prefix="/health", tags=["health"])
+
+    @routes.get("/live", summary="Is the process alive?")
+    async def live() -> Live:
+        """200 as long as the process answers at all, ready or not."""
+        return Live()
+
+    @routes.get(
+        "/ready",
+        summary="Can requests be sent here?",
+        response_model=Ready,
+        responses=problems(503),
+    )
+    async def ready(request: Request) -> Ready | Response:
+        """200 if every expected model serves; 503 with what is missing and what makes it."""
+        registry = services(request).registry
+        missing = registry.missing()
+        if missing:
+            items = [
+                ErrorItem(detail=f"{m.model}: {m.reason}" if m.model else m.reason) for m in missing
+            ]
+            return problem_response(503, "Not ready: see the errors for what is missing", items)
+        return Ready(models={n: m.manifest.version for n, m in registry.models.items()})
+
+    return routes

@@ -1,0 +1,177 @@
+"""``/classify``: what is in the picture."""
+
+import asyncio
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from contract.manifest import ClassifierManifest
+from service import imaging
+from service.api.openapi import json_response, problems, query_parameters
+from service.errors import ErrorItem, Invalid, Problem, from_query
+from service.imaging import Picture
+from service.runtime.state import services
+from service.settings import Settings
+from service.uploads import FIELD, read_files
+
+# Decoding up to this many pixels takes no longer than a millisecond or two, and stays on the event
+# loop; a larger picture is decoded in a thread, where it holds up nobody.
+INLINE_PIXELS = 400_000
+
+
+class ClassifyQuery(BaseModel):
+    """Which classifier, and how much of its answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(
+        default="cifar-improved",
+        max_length=64,
+        description="Name of a classifier; /models lists them",
+        examples=["cifar-improved"],
+    )
+    top_k: int = Field(
+        default=5, ge=1, le=1000, description="Number of likeliest classes to give", examples=[5]
+    )
+
+
+class Label(BaseModel):
+    """A class and how likely it is."""
+
+    label: str = Field(description="Name of the class", examples=["frog"])
+    index: int = Field(description="Index of the class in the model's output", examples=[6])
+    probability: float = Field(description="From 0 to 1; all classes add up to 1", examples=[0.97])
+
+
+class ImageFacts(BaseModel):
+    """What the file was."""
+
+    format: str = Field(description="Format by content", examples=["PNG"])
+    width: int = Field(description="Width as displayed, in pixels", examples=[32])
+    height: int = Field(description="Height as displayed, in pixels", examples=[32])
+
+
+class Classified(BaseModel):
+    """The answer for one image."""
+
+    top: list[Label] = Field(description="Likeliest classes, likeliest first")
+    image: ImageFacts
+
+
+class Classification(BaseModel):
+    """The answers, in the order of the files."""
+
+    model: str = Field(description="The model that answered", examples=["cifar-improved"])
+    version: int = Field(description="Its version", examples=[1])
+    results: list[Classified]
+
+
+def upload(multiple: bool) -> dict[str, Any]:
+    """OpenAPI of an upload: files in a form, or one image as the body."""
+    file = {"type": "string", "format": "binary", "description": "An image file"}
+    form = {
+        "type": "object",
+        "required": [FIELD],
+        "properties": {
+            FIELD: {"type": "array", "items": file, "minItems": 1} if multiple else file
+        },
+    }
+    raw = {"schema": {"type": "string", "format": "binary"}}
+    kinds = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
+    content = {"multipart/form-data": {"schema": form}, **dict.fromkeys(kinds, raw)}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def router(settings: Settings) -> APIRouter:
+    """The image endpoints."""
+    routes = APIRouter(tags=["images"])
+    errors = problems(400, 404, 408, 413, 415, 422, 429, 503)
+
+    @routes.post(
+        "/classify",
+        summary="Name what is in one or more pictures",
+        responses={200: {"model": Classification}, **errors},
+        openapi_extra={**query_parameters(ClassifyQuery), **upload(multiple=True)},
+    )
+    async def classify(request: Request) -> Response:
+        """The likeliest classes of each picture, with calibrated probabilities.
+
+        PNG, JPEG, WebP, GIF, BMP and MPO, recognised by content; the first frame, as displayed,
+        cropped to its central square.
+        """
+        registry = services(request).registry
+        query = read_query(request, ClassifyQuery)
+        model, manifest = registry.classifier(query.model)
+        files = await read_files(request, settings)
+        pictures = await decode_all(files, settings, side_of(manifest))
+        (probabilities,) = model.run("probabilities", np.stack([p.pixels for p in pictures]))
+        return json_response(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "results": [
+                    {
+                        "top": top(row, manifest.classes, query.top_k),
+                        "image": {"format": p.format, "width": p.width, "height": p.height},
+                    }
+                    for p, row in zip(pictures, probabilities, strict=True)
+                ],
+            }
+        )
+
+    return routes
+
+
+Query = TypeVar("Query", bound=BaseModel)
+
+
+def read_query(request: Request, kind: type[Query]) -> Query:
+    """The query parameters as ``kind``. Raises Invalid."""
+    text = request.scope["query_string"].decode("latin-1")
+    if not text:
+        return kind()
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=16)
+    except ValueError:
+        raise Invalid("The query has too many parameters") from None
+    try:
+        return kind.model_validate_strings(dict(pairs))
+    except ValidationError as error:
+        raise from_query(error) from None
+
+
+def side_of(manifest: ClassifierManifest) -> int:
+    """Side of the square image that the classifier takes, in pixels."""
+    return int(manifest.functions["probabilities"].inputs[0].shape[1])
+
+
+def top(row: NDArray[np.float32], classes: tuple[str, ...], count: int) -> list[dict[str, Any]]:
+    """The ``count`` likeliest classes of a row of probabilities."""
+    order = np.argsort(-row, kind="stable")[:count].tolist()
+    values = row.tolist()
+    return [{"label": classes[i], "index": i, "probability": values[i]} for i in order]
+
+
+async def decode_all(
+    files: list[bytes | memoryview], settings: Settings, side: int
+) -> list[Picture]:
+    """Decode every file; a large one in a thread. Raises TooLarge, WrongType or Malformed."""
+    pictures = []
+    for index, content in enumerate(files):
+        try:
+            header = imaging.open_image(content, settings.max_pixels, settings.max_side)
+            if header.width * header.height <= INLINE_PIXELS:
+                picture = imaging.decode(header, side)
+            else:
+                picture = await asyncio.to_thread(imaging.decode, header, side)
+        except Problem as problem:
+            if len(files) > 1:
+                problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
+            raise
+        pictures.append(picture)
+    return pictures

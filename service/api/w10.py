@@ -1,0 +1,165 @@
+"""``/w10-gradient``: every derivative of the loss of a one-filter sigmoid convolution.
+
+The homework's third question. A 4×4 input is cross-correlated with a 3×3 kernel (stride 1, no
+padding, no bias) to 2×2; a sigmoid follows; four weights and another sigmoid give ŷ; the loss is
+(ŷ − y)². The gradients come from the artifact's ``loss_gradient``, traced from autograd.
+"""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from service.api.openapi import json_body, json_response, problems
+from service.body import read_json
+from service.errors import Invalid, from_validation
+from service.runtime.state import services
+
+# Far beyond any sigmoid's useful range, and small enough that no sum or square overflows.
+Real = Annotated[float, Field(allow_inf_nan=False, ge=-1e100, le=1e100)]
+Row3 = Annotated[list[Real], Field(min_length=3, max_length=3)]
+Row4 = Annotated[list[Real], Field(min_length=4, max_length=4)]
+Matrix3 = Annotated[list[Row3], Field(min_length=3, max_length=3)]
+Matrix4 = Annotated[list[Row4], Field(min_length=4, max_length=4)]
+
+MODEL = "sigmoid-conv"
+STEPS = (
+    "preactivation",
+    "activation",
+    "prediction_gradient",
+    "activation_gradient",
+    "preactivation_gradient",
+)
+
+EXAMPLE: dict[str, Any] = {
+    "input": [
+        [0.1, 0.2, 0.3, 0.4],
+        [0.5, 0.6, 0.7, 0.8],
+        [0.9, 1.0, 1.1, 1.2],
+        [1.3, 1.4, 1.5, 1.6],
+    ],
+    "kernel": [[0.1, 0.0, -0.1], [0.2, 0.1, 0.0], [0.0, -0.2, 0.1]],
+    "weights": [0.5, -0.5, 0.25, 0.75],
+    "label": 1.0,
+    "naming": "matrix",
+}
+
+
+class W10Query(BaseModel):
+    """One sample with the parameters at which to differentiate."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [EXAMPLE]}
+    )
+
+    input: Matrix4 = Field(description="The 4×4 input, row by row", examples=[EXAMPLE["input"]])
+    kernel: Matrix3 = Field(description="The 3×3 kernel, row by row", examples=[EXAMPLE["kernel"]])
+    weights: Row4 = Field(
+        description="The four weights of the output neuron, for the 2×2 activations row by row",
+        examples=[EXAMPLE["weights"]],
+    )
+    label: Real = Field(description="The target y", examples=[1.0])
+    naming: Literal["matrix", "sequential"] = Field(
+        default="matrix",
+        description="What w10 names. matrix: kernel row 1, column 0, counted from 0. sequential: "
+        "w1 … w9 are the kernel row by row and w10 … w13 the weights, so w10 is weights[0]",
+    )
+
+
+class W10(BaseModel):
+    """The derivative asked for."""
+
+    parameter: str = Field(description="What w10 names", examples=["kernel[1][0]"])
+    gradient: float = Field(description="∂loss/∂w10", examples=[-0.0123])
+
+
+class Gradients(BaseModel):
+    """∂loss by every parameter and input, whatever the naming."""
+
+    kernel: list[list[float]] = Field(description="3×3: ∂loss/∂kernel")
+    weights: list[float] = Field(description="4: ∂loss/∂weights")
+    input: list[list[float]] = Field(description="4×4: ∂loss/∂input")
+
+
+class Steps(BaseModel):
+    """The intermediate results of the chain rule, in the order in which they are computed."""
+
+    preactivation: list[list[float]] = Field(description="2×2: cross-correlation of the input")
+    activation: list[list[float]] = Field(description="2×2: its sigmoid")
+    prediction_gradient: float = Field(description="∂loss/∂ŷ = 2(ŷ − y)")
+    activation_gradient: list[list[float]] = Field(description="2×2: ∂loss/∂activation")
+    preactivation_gradient: list[list[float]] = Field(description="2×2: ∂loss/∂preactivation")
+
+
+class W10Answer(BaseModel):
+    """Prediction, loss, the derivative asked for, and all others."""
+
+    model: str = Field(description="The model that answered", examples=[MODEL])
+    version: int = Field(description="Its version", examples=[1])
+    prediction: float = Field(description="ŷ")
+    loss: float = Field(description="(ŷ − y)²")
+    w10: W10
+    gradients: Gradients
+    steps: Steps
+
+
+def router() -> APIRouter:
+    """The endpoint."""
+    routes = APIRouter(tags=["sigmoid convolution"])
+
+    @routes.post(
+        "/w10-gradient",
+        summary="Differentiate the loss of a sigmoid convolution by w10",
+        responses={200: {"model": W10Answer}, **problems(400, 408, 413, 415, 422, 429, 503)},
+        openapi_extra=json_body(W10Query),
+    )
+    async def w10_gradient(request: Request) -> Response:
+        """∂(ŷ − y)²/∂w10, with every other gradient and each step of the chain rule."""
+        shared = services(request)
+        limits = shared.settings
+        body = await read_json(request, limits.max_json_bytes, limits.body_seconds)
+        try:
+            query = W10Query.model_validate_json(body)
+        except ValidationError as error:
+            raise from_validation(error) from None
+        model, manifest = shared.registry.sigmoid_conv(MODEL)
+        function = manifest.functions["loss_gradient"]
+        values = {
+            "x": query.input,
+            "kernel": query.kernel,
+            "weights": query.weights,
+            "label": query.label,
+        }
+        # The graph takes a batch; this is a batch of one.
+        batch = [np.array([values[i.name]], dtype=np.float64) for i in function.inputs]
+        outputs = model.run("loss_gradient", *batch)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise Invalid("These values are too large: the result is not a finite number")
+        got: dict[str, Any] = {
+            tensor.name: output[0].tolist()
+            for tensor, output in zip(function.outputs, outputs, strict=True)
+        }
+        kernel, weights = got["kernel_gradient"], got["weights_gradient"]
+        sequential = query.naming == "sequential"
+        return json_response(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "prediction": got["prediction"],
+                "loss": got["loss"],
+                "w10": {
+                    "parameter": "weights[0]" if sequential else "kernel[1][0]",
+                    "gradient": weights[0] if sequential else kernel[1][0],
+                },
+                "gradients": {
+                    "kernel": kernel,
+                    "weights": weights,
+                    "input": got["input_gradient"],
+                },
+                "steps": {name: got[name] for name in STEPS},
+            }
+        )
+
+    return routes

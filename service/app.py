@@ -1,0 +1,99 @@
+"""The application: settings in, ASGI out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypedDict
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from service import errors, logs
+from service.api import curve, health, images, models, pages, reports, w10
+from service.errors import ErrorItem, ProblemDetails
+from service.logs import RequestLog
+from service.runtime.registry import Registry
+from service.runtime.state import Services
+from service.security import SecurityHeaders
+from service.settings import Settings
+from service.templating import STATIC
+
+DESCRIPTION = """
+Predictions of small models **and their derivatives**, computed from graphs that PyTorch's autograd
+wrote beforehand. Every answer names the model and the version that gave it. Errors are
+`application/problem+json` (RFC 9457).
+"""
+
+
+class State(TypedDict):
+    """What the lifespan gives to every request."""
+
+    services: Services
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service with ``settings``, or those of the environment.
+
+    It is live at once and ready when the artifacts are loaded; loading goes on as they change.
+    """
+    settings = settings or Settings()
+    logs.configure(settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        registry = Registry(settings)
+        watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
+        yield {"services": Services(settings, registry)}
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
+
+    app = FastAPI(
+        title="gradserve",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for router in (
+        curve.router(settings),
+        images.router(settings),
+        w10.router(),
+        models.router(),
+        reports.router(),
+        health.router(),
+        pages.router(),
+    ):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    errors.install(app)
+    _document_problems(app)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestLog, enabled=settings.access_log)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Put the schema of errors where the endpoints' documentation refers to it."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for model in (ErrorItem, ProblemDetails):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema.pop("$defs", None)
+            schemas.setdefault(model.__name__, schema)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _version() -> str:
+    try:
+        return version("gradserve")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0"

@@ -1,0 +1,231 @@
+"""Errors as RFC 9457 problem details: what was wrong, where, and what to do about it.
+
+An answer has at most ten ``errors``, stays under 4 KB and never repeats what the client sent:
+hostile input (NaN, lone surrogates, megabytes of text) then cannot break the error itself.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+MAX_ERRORS = 10
+UNION_TAGS = {"float", "int", "str"}  # in pydantic's locations, not in the document
+MAX_TEXT = 240  # characters of one message: ten of them stay under 4 KB even in UTF-8
+
+log = logging.getLogger("gradserve")
+
+
+class ErrorItem(BaseModel):
+    """One thing that was wrong, and where."""
+
+    detail: str = Field(description="What was wrong", examples=["Input should be a finite number"])
+    pointer: str | None = Field(
+        default=None, description="JSON pointer into the body (RFC 6901)", examples=["#/x/3"]
+    )
+    parameter: str | None = Field(
+        default=None, description="Name of the query or path parameter", examples=["top_k"]
+    )
+
+
+class ProblemDetails(BaseModel):
+    """An error by RFC 9457, ``application/problem+json``."""
+
+    type: str = Field(default="about:blank", description="Kind of problem; the title says it")
+    title: str = Field(description="The HTTP status in words", examples=["Unprocessable Content"])
+    status: int = Field(description="The HTTP status", examples=[422])
+    detail: str = Field(description="What happened and what to do", examples=["1 value is invalid"])
+    errors: list[ErrorItem] = Field(default=[], description="At most ten single errors")
+
+
+class Problem(Exception):
+    """An answer other than success. Raised anywhere under an endpoint."""
+
+    status = 500
+
+    def __init__(
+        self,
+        detail: str,
+        errors: Sequence[ErrorItem] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+class Malformed(Problem):
+    """400: the request cannot be read as what it claims to be."""
+
+    status = 400
+
+
+class NotFound(Problem):
+    """404: no such model."""
+
+    status = 404
+
+
+class TooSlow(Problem):
+    """408: the body did not arrive in time."""
+
+    status = 408
+
+
+class TooLarge(Problem):
+    """413: the body, or what it decodes to, is over a limit."""
+
+    status = 413
+
+
+class WrongType(Problem):
+    """415: neither the content type nor the content is one that is read here."""
+
+    status = 415
+
+
+class Invalid(Problem):
+    """422: readable, but a value is not one that can be worked with."""
+
+    status = 422
+
+
+class Busy(Problem):
+    """429: the queue is full."""
+
+    status = 429
+
+    def __init__(self, detail: str = "Too many requests wait already; try again shortly") -> None:
+        super().__init__(detail, headers={"retry-after": "1"})
+
+
+class NotReady(Problem):
+    """503: the model is not loaded."""
+
+    status = 503
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole; nobody awaits an answer."""
+
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    errors: Iterable[ErrorItem] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The answer for an error: short, valid JSON whatever the input was."""
+    title = HTTPStatus(status).phrase
+    document = ProblemDetails(
+        title=title,
+        status=status,
+        detail=detail[:MAX_TEXT],
+        errors=[
+            item.model_copy(update={"detail": item.detail[:MAX_TEXT]})
+            for item in list(errors)[:MAX_ERRORS]
+        ],
+    )
+    return Response(
+        to_json(document, exclude_none=True), status, headers=headers, media_type=PROBLEM_TYPE
+    )
+
+
+def from_validation(error: ValidationError) -> Problem:
+    """The problem behind a failed pydantic validation of a JSON body: 400 if not JSON at all."""
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    if errors[0]["type"] == "json_invalid":
+        # pydantic's message gives line and column, and never quotes the text.
+        return Malformed(errors[0]["msg"])
+    items = []
+    for item in errors:
+        # The name of an unknown field is the client's own text: point at what contains it.
+        unknown = item["type"] == "extra_forbidden"
+        location = item["loc"][:-1] if unknown else item["loc"]
+        items.append(ErrorItem(detail=_safe(item["msg"]), pointer=pointer(location)))
+    items = _merge_unions(items)
+    return Invalid(_count(len(items)), items)
+
+
+def from_query(error: ValidationError) -> Problem:
+    """The problem behind failed query parameters."""
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    items = [
+        ErrorItem(
+            detail=_safe(item["msg"]),
+            parameter=str(item["loc"][0]) if item["type"] != "extra_forbidden" else None,
+        )
+        for item in errors
+    ]
+    return Invalid(_count(len(items)), items)
+
+
+def pointer(location: Sequence[str | int]) -> str:
+    """A JSON pointer for a pydantic location, leaving out the tags that unions put in."""
+    parts = [
+        str(part)
+        for part in location
+        if isinstance(part, int) or (part.isidentifier() and part not in UNION_TAGS)
+    ]
+    return "#" + "".join(f"/{part}" for part in parts)
+
+
+def _merge_unions(items: list[ErrorItem]) -> list[ErrorItem]:
+    """Of the branches of a union keep those that looked deepest: they fit the input best."""
+    pointers = [item.pointer or "" for item in items]
+    return [
+        item
+        for item in items
+        if not any(other.startswith(f"{item.pointer}/") for other in pointers)
+    ]
+
+
+def _count(number: int) -> str:
+    return "1 value is invalid" if number == 1 else f"{number} values are invalid"
+
+
+def _safe(message: str) -> str:
+    return message.encode("utf-8", "replace").decode()
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` a problem document, FastAPI's own included."""
+
+    async def on_problem(_request: Request, problem: Any) -> Response:
+        return problem_response(problem.status, problem.detail, problem.errors, problem.headers)
+
+    async def on_http(_request: Request, error: Any) -> Response:
+        detail = {
+            404: "There is nothing at this address; /docs lists what there is",
+            405: "This address does not answer that method; the Allow header lists those it does",
+        }.get(error.status_code, HTTPStatus(error.status_code).phrase)
+        return problem_response(error.status_code, detail, headers=error.headers)
+
+    async def on_validation(_request: Request, error: Any) -> Response:
+        # FastAPI's own handler repeats the input, and so fails on NaN and on lone surrogates.
+        items = [
+            ErrorItem(detail=_safe(str(item["msg"])), parameter=str(item["loc"][1]))
+            for item in error.errors()[:MAX_ERRORS]
+            if len(item["loc"]) > 1 and item["type"] != "extra_forbidden"
+        ]
+        return problem_response(422, _count(max(1, len(items))), items)
+
+    async def on_crash(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem_response(500, "A fault of the service; its log has the details")
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(Exception, on_crash)

@@ -1,0 +1,70 @@
+"""A request id on every answer, and one line of log for every request."""
+
+import logging
+import os
+import re
+import sys
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ClientGone
+
+access = logging.getLogger("gradserve.access")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def configure(level: str) -> None:
+    """Send the service's log to standard error, as ``time level message``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger("gradserve")
+    root.handlers = [handler]
+    root.propagate = False
+    root.setLevel(level.upper())
+
+
+class RequestLog:
+    """Gives each request an id (the client's, if it is plain) and logs method, path and time."""
+
+    def __init__(self, app: ASGIApp, enabled: bool = True) -> None:
+        self.app = app
+        self.enabled = enabled
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientGone:
+            status = 499  # nginx's number for it; nothing is sent, as nobody listens
+        finally:
+            if self.enabled:
+                access.info(
+                    "%s %s %d %.1f ms %s",
+                    scope["method"],
+                    scope["path"].encode("unicode_escape").decode()[:200],
+                    status,
+                    (time.perf_counter() - started) * 1000,
+                    request_id.decode(),
+                )
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return os.urandom(8).hex().encode()

@@ -1,0 +1,1 @@
+"""What runs: ONNX Runtime sessions, the verified versions they came from, and what is serving."""

@@ -1,0 +1,193 @@
+"""What is serving: the newest good version of every model, swapped while requests run.
+
+A refresh looks at the artifacts folder, loads what is new, and replaces one mapping at the end:
+a request holds on to the model it was given, so an old version lives until its last answer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import ArtifactError
+from contract.manifest import ClassifierManifest, CurveManifest, SigmoidConvManifest
+from contract.store import AnyManifest, list_models, list_versions, version_folder
+from service.errors import NotFound, NotReady
+from service.runtime.loader import Model, load
+from service.settings import Settings
+
+log = logging.getLogger("gradserve")
+
+# What makes each of the models that the project itself trains.
+COMMANDS = {
+    "curve-mlp": "python -m training curve",
+    "curve-poly": "python -m training curve",
+    "cifar-baseline": "python -m training cifar --network baseline",
+    "cifar-improved": "python -m training cifar --network improved",
+    "sigmoid-conv": "python -m training sigmoid-conv",
+}
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a version does not serve, and what its folder looked like when it was tried."""
+
+    reason: str
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A model that is waited for, and why it is not there."""
+
+    model: str
+    reason: str
+
+
+class Registry:
+    """The models in service. All but ``refresh`` belongs to the event loop's thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.root = settings.artifacts
+        self.models: dict[str, Model] = {}
+        self.refused: dict[str, dict[int, Refusal]] = {}
+        self.scanned = False
+        self._expected: set[str] = set(settings.require)
+        self._signatures: dict[str, Signature] = {}
+
+    def get(self, name: str) -> Model:
+        """The serving version of ``name``. Raises NotFound, or NotReady if it should be there."""
+        model = self.models.get(name)
+        if model is None:
+            raise self._absent(name)
+        return model
+
+    def curve(self, name: str) -> tuple[Model, CurveManifest]:
+        """A model of a function of one variable. Raises as ``get``."""
+        model = self.get(name)
+        if not isinstance(model.manifest, CurveManifest):
+            raise self._other_kind("curve", CurveManifest)
+        return model, model.manifest
+
+    def classifier(self, name: str) -> tuple[Model, ClassifierManifest]:
+        """An image classifier. Raises as ``get``."""
+        model = self.get(name)
+        if not isinstance(model.manifest, ClassifierManifest):
+            raise self._other_kind("classifier", ClassifierManifest)
+        return model, model.manifest
+
+    def sigmoid_conv(self, name: str) -> tuple[Model, SigmoidConvManifest]:
+        """The sigmoid convolution. Raises as ``get``."""
+        model = self.get(name)
+        if not isinstance(model.manifest, SigmoidConvManifest):
+            raise self._other_kind("sigmoid-conv", SigmoidConvManifest)
+        return model, model.manifest
+
+    def missing(self) -> list[Missing]:
+        """What readiness waits for; empty when the service is ready."""
+        if not self.scanned:
+            return [Missing("", "the artifacts are still being loaded")]
+        waited_for = self._expected or (set() if self.models else set(COMMANDS))
+        return [Missing(name, self._why(name)) for name in sorted(waited_for - self.models.keys())]
+
+    def refresh(self, load_version: Callable[[Path, Settings], Model] = load) -> None:
+        """Look at the folder once and bring ``models`` up to date. Blocks; run it in a thread.
+
+        A version that was refused is tried again only when its folder has changed.
+        """
+        serving: dict[str, Model] = {}
+        for name in list_models(self.root):
+            model = self._newest(name, load_version)
+            if model is not None:
+                serving[name] = model
+        for name in self.models.keys() - serving.keys():
+            log.warning("%s no longer serves: %s", name, self._why(name))
+        self.models = serving
+        if not self.scanned:
+            self._expected |= {name for name in list_models(self.root) if self._versions(name)}
+            self.scanned = True
+            for missing in self.missing():
+                log.warning("not ready: %s: %s", missing.model, missing.reason)
+
+    async def watch(self) -> None:
+        """Refresh for ever, every ``watch_seconds``, without holding up the event loop."""
+        while True:
+            try:
+                await asyncio.to_thread(self.refresh)
+            except Exception:
+                # Whatever befell one look at the folder, what serves goes on serving.
+                log.exception("could not look at %s; trying again", self.root)
+            await asyncio.sleep(self.settings.watch_seconds)
+
+    def _versions(self, name: str) -> list[int]:
+        pinned = self.settings.pin.get(name)
+        versions = list_versions(self.root, name)
+        return versions if pinned is None else [v for v in versions if v == pinned]
+
+    def _newest(self, name: str, load_version: Callable[[Path, Settings], Model]) -> Model | None:
+        """The newest good version of a model: the one that serves, if it is still that."""
+        serving = self.models.get(name)
+        known = self.refused.get(name, {})
+        refused: dict[int, Refusal] = {}
+        found: Model | None = None
+        for version in self._versions(name):
+            folder = version_folder(self.root, name, version)
+            signature = _signature(folder)
+            unchanged = signature == self._signatures.get(name)
+            if serving and serving.manifest.version == version and unchanged:
+                found = serving
+                break
+            if version in known and known[version].signature == signature:
+                refused[version] = known[version]
+                continue
+            try:
+                found = load_version(folder, self.settings)
+            except Exception as error:
+                reason = str(error) if isinstance(error, ArtifactError | OSError) else repr(error)
+                refused[version] = Refusal(reason, signature)
+                log.error("refused %s version %d: %s", name, version, reason)
+                continue
+            self._signatures[name] = signature
+            log.info("serving %s version %d", name, version)
+            for loaded in found.functions.values():
+                for reason in loaded.refused:
+                    log.warning("%s version %d: not used: %s", name, version, reason)
+            break
+        self.refused = {**self.refused, name: refused}
+        return found
+
+    def _absent(self, name: str) -> NotFound | NotReady:
+        if name in COMMANDS or name in self._expected or not self.scanned:
+            return NotReady(f"{name if name in COMMANDS else 'The model'}: {self._why(name)}")
+        return NotFound("There is no model of that name; /models lists those there are")
+
+    def _other_kind(self, kind: str, manifest: type[AnyManifest]) -> NotFound:
+        names = [name for name, m in self.models.items() if isinstance(m.manifest, manifest)]
+        return NotFound(f"That model is not a {kind}; these are: {', '.join(names) or 'none'}")
+
+    def _why(self, name: str) -> str:
+        if not self.scanned:
+            return "the artifacts are still being loaded"
+        refused = self.refused.get(name)
+        if refused:
+            version = max(refused)
+            return f"version {version} was refused: {refused[version].reason}"
+        pinned = self.settings.pin.get(name)
+        wanted = "version of it" if pinned is None else f"version {pinned}, which is pinned,"
+        command = COMMANDS.get(name)
+        how = f"; make one with: {command}" if command else ""
+        return f"the artifacts folder has no {wanted}{how}"
+
+
+def _signature(folder: Path) -> Signature:
+    """Name, size, time and inode of every file: differs when anything in the folder changed."""
+    try:
+        entries = sorted(folder.iterdir())
+        stats = [(entry.name, entry.lstat()) for entry in entries]
+    except OSError:
+        return ()
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)

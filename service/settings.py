@@ -1,0 +1,77 @@
+"""Every knob of the service: typed, documented, read from ``GRADSERVE_*`` variables."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Settings of one service. A field ``max_x`` is set by the variable ``GRADSERVE_MAX_X``.
+
+    Lists are written with commas: ``GRADSERVE_REQUIRE=curve-mlp,cifar-improved``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GRADSERVE_", extra="forbid", frozen=True)
+
+    artifacts: Path = Field(
+        default=Path("artifacts"), description="Folder with <model>/<version>/manifest.json"
+    )
+    precision: Literal["auto", "fp32"] = Field(
+        default="auto",
+        description="auto: an int8 graph serves where it agrees on this machine; fp32: never",
+    )
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("CPUExecutionProvider",),
+        min_length=1,
+        description="ONNX Runtime execution providers, best first",
+    )
+    session_threads: int = Field(
+        default=1, ge=1, description="Threads of one ONNX Runtime session; workers scale better"
+    )
+    require: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Models without which the service is not ready"
+    )
+    pin: Annotated[dict[str, int], NoDecode] = Field(
+        default={}, description="Versions to hold: curve-mlp=2,cifar-improved=1"
+    )
+    watch_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="Seconds between looks at the artifacts folder"
+    )
+
+    max_x: int = Field(default=100_000, ge=1, description="Most x in a request")
+    max_json_bytes: int = Field(default=4 * MIB, ge=64, description="Largest JSON body, bytes")
+    max_upload_bytes: int = Field(default=16 * MIB, ge=64, description="Largest upload, bytes")
+    max_pixels: int = Field(default=50_000_000, ge=1, description="Most pixels of an image")
+    max_side: int = Field(default=65_535, ge=1, description="Longest side of an image, pixels")
+    max_images: int = Field(default=64, ge=1, description="Most images in a request")
+    body_seconds: float = Field(default=15.0, gt=0, description="Time for a body to arrive, s")
+    queue_depth: int = Field(default=64, ge=1, description="Images that may wait, per worker")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = Field(default=True, description="Write a line for each request")
+
+    @field_validator("providers", "require", mode="before")
+    @classmethod
+    def split(cls, value: Any) -> Any:
+        """Read ``a,b`` as a list."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("pin", mode="before")
+    @classmethod
+    def pairs(cls, value: Any) -> Any:
+        """Read ``model=version,model=version`` (or a JSON object) as a mapping."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("{"):
+            return json.loads(value)
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(separator for _, separator, _ in pairs):
+            raise ValueError("write it as model=version,model=version")
+        return {model.strip(): version.strip() for model, _, version in pairs}

@@ -1,0 +1,33 @@
+"""The image files of a request: multipart fields named ``file``, or the body itself."""
+
+from starlette.requests import Request
+
+from service import multipart
+from service.body import content_type, read_body
+from service.errors import Malformed, TooLarge, WrongType
+from service.settings import Settings
+
+FIELD = "file"
+
+
+async def read_files(request: Request, settings: Settings) -> list[bytes | memoryview]:
+    """The files, at least one and at most ``max_images``, none of them decoded.
+
+    Raises WrongType, TooLarge, TooSlow, Malformed or ClientGone.
+    """
+    kind, header = content_type(request)
+    raw = kind.startswith("image/") or kind == "application/octet-stream"
+    if not raw and kind != "multipart/form-data":
+        raise WrongType(
+            "Send multipart/form-data with the image in a field named 'file', "
+            "or the image itself with its own Content-Type, such as image/png"
+        )
+    body = await read_body(request, settings.max_upload_bytes, settings.body_seconds)
+    if raw:
+        return [body]
+    files = [part.content for part in multipart.parse(body, header) if part.name == FIELD]
+    if not files:
+        raise Malformed("The form has no field named 'file'")
+    if len(files) > settings.max_images:
+        raise TooLarge(f"The form has more than {settings.max_images} images")
+    return list(files)

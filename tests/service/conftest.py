@@ -1,0 +1,50 @@
+"""A running service over tiny artifacts."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.tiny_artifacts import publish_all
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one artifact of each kind. Not to be written to."""
+    root = tmp_path_factory.mktemp("artifacts")
+    publish_all(root)
+    return root
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., TestClient]]:
+    """Starts a service over a folder, with settings, and waits until it has looked there."""
+    with ExitStack() as stack:
+
+        def start(root: Path, **settings: Any) -> TestClient:
+            app = create_app(Settings(artifacts=root, **settings))
+            client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            for _ in range(500):
+                if "being loaded" not in client.get("/health/ready").text:
+                    return client
+                time.sleep(0.01)
+            raise AssertionError("the service did not finish loading within 5 s")
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def client(artifacts: Path) -> Iterator[TestClient]:
+    """A service with default settings over the shared artifacts."""
+    with TestClient(create_app(Settings(artifacts=artifacts)), raise_server_exceptions=False) as c:
+        for _ in range(500):
+            if c.get("/health/ready").status_code == 200:
+                break
+            time.sleep(0.01)
+        yield c
