@@ -1,0 +1,1 @@
+"""From a trained network to the files of an artifact: derivatives, ONNX graphs, counts, report."""
