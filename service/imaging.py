@@ -10,13 +10,13 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, MpoImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
 
 from service.errors import Malformed, Problem, TooLarge, WrongType
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "MPO")
-# Image.open tries only what is registered; these two are not among those it imports by itself.
-PLUGINS = (WebPImagePlugin, MpoImagePlugin)
+# By the names of Pillow's readers: that of JPEG also reads MPO, a JPEG of several pictures. The
+# reader of WebP is not among those that Pillow imports by itself.
+FORMATS = ("PNG", "JPEG", WebPImagePlugin.WebPImageFile.format, "GIF", "BMP")
 
 EXIF_ORIENTATION = 0x0112
 TRANSPOSITIONS = {

@@ -56,7 +56,7 @@ class Registry:
         self.models: dict[str, Model] = {}
         self.refused: dict[str, dict[int, Refusal]] = {}
         self.scanned = False
-        self._expected: set[str] = set(settings.require)
+        self._expected: set[str] = {*settings.require, *settings.pin}
         self._signatures: dict[str, Signature] = {}
 
     def get(self, name: str) -> Model:
@@ -177,7 +177,7 @@ class Registry:
             version = max(refused)
             return f"version {version} was refused: {refused[version].reason}"
         pinned = self.settings.pin.get(name)
-        wanted = "version of it" if pinned is None else f"version {pinned}, which is pinned,"
+        wanted = "version of it" if pinned is None else f"version {pinned} of it, which is pinned"
         command = COMMANDS.get(name)
         how = f"; make one with: {command}" if command else ""
         return f"the artifacts folder has no {wanted}{how}"

@@ -1,0 +1,87 @@
+"""/classify: forms, raw bodies, limits, and what the answer says."""
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.tiny_artifacts import encoded, png
+
+RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)
+
+
+def test_classifies_a_file(client: TestClient) -> None:
+    answer = client.post("/classify", files={"file": ("any.txt", png(RED, (40, 30)), "text/plain")})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["model"], body["version"]) == ("cifar-improved", 1)
+    (result,) = body["results"]
+    assert result["image"] == {"format": "PNG", "width": 40, "height": 30}
+    assert result["top"][0]["label"] == "red"
+    assert sum(t["probability"] for t in result["top"]) == pytest.approx(1)
+
+
+def test_classifies_several_in_order(client: TestClient) -> None:
+    files = [("file", ("a", png(colour))) for colour in (RED, GREEN, BLUE, GREEN)]
+    answer = client.post("/classify?top_k=1&model=cifar-improved", files=files).json()
+    labels = [result["top"][0]["label"] for result in answer["results"]]
+    assert labels == ["red", "green", "blue", "green"]
+    assert all(len(result["top"]) == 1 for result in answer["results"])
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/png", "IMAGE/PNG", "image/x-anything", "application/octet-stream"]
+)
+def test_takes_the_image_as_the_body(client: TestClient, kind: str) -> None:
+    answer = client.post("/classify", content=png(BLUE), headers={"content-type": kind})
+    assert answer.json()["results"][0]["top"][0]["label"] == "blue"
+
+
+def test_a_large_picture_takes_the_other_road_to_the_same_answer(client: TestClient) -> None:
+    photo = encoded(Image.new("RGB", (1600, 1200), GREEN), "JPEG")
+    answer = client.post("/classify", files={"file": photo})
+    assert answer.json()["results"][0]["top"][0]["label"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("top_k=0", "top_k"), ("top_k=x", "top_k"), ("top_k=1e9", "top_k"), ("nonsense=1", None)],
+)
+def test_refuses_a_bad_query(client: TestClient, query: str, parameter: str | None) -> None:
+    answer = client.post(f"/classify?{query}", files={"file": png(RED)})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0].get("parameter") == parameter
+
+
+def test_unknown_model(client: TestClient) -> None:
+    assert client.post("/classify?model=nope", files={"file": png(RED)}).status_code == 404
+    assert client.post("/classify?model=curve-mlp", files={"file": png(RED)}).status_code == 404
+
+
+def test_refuses_what_is_no_image(client: TestClient) -> None:
+    assert client.post("/classify", json={}).status_code == 415
+    assert client.post("/classify", files={"file": b"text"}).status_code == 415
+    assert client.post("/classify", files={"file": b""}).status_code == 400
+    assert client.post("/classify", files={"other": png(RED)}).status_code == 400
+    assert client.post("/classify", files={"file": png(RED)[:60]}).status_code == 400
+
+
+def test_says_which_of_several_files_was_bad(client: TestClient) -> None:
+    files = [("file", png(RED)), ("file", b"text")]
+    answer = client.post("/classify", files=files)
+    assert answer.status_code == 415
+    assert answer.json()["errors"][0]["pointer"] == "#/file/1"
+
+
+def test_limits(serve, artifacts) -> None:
+    client = serve(artifacts, max_images=2, max_upload_bytes=3000, max_pixels=1500)
+    assert client.post("/classify", files=[("file", png(RED))] * 2).status_code == 200
+    assert client.post("/classify", files=[("file", png(RED))] * 3).status_code == 413
+    assert client.post("/classify", files={"file": png(RED, (40, 40))}).status_code == 413
+    assert client.post("/classify", files={"file": b"0" * 3000}).status_code == 413
+
+    def stream():
+        for _ in range(10):
+            yield b"0" * 500
+
+    chunked = client.post("/classify", content=stream(), headers={"content-type": "image/png"})
+    assert chunked.status_code == 413

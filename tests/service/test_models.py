@@ -1,0 +1,61 @@
+"""/models, the summary and the report page."""
+
+from starlette.testclient import TestClient
+
+
+def test_lists_what_serves(client: TestClient) -> None:
+    models = {m["model"]: m for m in client.get("/models").json()["models"]}
+    assert models["curve-mlp"] == {
+        "model": "curve-mlp",
+        "kind": "curve",
+        "state": "serving",
+        "version": 1,
+        "functions": ["value", "gradient", "gradient2", "gradient3"],
+    }
+    assert models["cifar-improved"]["kind"] == "classifier"
+
+
+def test_describes_a_model(client: TestClient) -> None:
+    curve = client.get("/models/curve-mlp").json()
+    assert curve["versions"] == [{"version": 1, "state": "serving", "reason": None}]
+    assert curve["coefficients"] == [1.0, 0.0, -2.0, 0.0]
+    assert curve["domain"] == [-1.0, 4.0]
+    assert curve["functions"]["gradient"]["precision"] == "fp64"
+    assert client.get("/models/cifar-improved").json()["classes"] == ["red", "green", "blue"]
+
+
+def test_summary_adds_up(client: TestClient) -> None:
+    summary = client.get("/models/curve-mlp/summary").json()
+    assert summary["total"] == sum(layer["count"] for layer in summary["layers"]) == 4
+
+
+def test_report_is_a_page_with_its_own_plots_only(client: TestClient) -> None:
+    page = client.get("/models/curve-mlp/report")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "<td>-1</td>" in page.text
+    assert 'src="report/fit.png"' in page.text
+    assert "elsewhere.example" not in page.text
+    assert "<script" not in page.text
+    plot = client.get("/models/curve-mlp/report/fit.png")
+    assert plot.headers["content-type"] == "image/png"
+    assert plot.content.startswith(b"\x89PNG")
+
+
+def test_report_serves_no_other_file(client: TestClient) -> None:
+    for name in ("manifest.json", "value.onnx", "nope.png", "..%2Fmanifest.json", "%2e%2e"):
+        assert client.get(f"/models/curve-mlp/report/{name}").status_code == 404
+
+
+def test_a_model_without_a_report_says_so(client: TestClient) -> None:
+    answer = client.get("/models/sigmoid-conv/report")
+    assert answer.status_code == 404
+    assert "report" in answer.json()["detail"]
+
+
+def test_unknown_models(client: TestClient) -> None:
+    for path in ("/models/nope", "/models/nope/summary", "/models/nope/report", "/models/..%2f.."):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert client.get("/models/" + "x" * 100).status_code == 422
