@@ -53,7 +53,7 @@ lock: $(SERVICE)/installed
 
 audit: $(AUDIT)/installed
 	@for lock in locks/*.txt; do \
-	  echo "$$lock"; $(AUDIT)/bin/pip-audit --disable-pip --no-deps --requirement "$$lock" || exit 1; \
+	  echo "$$lock"; $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement "$$lock" || exit 1; \
 	done
 
 clean:

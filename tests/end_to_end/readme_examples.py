@@ -1,0 +1,175 @@
+"""The README's requests and answers: found, run against a server, compared or written anew.
+
+    python tests/end_to_end/readme_examples.py --update
+
+starts the service from ``artifacts/``, runs every request, and puts today's answers into README.md.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+ADDRESS = "http://127.0.0.1:8000"  # the one that README's commands name
+LEFT_OUT = "…"
+WIDTH = 96
+# Numbers may differ in the seventh digit, as processors round differently; what an int8 graph
+# says may by more, as some processors lack the instructions that it is best run with.
+TOLERANCE = {"probability": 0.05}
+# One block: a line "$ curl …", continued after a backslash, and the JSON that it answers.
+BLOCK = re.compile(r"```console\n\$ (curl (?:[^\n]*\\\n)*[^\n]*)\n(.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request as a shell command, and the answer that README gives."""
+
+    command: str
+    answer: str
+
+
+def read_examples() -> list[Example]:
+    """README's examples in their order."""
+    return [Example(*match.groups()) for match in BLOCK.finditer(README.read_text("utf-8"))]
+
+
+def run(example: Example, address: str) -> Any:
+    """Run the command in a shell, against ``address``; return the JSON it answers, shortened."""
+    command = example.command.replace(ADDRESS, address)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60
+    )
+    try:
+        return shorten(json.loads(done.stdout))
+    except ValueError:
+        raise AssertionError(f"no JSON from: {command}\n{done.stdout.decode()[:500]}") from None
+
+
+def shorten(value: Any) -> Any:
+    """What README shows of a value: long texts, lists and objects end in an ellipsis."""
+    match value:
+        case str() if len(value) > 80:
+            return value[:60] + LEFT_OUT
+        case list():
+            head = [shorten(item) for item in value[:10]]
+            return head if len(value) <= 10 else [*head[:3], LEFT_OUT]
+        case dict():
+            return {key: shorten(item) for key, item in value.items()}
+    return value
+
+
+def show(value: Any, indent: int = 0) -> str:
+    """JSON on one line where it fits, otherwise an item a line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + indent <= WIDTH or not isinstance(value, dict | list) or not value:
+        return line
+    inner, outer = " " * (indent + 2), " " * indent
+    if isinstance(value, list):
+        items = [show(item, indent + 2) for item in value]
+        return "[\n" + ",\n".join(inner + item for item in items) + f"\n{outer}]"
+    items = [f"{json.dumps(key)}: {show(item, indent + 2)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(inner + item for item in items) + f"\n{outer}}}"
+
+
+def differences(expected: Any, actual: Any, where: str = "answer") -> list[str]:
+    """Where two answers differ by more than the tolerance; empty if nowhere."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        if expected.keys() != actual.keys():
+            return [f"{where} has {sorted(actual)}, README {sorted(expected)}"]
+        pairs = [(expected[key], actual[key], f"{where}.{key}") for key in expected]
+    elif isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
+            return [f"{where} has {len(actual)} items, README {len(expected)}"]
+        both = zip(expected, actual, strict=True)
+        pairs = [(*pair, f"{where}[{index}]") for index, pair in enumerate(both)]
+    else:
+        tolerance = TOLERANCE.get(where.rpartition(".")[2], 1e-9)
+        same = expected == actual or (
+            isinstance(expected, float)
+            and isinstance(actual, float)
+            and math.isclose(expected, actual, rel_tol=1e-6, abs_tol=tolerance)
+        )
+        return [] if same else [f"{where} is {actual!r}, README says {expected!r}"]
+    return [difference for pair in pairs for difference in differences(*pair)]
+
+
+def versions(examples: list[Example]) -> dict[str, int]:
+    """The version of each model that gave README's answers."""
+    answers = [json.loads(example.answer) for example in examples if example.answer.strip()]
+    return {
+        answer["model"]: answer["version"]
+        for answer in answers
+        if isinstance(answer.get("model"), str) and isinstance(answer.get("version"), int)
+    }
+
+
+@contextmanager
+def serving(settings: Mapping[str, str]) -> Iterator[str]:
+    """The service as a process of its own on a free port; gives its address when it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "--port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once the service is ready; RuntimeError says what it lacks after a minute."""
+    deadline, reason = time.monotonic() + 60, "no answer"
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/health/ready", timeout=5):
+                return
+        except urllib.error.HTTPError as error:
+            reason = error.read().decode()
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"the service is not ready: {reason}")
+
+
+def update() -> None:
+    """Run every example and write the answers into README."""
+    text = README.read_text("utf-8")
+    with serving({}) as address:
+        for example in read_examples():
+            answer = show(run(example, address))
+            text = text.replace(
+                f"$ {example.command}\n{example.answer}```", f"$ {example.command}\n{answer}\n```"
+            )
+    README.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Run the README's requests.")
+    parser.add_argument("--update", action="store_true", help="write the answers into README.md")
+    if parser.parse_args().update:
+        update()
+    else:
+        with serving({}) as server:
+            for shown in read_examples():
+                print(f"$ {shown.command}\n{show(run(shown, server))}\n")
