@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import errors, logs
 from service.api import curve, health, images, models, pages, reports, w10
+from service.direct import DirectRoutes, posts
 from service.errors import ErrorItem, ProblemDetails
 from service.logs import RequestLog
 from service.runtime.registry import Registry
@@ -57,8 +58,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for router in (
+    routers = (
         curve.router(settings),
         images.router(settings),
         w10.router(),
@@ -66,11 +68,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         reports.router(),
         health.router(),
         pages.router(),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     errors.install(app)
     _document_problems(app)
+    app.add_middleware(DirectRoutes, endpoints=posts(routers))
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog, enabled=settings.access_log)
     return app

@@ -142,6 +142,11 @@ def problem_response(
     )
 
 
+def from_problem(problem: Problem) -> Response:
+    """The answer for a raised problem."""
+    return problem_response(problem.status, problem.detail, problem.errors, problem.headers)
+
+
 def from_validation(error: ValidationError) -> Problem:
     """The problem behind a failed pydantic validation of a JSON body: 400 if not JSON at all."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
@@ -203,7 +208,7 @@ def install(app: FastAPI) -> None:
     """Make every error of ``app`` a problem document, FastAPI's own included."""
 
     async def on_problem(_request: Request, problem: Any) -> Response:
-        return problem_response(problem.status, problem.detail, problem.errors, problem.headers)
+        return from_problem(problem)
 
     async def on_http(_request: Request, error: Any) -> Response:
         detail = {
