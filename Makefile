@@ -2,6 +2,7 @@
 #
 #   make serve PORT=9000                            another port; HOST=0.0.0.0 for other machines
 #   make test ARGS="-k curve"                       some of the tests
+#   make train JOB="curve --data points.csv"         one job, with its options
 #   make train TORCH_INDEX=https://download.pytorch.org/whl/cpu    PyTorch without CUDA
 #   make serve PYTHON=python3.13                    another interpreter, 3.11 or newer
 
@@ -9,6 +10,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
+JOB ?= all
 # An index to look for PyTorch on, besides pip's own; and any other arguments for pip.
 TORCH_INDEX ?=
 PIP_ARGS ?=
@@ -37,7 +39,7 @@ test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest $(ARGS)
 
 train: $(DEV)/installed
-	$(DEV)/bin/python -m training all $(ARGS)
+	$(DEV)/bin/python -m training $(JOB)
 
 lint: $(DEV)/installed
 	$(DEV)/bin/ruff check .

@@ -30,8 +30,8 @@ WIDTH = 96
 # Numbers may differ in the seventh digit, as processors round differently; what an int8 graph
 # says may by more, as some processors lack the instructions that it is best run with.
 TOLERANCE = {"probability": 0.05}
-# One block: a line "$ curl …", continued after a backslash, and the JSON that it answers.
-BLOCK = re.compile(r"```console\n\$ (curl (?:[^\n]*\\\n)*[^\n]*)\n(.*?)```", re.DOTALL)
+# One block: "$ curl …", on one line or more, and the JSON object that it answers.
+BLOCK = re.compile(r"```console\n\$ (curl .*?)\n(\{.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
