@@ -1,0 +1,131 @@
+"""What no server can go below: the model alone, decoding alone, JSON alone; each on one core.
+
+Run as a process of its own, so that it is pinned to one core and nothing else of the benchmark
+shares its interpreter: ``python -m bench.floors REQUEST.json`` prints its measurements as JSON.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic_core
+
+from bench.peers.model import load_classifier, read_image, session
+from service.imaging import decode, open_image
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+POINTS = (1, 3, 10, 100, 1_000, 10_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure: graphs by precision, the graph of f′, image files by name."""
+
+    classifiers: dict[str, str]
+    eager: bool
+    derivative: str
+    pictures: dict[str, str]
+    seconds: float
+
+
+def measure(request: Request, environment: dict[str, str]) -> dict[str, Any]:
+    """Run the measurements in a process of their own. Raises RuntimeError if they fail."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "bench.floors", json.dumps(asdict(request))],
+        env={**os.environ, **environment},
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(f"measuring the floors failed: {finished.stderr.strip()[-400:]}")
+    return dict(json.loads(finished.stdout))
+
+
+def json_ms(body: bytes, answer: Any) -> dict[str, float]:
+    """Milliseconds to parse a request's body and to format its answer, by library."""
+    libraries = {
+        "json": (json.loads, lambda value: json.dumps(value).encode()),
+        "pydantic-core": (pydantic_core.from_json, pydantic_core.to_json),
+    }
+    return {
+        name: timed(lambda: (parse(body), dump(answer)), 0.5)  # noqa: B023 — called at once
+        for name, (parse, dump) in libraries.items()
+    }
+
+
+def timed(call: Callable[[], Any], seconds: float) -> float:
+    """Median milliseconds of a call, over ``seconds`` and at least five calls."""
+    call()
+    durations = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(durations) < 5:
+        before = time.perf_counter_ns()
+        call()
+        durations.append(time.perf_counter_ns() - before)
+    return statistics.median(durations) / 1e6
+
+
+def _model(request: Request, images: Any) -> dict[str, Any]:
+    model: dict[str, Any] = {}
+    for precision, path in request.classifiers.items():
+        graph = session(path)
+        name = graph.get_inputs()[0].name
+        model[precision] = {
+            batch: timed(lambda: graph.run(None, {name: images[:batch]}), request.seconds)  # noqa: B023
+            for batch in BATCHES
+        }
+    if request.eager:
+        eager = load_classifier("eager")
+        model["eager"] = {1: timed(lambda: eager(images[:1]), request.seconds)}
+    return model
+
+
+def _derivative(request: Request) -> dict[int, float]:
+    graph = session(request.derivative)
+    name = graph.get_inputs()[0].name
+    return {
+        count: timed(lambda: graph.run(None, {name: np.linspace(0, 1, count)}), request.seconds / 2)  # noqa: B023
+        for count in POINTS
+    }
+
+
+def _decoding(request: Request) -> dict[str, dict[str, float]]:
+    decoding = {}
+    for name, path in request.pictures.items():
+        content = Path(path).read_bytes()
+        decoding[name] = {
+            "ours": timed(lambda: _read_as_we_do(content), request.seconds),  # noqa: B023
+            "peers": timed(lambda: read_image(content), request.seconds),  # noqa: B023
+        }
+    return decoding
+
+
+def _read_as_we_do(content: bytes) -> Any:
+    return decode(open_image(content, max_pixels=50_000_000, max_side=65_535), 32)
+
+
+def main() -> None:
+    """Measure what the first argument asks for, on the last of the cores we may use."""
+    request = Request(**json.loads(sys.argv[1]))
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 32, 32, 3), np.uint8)
+    measured = {
+        "model_ms": _model(request, images),
+        "derivative_ms": _derivative(request),
+        "decoding_ms": _decoding(request),
+    }
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()

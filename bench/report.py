@@ -1,0 +1,221 @@
+"""The report: one document of Markdown tables from the raw numbers, and its place in the README."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import pictures, targets
+from bench.measure import Outcome
+from bench.plan import COMPARED_AT, MANY_X, SEVERAL_X
+
+BEGIN = "<!-- results: written by make bench -->"
+END = "<!-- end of results -->"
+MEGA = 1e6
+
+
+def one_line(outcome: Outcome) -> str:
+    """What became of one server, for whoever watches."""
+    if outcome.failure:
+        return f"FAILED: {outcome.failure}"
+    loads = "; ".join(
+        f"{name} ×{load.connections}: {_number(load.requests_per_s)}/s"
+        for name, entries in outcome.loads.items()
+        for load in entries
+    )
+    return f"ready after {outcome.start_seconds:.2f} s; {loads}"
+
+
+def markdown(measured: dict[str, Any]) -> str:
+    """The whole report. ``measured`` is what run.py writes as raw JSON."""
+    parts = [_heading(measured), "### Targets", _targets(measured)]
+    for picture in pictures.PICTURES:
+        if any(picture.name in outcome["loads"] for outcome in measured["outcomes"]):
+            parts += [
+                f"### `/classify`: {picture.name}",
+                _loads(measured, "classify", picture.name),
+            ]
+    several = f"{SEVERAL_X} x"
+    parts += [f"### `/gradient`: {several}", _loads(measured, "gradient", several)]
+    parts += [f"### `/gradient`: {MANY_X:,} x, one connection", _many(measured)]
+    parts += ["### Limits", _limits(measured), "### Start and memory", _starts(measured)]
+    parts += ["### Cost against batch size, one core", _batches(measured)]
+    parts += ["### Cost against the number of x", _points(measured)]
+    failures = [o for o in measured["outcomes"] if o["failure"]]
+    if failures:
+        rows = [[o["name"], o["role"], o["failure"].replace("|", "/")] for o in failures]
+        parts += ["### What failed", _table(["server", "as", "why"], rows)]
+    return "\n\n".join(parts)
+
+
+def insert(readme: Path, text: str) -> None:
+    """Put the report between the markers of the README; everything else there stays."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def _heading(measured: dict[str, Any]) -> str:
+    machine, classifier = measured["machine"], measured["classifier"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    kind = "quick run" if measured["quick"] else "whole run"
+    return (
+        f"{measured['date']}, {kind} of {measured['seconds'] / 60:.1f} minutes, "
+        f"commit {machine['commit']}. {machine['cpu']}, {machine['cores_used']} of "
+        f"{machine['cores']} cores for server and wrk together, {machine['memory_gib']} GiB; "
+        f"{machine['system']}, Python {machine['python']}; load average at the end "
+        f"{machine['load_average']:.1f}.\n\n"
+        f"Network: {classifier['model']} version {classifier['version']}, "
+        f"{classifier['multiply_adds'] / MEGA:,.0f} million multiply-adds, graph in "
+        f"{classifier['precision']}; f′: {measured['derivative']['model']} version "
+        f"{measured['derivative']['version']}.\n\n{versions}."
+    )
+
+
+def _targets(measured: dict[str, Any]) -> str:
+    verdicts = {True: "met", False: "**missed**", None: "–"}
+    rows = [[t.what, t.wanted, t.found, verdicts[t.met]] for t in targets.evaluate(measured)]
+    return _table(["target", "wanted", "measured", ""], rows)
+
+
+def _loads(measured: dict[str, Any], endpoint: str, question: str) -> str:
+    outcomes = [o for o in measured["outcomes"] if o["endpoint"] == endpoint]
+    connections = sorted(
+        {entry["connections"] for o in outcomes for entry in o["loads"].get(question, [])}
+    )
+    mine = targets.ours(measured, endpoint)
+    base = targets.load(mine, question) if mine else None
+    header = ["server", "as"]
+    for number in connections:
+        header += [f"{number} conn.: req/s", "p50 ms", "p99 ms"]
+    header.append(f"ours ÷ it, {COMPARED_AT} conn.")
+    rows = []
+    for outcome in outcomes:
+        if outcome["failure"]:
+            rows.append([outcome["name"], outcome["role"], "failed, see below"])
+            continue
+        if question not in outcome["loads"]:
+            continue
+        row = [outcome["name"], outcome["role"]]
+        for number in connections:
+            row += _cells(targets.load(outcome, question, number))
+        its = targets.load(outcome, question)
+        row.append(f"{base['requests_per_s'] / its['requests_per_s']:.2f}" if base and its else "–")
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _cells(load: dict[str, Any] | None) -> list[str]:
+    if load is None:
+        return ["–", "–", "–"]
+    rate = _number(load["requests_per_s"])
+    lost = [f"{load[kind]:,} {kind}" for kind in ("refused", "broken") if load[kind]]
+    rate += f" ({', '.join(lost)})" if lost else ""
+    return [rate, _number(load["p50_ms"]), _number(load["p99_ms"])]
+
+
+def _many(measured: dict[str, Any]) -> str:
+    rows = []
+    for outcome in measured["outcomes"]:
+        load = targets.load(outcome, f"{MANY_X:,} x", 1)
+        if load and not outcome["failure"]:
+            rows.append([outcome["name"], outcome["role"], _number(load["p50_ms"])])
+    for library, cost in measured["floors"].get("json_ms", {}).items():
+        rows.append(
+            [
+                f"parsing our request and formatting our answer with {library}",
+                "floor",
+                _number(cost),
+            ]
+        )
+    return _table(["", "as", "p50 ms"], rows)
+
+
+def _limits(measured: dict[str, Any]) -> str:
+    precision = measured["classifier"]["precision"]
+    mine = targets.ours(measured, "classify")
+    rows = []
+    for picture, decoding in measured["floors"]["decoding_ms"].items():
+        top = targets.limit(measured, picture, precision)
+        got = targets.load(mine, picture) if mine else None
+        rows.append(
+            [
+                picture,
+                _number(measured["floors"]["model_ms"][precision]["1"]),
+                _number(decoding["ours"]),
+                _number(decoding["peers"]),
+                _number(top) if top else "–",
+                _number(got["requests_per_s"]) if got else "–",
+                f"{got['requests_per_s'] / top:.0%}" if got and top else "–",
+            ]
+        )
+    header = ["picture", "model ms", "our decoding ms", "plain decoding ms"]
+    text = (
+        "Limit = cores ÷ (model + our decoding + HTTP floor on one core), "
+        "the floor being the FastAPI that reads the upload and answers a constant."
+    )
+    return text + "\n\n" + _table([*header, "limit, req/s", "ours, req/s", "share"], rows)
+
+
+def _starts(measured: dict[str, Any]) -> str:
+    rows = [
+        [
+            outcome["name"],
+            outcome["role"],
+            f"/{outcome['endpoint']}",
+            f"{outcome['start_seconds']:.2f}",
+            str(outcome["memory"]["processes"]),
+            *(
+                f"{outcome['memory'][key]:.0f}"
+                for key in ("largest_pss", "largest_rss", "total_pss")
+            ),
+        ]
+        for outcome in measured["outcomes"]
+        if outcome["memory"]
+    ]
+    header = ["server", "as", "endpoint", "start to first right answer, s", "processes"]
+    sizes = ["largest process, PSS MiB", "RSS MiB", "all together, PSS MiB"]
+    return _table([*header, *sizes], rows)
+
+
+def _batches(measured: dict[str, Any]) -> str:
+    models = measured["floors"]["model_ms"]
+    sizes = list(next(iter(models.values())))
+    rows = [
+        [f"graph in {kind}" if kind != "eager" else "PyTorch eager"]
+        + [_number(costs[size] / int(size)) if size in costs else "–" for size in sizes]
+        for kind, costs in models.items()
+    ]
+    text = "Milliseconds an image, the model alone on one thread, by images in a batch."
+    mine = targets.ours(measured, "classify")
+    whole = [
+        f"{name}: {load[0]['p50_ms']:.2f} ms"
+        for name, load in (mine["loads"] if mine else {}).items()
+        if name.endswith("in a request")
+    ]
+    if whole:
+        text += f" Whole requests to gradserve, one connection, p50: {'; '.join(whole)}."
+    return text + "\n\n" + _table(["", *sizes], rows)
+
+
+def _points(measured: dict[str, Any]) -> str:
+    mine = targets.ours(measured, "gradient")
+    rows = []
+    for count, cost in measured["floors"]["derivative_ms"].items():
+        load = targets.load(mine, f"{int(count):,} x", 1) if mine else None
+        rows.append([f"{int(count):,}", _number(cost), _number(load["p50_ms"]) if load else "–"])
+    return _table(
+        ["x", "graph of f′ alone, ms", "gradserve /gradient, one connection, p50 ms"], rows
+    )
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    width = len(header)
+    lines = [header, ["---"] * width, *([*row, *[""] * (width - len(row))] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

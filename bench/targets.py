@@ -1,0 +1,187 @@
+"""The targets of the design, and what was measured against each, from the raw numbers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bench import pictures
+from bench.plan import COMPARED_AT, MANY_X, SEVERAL_X
+
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row: what is wanted, what was found; ``met`` is None where it could not be measured."""
+
+    what: str
+    wanted: str
+    found: str
+    met: bool | None
+
+
+def load(outcome: Measured, question: str, connections: int = COMPARED_AT) -> Measured | None:
+    """One load of an outcome, if it took place and served anything."""
+    for entry in outcome["loads"].get(question, []):
+        if entry["connections"] == connections and entry["served"] > 0:
+            return dict(entry)
+    return None
+
+
+def ours(measured: Measured, endpoint: str) -> Measured | None:
+    """The outcome of gradserve, if it worked."""
+    return next(iter(_outcomes(measured, endpoint, ("ours",))), None)
+
+
+def best(
+    measured: Measured, endpoint: str, roles: Iterable[str], question: str
+) -> tuple[str, Measured] | None:
+    """The peer of these roles that serves most requests per second: its name and its load."""
+    loads = [
+        (f"{outcome['name']} ({outcome['role']})", found)
+        for outcome in _outcomes(measured, endpoint, tuple(roles))
+        if (found := load(outcome, question))
+    ]
+    return max(loads, key=lambda pair: pair[1]["requests_per_s"], default=None)
+
+
+def limit(measured: Measured, picture: str, precision: str) -> float | None:
+    """Requests per second if nothing were spent but model, decoding and HTTP, on every core.
+
+    The cost of HTTP on one core is cores / (requests per second of the floor server on all).
+    """
+    cores = measured["machine"]["cores_used"]
+    floor = next((o for o in measured["outcomes"] if o["name"].startswith("floor")), None)
+    bare = load(floor, picture) if floor else None
+    if bare is None:
+        return None
+    http_ms = 1000 * cores / bare["requests_per_s"]
+    model_ms = measured["floors"]["model_ms"][precision]["1"]
+    decoding_ms = measured["floors"]["decoding_ms"][picture]["ours"]
+    return float(1000 * cores / (model_ms + decoding_ms + http_ms))
+
+
+def evaluate(measured: Measured) -> list[Target]:
+    """Every target of DESIGN §5 that a run of this benchmark can speak to."""
+    small, photo = pictures.CIFAR_SIZE.name, pictures.PHOTO_SIZE.name
+    servers, plain = ("same graph",), ("same graph", "tuned by hand")
+    documented = ("as documented",)
+    everyone = (*plain, *documented)
+    rows = [
+        _ratio(
+            measured,
+            "classify",
+            small,
+            servers,
+            wanted=2.5,
+            against="best model server, same graph",
+        ),
+        _p99(measured, small, servers),
+        _ratio(
+            measured,
+            "classify",
+            small,
+            plain,
+            wanted=None,
+            against="plain FastAPI tuned by hand included",
+        ),
+        _ratio(
+            measured,
+            "classify",
+            small,
+            documented,
+            wanted=6,
+            against="best peer as its docs show it",
+        ),
+        _ratio(
+            measured, "classify", photo, everyone, wanted=3, against="best peer, 12-megapixel JPEG"
+        ),
+        _ratio(
+            measured,
+            "gradient",
+            f"{SEVERAL_X} x",
+            servers,
+            wanted=2,
+            against="UM-Bridge, same graph",
+        ),
+        _limit(measured, small),
+        _json(measured),
+    ]
+    found = ours(measured, "classify")
+    if found:
+        start, memory = found["start_seconds"], found["memory"]["largest_pss"]
+        rows.append(Target("start to first right answer", "≤ 2 s", f"{start:.2f} s", start <= 2))
+        rows.append(
+            Target(
+                "memory of one worker, PSS",
+                "≤ 150 MB",
+                f"{memory:.0f} MiB",
+                memory <= 150e6 / 2**20,
+            )
+        )
+    return rows
+
+
+def _outcomes(measured: Measured, endpoint: str, roles: tuple[str, ...]) -> list[Measured]:
+    return [
+        outcome
+        for outcome in measured["outcomes"]
+        if outcome["endpoint"] == endpoint and outcome["role"] in roles and not outcome["failure"]
+    ]
+
+
+def _ratio(
+    measured: Measured,
+    endpoint: str,
+    question: str,
+    roles: tuple[str, ...],
+    *,
+    wanted: float | None,
+    against: str,
+) -> Target:
+    what = f"/{endpoint}, {question}: requests/s against {against}"
+    wish = f"≥ {wanted:g}×" if wanted else "no target"
+    mine = _mine(measured, endpoint, question)
+    peer = best(measured, endpoint, roles, question)
+    if mine is None or peer is None:
+        return Target(what, wish, "not measured", None)
+    ratio = mine["requests_per_s"] / peer[1]["requests_per_s"]
+    return Target(what, wish, f"{ratio:.2f}× {peer[0]}", ratio >= wanted if wanted else None)
+
+
+def _p99(measured: Measured, question: str, roles: tuple[str, ...]) -> Target:
+    what = f"/classify, {question}: p99 against that peer"
+    mine = _mine(measured, "classify", question)
+    peer = best(measured, "classify", roles, question)
+    if mine is None or peer is None:
+        return Target(what, "≤ ½", "not measured", None)
+    ratio = mine["p99_ms"] / peer[1]["p99_ms"]
+    return Target(what, "≤ 0.5×", f"{ratio:.2f}× {peer[0]}", ratio <= 0.5)
+
+
+def _limit(measured: Measured, question: str) -> Target:
+    what = f"/classify, {question}: share of its own limit"
+    mine = _mine(measured, "classify", question)
+    top = limit(measured, question, measured["classifier"]["precision"])
+    if mine is None or top is None:
+        return Target(what, "≥ 80 %", "not measured", None)
+    share = mine["requests_per_s"] / top
+    return Target(what, "≥ 80 %", f"{share:.0%} of {top:,.0f}/s", share >= 0.8)
+
+
+def _json(measured: Measured) -> Target:
+    what = f"/gradient, {MANY_X:,} x: time against its own JSON parsing and formatting"
+    found = ours(measured, "gradient")
+    mine = load(found, f"{MANY_X:,} x", 1) if found else None
+    costs = measured["floors"].get("json_ms")
+    if mine is None or not costs:
+        return Target(what, "≤ 2×", "not measured", None)
+    library = min(costs, key=costs.__getitem__)
+    ratio = mine["p50_ms"] / costs[library]
+    text = f"{ratio:.2f}× ({mine['p50_ms']:.1f} ms; {library} {costs[library]:.1f} ms)"
+    return Target(what, "≤ 2×", text, ratio <= 2)
+
+
+def _mine(measured: Measured, endpoint: str, question: str) -> Measured | None:
+    found = ours(measured, endpoint)
+    return load(found, question) if found else None
