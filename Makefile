@@ -29,6 +29,7 @@ help:
 	@echo "make test     run every test"
 	@echo "make train    train and publish every model"
 	@echo "make lint     check style and types;  make format: put the style right"
+	@echo "make bench    compare with other servers, 20 minutes;  make bench-quick: in 3"
 	@echo "make lock     pin the newest versions of all dependencies;  make audit: check the pins"
 	@echo "make clean    remove the environments"
 
@@ -84,3 +85,5 @@ python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "gradserve needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "Name another one: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+
+include bench/bench.mk

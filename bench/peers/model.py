@@ -50,7 +50,9 @@ def session(path: str) -> onnxruntime.InferenceSession:
 def load_classifier(backend: str = BACKEND) -> Callable[[Images], Probabilities]:
     """A function from images [n, 32, 32, 3] to probabilities [n, classes]."""
     if backend == "eager":
-        return _eager_classifier(Path(os.environ["BENCH_CLASSIFIER"]))
+        from bench.peers import eager
+
+        return eager.classifier(Path(os.environ["BENCH_CLASSIFIER"]))
     graph = session(os.environ["BENCH_CLASSIFIER_GRAPH"])
     name = graph.get_inputs()[0].name
     return lambda images: graph.run(None, {name: images})[0]
@@ -59,46 +61,9 @@ def load_classifier(backend: str = BACKEND) -> Callable[[Images], Probabilities]
 def load_derivative(backend: str = BACKEND) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """f′ of the curve: x [n] → f′(x) [n]."""
     if backend == "eager":
-        return _eager_derivative(Path(os.environ["BENCH_CURVE"]))
+        from bench.peers import eager
+
+        return eager.derivative(Path(os.environ["BENCH_CURVE"]))
     graph = session(os.environ["BENCH_CURVE_GRAPH"])
     name = graph.get_inputs()[0].name
     return lambda x: graph.run(None, {name: x})[0]
-
-
-def _eager_classifier(folder: Path) -> Callable[[Images], Probabilities]:
-    import torch
-    from safetensors.torch import load_file
-
-    from training.networks.cnn_improved import ImprovedCNN
-
-    network = ImprovedCNN()
-    network.load_state_dict(load_file(folder / "checkpoint.safetensors"))
-    network.eval()
-    mean = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(1, 3, 1, 1)
-    deviation = torch.tensor([0.247, 0.2435, 0.2616]).reshape(1, 3, 1, 1)
-
-    def classify(images: Images) -> Probabilities:
-        with torch.inference_mode():
-            x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-            return network((x - mean) / deviation).softmax(1).numpy()
-
-    return classify
-
-
-def _eager_derivative(folder: Path) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    import torch
-    from safetensors.torch import load_file
-    from torch import nn
-
-    network = nn.Sequential(
-        nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
-    ).double()
-    network.load_state_dict(load_file(folder / "checkpoint.safetensors"))
-    network.requires_grad_(False)
-
-    def derivative(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        points = torch.from_numpy(x).requires_grad_()
-        (slope,) = torch.autograd.grad(network(points[:, None]).sum(), points)
-        return slope.numpy()
-
-    return derivative

@@ -1,0 +1,44 @@
+"""The published checkpoints in eager PyTorch, for the peers that serve as their docs show."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from training.networks.cnn_improved import ImprovedCNN
+from training.networks.curve import CurveMLP
+
+
+def classifier(folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Images [n, 32, 32, 3] → probabilities [n, classes], from the checkpoint in ``folder``."""
+    network = ImprovedCNN()
+    network.load_state_dict(load_file(folder / "checkpoint.safetensors"))
+    network.eval()
+    mean = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(1, 3, 1, 1)
+    deviation = torch.tensor([0.247, 0.2435, 0.2616]).reshape(1, 3, 1, 1)
+
+    def classify(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+            return network((x - mean) / deviation).softmax(1).numpy()
+
+    return classify
+
+
+def derivative(folder: Path) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """f′ of the curve by autograd: x [n] → f′(x) [n]. The gradient of Σ f holds each x's own."""
+    weights = load_file(folder / "checkpoint.safetensors")
+    # The ranges are in the checkpoint, too, and are loaded with it.
+    network = CurveMLP((-1, 1), (-1, 1), width=len(weights["dense1.weight"]))
+    network.load_state_dict(weights)
+    network.requires_grad_(False)
+
+    def differentiate(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        points = torch.from_numpy(x).requires_grad_()
+        (slope,) = torch.autograd.grad(network(points).sum(), points)
+        return slope.numpy()
+
+    return differentiate
