@@ -13,9 +13,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /app
 # The packages before the code, so that a change of the code does not install them anew.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE ./
 COPY locks/service.txt locks/
-RUN python -m pip --python /opt/venv/bin/python install --constraint locks/service.txt .
+RUN touch README.md \
+ && python -m pip --python /opt/venv/bin/python install --constraint locks/service.txt .
 # A third of that is never run here: the packages' own tests, NumPy's build tools, ONNX Runtime's
 # model converters, and its second copy of itself for programs written in C.
 RUN cd /opt/venv/lib/python3*/site-packages \
