@@ -41,7 +41,9 @@ class Outcome:
     failure: str | None = None
     start_seconds: float | None = None
     loads: dict[str, list[Measured]] = field(default_factory=dict)
+    memory_at_start: Memory | None = None
     memory: Memory | None = None
+    """After all loads, the largest pictures included."""
     answers: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -85,6 +87,7 @@ def measure(
         try:
             _wait_until_right(running, port, path, server, steps[0].question)
             outcome.start_seconds = time.perf_counter() - started
+            outcome.memory_at_start = running.memory()
             for question in dict.fromkeys(step.question.name for step in steps):
                 step = next(step for step in steps if step.question.name == question)
                 outcome.answers[question] = _check(port, path, server, step.question)

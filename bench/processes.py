@@ -68,7 +68,9 @@ class Running:
         traceback: TracebackType | None,
     ) -> None:
         self.process.terminate()
-        self._wait_until_gone(8)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(8)
+        self._wait_until_gone(1)
         for _ in range(5):  # again, for what was spawned while the others were being ended
             for pid in self.pids():
                 _signal(pid, signal.SIGKILL)

@@ -173,8 +173,9 @@ def _starts(measured: dict[str, Any]) -> str:
         if outcome["memory"]
     ]
     header = ["server", "as", "endpoint", "start to first right answer, s", "processes"]
-    sizes = ["largest process, PSS MiB", "RSS MiB", "all together, PSS MiB"]
-    return _table([*header, *sizes], rows)
+    sizes = ["when started", "after all loads", "RSS", "all processes"]
+    text = "Memory in MiB: PSS of the largest process, its RSS, and the PSS of all together."
+    return text + "\n\n" + _table([*header, *sizes], rows)
 
 
 def _batches(measured: dict[str, Any]) -> str:

@@ -1,0 +1,196 @@
+"""The benchmark's own machinery: it stops what it starts, and believes only right answers."""
+
+import json
+import os
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from python_multipart.multipart import parse_form
+
+from bench import pictures, report, targets
+from bench.load import Body
+from bench.measure import Step, measure
+from bench.processes import Running
+from bench.servers import SERVERS, Server
+from bench.subjects import Question, multipart, right
+
+# Starts a grandchild in a session of its own, whose parent then ends: the worst case to clean up.
+RUNAWAY = """
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(0)
+time.sleep(600)
+"""
+
+# Answers every POST with the JSON it was given on the command line.
+PARROT = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(int(sys.argv[2]))
+        self.end_headers()
+        self.wfile.write(sys.argv[3].encode())
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_everything_that_was_started_is_stopped(tmp_path: Path) -> None:
+    with Running([sys.executable, "-c", RUNAWAY], {}, tmp_path, tmp_path / "log") as running:
+        deadline = time.monotonic() + 10
+        while len(running.pids()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started = running.pids()
+        assert len(started) >= 2
+        assert os.getpid() not in started
+        assert running.memory().total_pss > 1
+    assert running.pids() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "reason"),
+    [
+        ("200", '{"index": 4, "probability": 1.0}', "answered 4, the graph gives 3"),
+        ("200", "no JSON", "unexpected answer"),
+    ],
+)
+def test_a_wrong_answer_is_a_failure(tmp_path: Path, status: str, answer: str, reason: str) -> None:
+    command = ("{python}", "-c", PARROT.replace("{", "{{").replace("}", "}}"), "{port}")
+    escaped = answer.replace("{", "{{").replace("}", "}}")
+    outcome = _measure(tmp_path, (*command, status, escaped))
+    assert reason in (outcome.failure or "")
+    assert not outcome.loads
+
+
+def test_a_server_that_ends_is_a_failure(tmp_path: Path) -> None:
+    outcome = _measure(tmp_path, ("{python}", "-c", "raise SystemExit('no such model')"))
+    assert "ended by itself" in (outcome.failure or "")
+    assert "no such model" in (outcome.failure or "")
+
+
+def test_multipart_is_a_form_with_one_file() -> None:
+    content = multipart(b"\x89PNG\r\n", "picture.png", "image/png")
+    files: list[Any] = []
+    headers = {"Content-Type": b"multipart/form-data; boundary=gradserve-bench-7d1b3c0a"}
+    parse_form(headers, BytesIO(content), lambda _: None, files.append)
+    (file,) = files
+    assert (file.field_name, file.file_name) == (b"file", b"picture.png")
+    file.file_object.seek(0)
+    assert file.file_object.read() == b"\x89PNG\r\n"
+
+
+def test_pictures_are_of_the_size_they_are_named_for() -> None:
+    content = pictures.encode(pictures.CIFAR_SIZE, seed=0)
+    assert 1_500 < len(content) < 3_500
+    with Image.open(BytesIO(content)) as image:
+        assert (image.size, image.format) == ((32, 32), "PNG")
+
+
+def test_answers_may_differ_by_rounding_only() -> None:
+    assert right([1.0, 2.0], [1.0, 2.0 + 1e-12])
+    assert not right([1.0, 2.0], [1.0, 2.01])
+    assert not right([1.0], [1.0, 2.0])
+    assert not right(3, 4)
+
+
+def test_report_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.insert(readme, "new")
+    report.insert(readme, "newer")
+    assert readme.read_text() == f"before\n{report.BEGIN}\n\nnewer\n\n{report.END}\nafter\n"
+
+
+def test_targets_compare_with_the_best_peer_and_report_failures() -> None:
+    measured = _measured()
+    rows = {target.what: target for target in targets.evaluate(measured)}
+    small = pictures.CIFAR_SIZE.name
+    servers = rows[f"/classify, {small}: requests/s against best model server, same graph"]
+    assert servers.met is True
+    assert servers.found == "3.00× BentoML (same graph)"
+    assert rows[f"/classify, {small}: requests/s against best peer as its docs show it"].met is None
+    # 2 cores ÷ (0.4 ms model + 0.1 ms decoding + 2 cores ÷ 4,000/s): 2,000/s at best.
+    assert rows[f"/classify, {small}: share of its own limit"].found == "75% of 2,000/s"
+    assert "it broke" in report.markdown(measured)
+
+
+def test_every_server_has_its_file() -> None:
+    for server in SERVERS:
+        modules = [part for part in server.command if part.startswith("bench.peers.")]
+        for module in modules:
+            file = Path(*module.partition(":")[0].split(".")).with_suffix(".py")
+            assert (Path(__file__).parents[2] / file).is_file()
+
+
+def _measure(folder: Path, command: tuple[str, ...]) -> Any:
+    (folder / "body").write_bytes(b"{}")
+    body = Body(folder / "body", "application/json")
+    question = Question("a question", body, folder / "body", 3)
+    server = Server("parrot", "classify", "sketch", command, lambda found: found["index"])
+    return measure(server, [Step(question, 1, 1)], {}, {}, folder)
+
+
+def _measured() -> dict[str, Any]:
+    small = pictures.CIFAR_SIZE.name
+    memory = {"processes": 3, "total_pss": 200.0, "largest_pss": 90.0, "largest_rss": 120.0}
+
+    def outcome(name: str, role: str, rate: float, failure: str | None = None) -> dict[str, Any]:
+        load = {
+            "connections": 16,
+            "requests_per_s": rate,
+            "p50_ms": 8.0,
+            "p99_ms": 12.0,
+            "served": 1000,
+            "refused": 0,
+            "broken": 0,
+        }
+        return {
+            "name": name,
+            "role": role,
+            "endpoint": "classify",
+            "failure": failure,
+            "start_seconds": None if failure else 1.0,
+            "loads": {} if failure else {small: [load]},
+            "memory": None if failure else memory,
+            "memory_at_start": None if failure else memory,
+        }
+
+    measured = {
+        "date": "2026-01-01T00:00+00:00",
+        "quick": True,
+        "seconds": 60.0,
+        "machine": {
+            "cpu": "a CPU",
+            "cores_used": 2,
+            "cores": 2,
+            "memory_gib": 8.0,
+            "system": "Linux",
+            "python": "3.11",
+            "load_average": 0.1,
+            "versions": {"fastapi": "1"},
+            "commit": "abc",
+        },
+        "classifier": {"model": "m", "version": 1, "precision": "int8", "multiply_adds": 1000},
+        "derivative": {"model": "curve-mlp", "version": 1},
+        "floors": {
+            "model_ms": {"int8": {"1": 0.4}},
+            "derivative_ms": {"1": 0.1},
+            "decoding_ms": {small: {"ours": 0.1, "peers": 0.2}},
+        },
+        "outcomes": [
+            outcome("floor", "sketch", 4_000),
+            outcome("gradserve", "ours", 1_500),
+            outcome("LitServe", "same graph", 400),
+            outcome("BentoML", "same graph", 500),
+            outcome("LitServe", "as documented", 0, failure="it broke"),
+        ],
+    }
+    return dict(json.loads(json.dumps(measured)))
