@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from service import errors, logs
-from service.api import curve, health, images, models, pages, reports, w10
+from service.api import curve, explain, health, images, models, pages, reports, w10
 from service.direct import DirectRoutes, posts
 from service.errors import ErrorItem, ProblemDetails
 from service.logs import RequestLog
+from service.runtime.queue import Queue
 from service.runtime.registry import Registry
 from service.runtime.state import Services
 from service.security import SecurityHeaders
@@ -45,7 +46,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         registry = Registry(settings)
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
-        yield {"services": Services(settings, registry)}
+        queue = Queue(settings.queue_depth, settings.batch)
+        yield {"services": Services(settings, registry, queue)}
+        queue.close()
         watcher.cancel()
         with suppress(asyncio.CancelledError):
             await watcher
@@ -63,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     routers = (
         curve.router(settings),
         images.router(settings),
+        explain.router(settings),
         w10.router(),
         models.router(),
         reports.router(),

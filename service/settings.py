@@ -51,6 +51,28 @@ class Settings(BaseSettings):
     max_images: int = Field(default=64, ge=1, description="Most images in a request")
     body_seconds: float = Field(default=15.0, gt=0, description="Time for a body to arrive, s")
     queue_depth: int = Field(default=64, ge=1, description="Images that may wait, per worker")
+    batch: int = Field(
+        default=1, ge=1, description="Images of several requests in one run; over 1 for GPUs only"
+    )
+
+    header_seconds: float = Field(
+        default=10.0, gt=0, description="Time for the head of a request to arrive, s"
+    )
+    keep_alive_seconds: int = Field(
+        default=65, ge=1, description="Time an idle connection is kept; over that of the proxy, s"
+    )
+    write_seconds: float = Field(
+        default=30.0, gt=0, description="Time a client may leave an answer unread, s"
+    )
+    drain_delay_seconds: float = Field(
+        default=1.0, ge=0, description="From SIGTERM until connections are refused, s"
+    )
+    drain_seconds: float = Field(
+        default=10.0, gt=0, description="Time for accepted requests to be answered after that, s"
+    )
+    worker_timeout_seconds: float = Field(
+        default=3.0, gt=0.5, description="A worker silent for so long is replaced, s"
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = Field(default=True, description="Write a line for each request")

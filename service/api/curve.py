@@ -1,6 +1,5 @@
 """``/predict`` and ``/gradient``: a function of one variable, and its derivatives."""
 
-import asyncio
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from service.api.openapi import json_body, json_response, problems
 from service.body import read_json
 from service.errors import ErrorItem, Invalid, from_validation
 from service.runtime.loader import Model
+from service.runtime.queue import Queue
 from service.runtime.state import services
 from service.settings import Settings
 
@@ -110,7 +110,7 @@ def router(settings: Settings) -> APIRouter:
     async def predict(request: Request) -> Response:
         """The value of the fitted curve at each x."""
         _, x, model, manifest = await _read(request, CurveQuery)
-        (y,) = await _evaluate(model, x, "value")
+        (y,) = await _evaluate(services(request).queue, model, x, "value")
         return json_response(
             {
                 "model": manifest.model,
@@ -130,7 +130,8 @@ def router(settings: Settings) -> APIRouter:
     async def gradient(request: Request) -> Response:
         """The exact derivative at each x, from a graph traced from PyTorch's autograd."""
         query, x, model, manifest = await _read(request, GradientQuery)
-        y, slope = await _evaluate(model, x, "value", GRADIENTS[query.order])
+        queue = services(request).queue
+        y, slope = await _evaluate(queue, model, x, "value", GRADIENTS[query.order])
         return json_response(
             {
                 "model": manifest.model,
@@ -164,13 +165,16 @@ async def _read(
 
 
 async def _evaluate(
-    model: Model, x: NDArray[np.float64], *functions: str
+    queue: Queue, model: Model, x: NDArray[np.float64], *functions: str
 ) -> list[NDArray[np.float64]]:
-    """Each function at each x. Raises Invalid where one is too large for a float64."""
+    """Each function at each x. Raises Invalid where one is too large for a float64.
+
+    Few x take some 20 µs, too little to queue for."""
     if x.size <= CHUNK:
         results = [model.run(function, x)[0] for function in functions]
     else:
-        results = await asyncio.to_thread(_in_chunks, model, x, functions)
+        with queue.place():
+            results = await queue.in_thread(_in_chunks, model, x, functions)
     for result in results:
         finite = np.isfinite(result)
         if not finite.all():

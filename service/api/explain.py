@@ -1,0 +1,137 @@
+"""``/explain``: which pixels of the picture speak for a class."""
+
+import base64
+from io import BytesIO
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from contract.manifest import ClassifierManifest
+from service.api.images import (
+    ClassifyQuery,
+    ImageFacts,
+    Label,
+    classify_all,
+    decode_all,
+    facts,
+    read_query,
+    side_of,
+    top,
+    upload,
+)
+from service.api.openapi import json_response, problems, query_parameters
+from service.errors import ErrorItem, Invalid, Malformed, NotFound
+from service.runtime.state import services
+from service.settings import Settings
+from service.uploads import read_files
+
+COLOUR = (255, 64, 0)  # of the map's overlay; its opacity is the saliency
+
+
+class ExplainQuery(ClassifyQuery):
+    """Which classifier, and which of its classes."""
+
+    label: str | None = Field(
+        default=None,
+        max_length=200,
+        description="The class to explain, by name; the likeliest one unless given",
+        examples=["frog"],
+    )
+
+
+class Saliency(BaseModel):
+    """How much each pixel, as the classifier sees it, matters to the class."""
+
+    label: str = Field(description="The class explained", examples=["frog"])
+    index: int = Field(description="Its index", examples=[6])
+    map: list[list[float]] = Field(
+        description="Rows of pixels: size of the derivative of the class's score by the pixel"
+    )
+    png: str = Field(
+        description="The map as a data URL of a PNG to lay over the picture's central square",
+        examples=["data:image/png;base64,…"],
+    )
+
+
+class Explanation(BaseModel):
+    """The classification of a picture, with its saliency map."""
+
+    model: str = Field(description="The model that answered", examples=["cifar-improved"])
+    version: int = Field(description="Its version", examples=[1])
+    top: list[Label] = Field(description="Likeliest classes, likeliest first")
+    image: ImageFacts
+    saliency: Saliency
+
+
+def router(settings: Settings) -> APIRouter:
+    """The endpoint."""
+    routes = APIRouter(tags=["images"])
+
+    @routes.post(
+        "/explain",
+        summary="Show which pixels of a picture speak for a class",
+        responses={
+            200: {"model": Explanation},
+            **problems(400, 404, 408, 413, 415, 422, 429, 503),
+        },
+        openapi_extra={**query_parameters(ExplainQuery), **upload(multiple=False)},
+    )
+    async def explain(request: Request) -> Response:
+        """The likeliest classes of one picture, and the derivative of one by each pixel."""
+        shared = services(request)
+        query = read_query(request, ExplainQuery)
+        model, manifest = shared.registry.classifier(query.model)
+        if "saliency" not in model.functions:
+            raise NotFound("That model was published without a saliency function")
+        wanted = None if query.label is None else _index(query.label, manifest)
+        shared.queue.check()
+        files = await read_files(request, settings)
+        if len(files) > 1:
+            raise Malformed("Send one image; /classify takes several")
+        with shared.queue.place():
+            (picture,) = await decode_all(files, settings, side_of(manifest), shared.queue)
+            (row,) = await classify_all([picture], model, shared.queue)
+            index = int(np.argmax(row)) if wanted is None else wanted
+            inputs = {"image": picture.pixels[None], "class": np.array([index])}
+            session = model.functions["saliency"].session
+            (maps,) = await shared.queue.run(session, *(inputs[name] for name in session.inputs))
+        return json_response(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "top": top(row, manifest.classes, query.top_k),
+                "image": facts(picture),
+                "saliency": {
+                    "label": manifest.classes[index],
+                    "index": index,
+                    "map": maps[0].tolist(),
+                    "png": overlay(maps[0]),
+                },
+            }
+        )
+
+    return routes
+
+
+def overlay(saliency: NDArray[np.float32]) -> str:
+    """A data URL of a PNG of one colour, most opaque where ``saliency`` [row, column] is largest."""
+    size = np.abs(saliency)
+    peak = float(size.max())
+    pixels = np.empty((*saliency.shape, 4), np.uint8)
+    pixels[..., :3] = COLOUR
+    pixels[..., 3] = 0 if peak == 0 else size / peak * 255
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _index(label: str, manifest: ClassifierManifest) -> int:
+    if label not in manifest.classes:
+        names = ", ".join(manifest.classes[:20])
+        item = ErrorItem(detail=f"Not a class of this model; they are: {names}", parameter="label")
+        raise Invalid("1 value is invalid", [item])
+    return manifest.classes.index(label)

@@ -1,0 +1,103 @@
+"""The queue: at once when idle, in turn when busy, bounded, and forgetful of clients who left."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import Busy
+from service.runtime.queue import Queue
+
+
+class Doubler:
+    """Stands for a session: doubles its input, notes the size of each run, dislikes negatives."""
+
+    def __init__(self) -> None:
+        self.runs: list[int] = []
+
+    def run(self, array: np.ndarray) -> list[np.ndarray]:
+        self.runs.append(len(array))
+        if (array < 0).any():
+            raise ValueError("negative")
+        return [array * 2]
+
+
+def one(value: float) -> np.ndarray:
+    return np.array([value])
+
+
+def together(*waiting: Coroutine[Any, Any, Any]) -> list[Any]:
+    async def gather() -> list[Any]:
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    return asyncio.run(gather())
+
+
+def test_each_gets_its_own_answer_in_batches_that_pay() -> None:
+    queue, session = Queue(64, batch=4), Doubler()
+    answers = together(*(queue.run(session, one(i)) for i in range(10)))
+    assert [a[0].tolist() for a in answers] == [[2 * i] for i in range(10)]
+    assert session.runs == [1, 4, 4, 1]  # the first found it idle
+
+
+def test_without_batching_each_runs_alone() -> None:
+    queue, session = Queue(64, batch=1), Doubler()
+    together(*(queue.run(session, one(i)) for i in range(5)))
+    assert session.runs == [1] * 5
+
+
+def test_one_failure_fails_no_neighbour() -> None:
+    queue, session = Queue(64, batch=8), Doubler()
+    answers = together(*(queue.run(session, one(i)) for i in (0, 1, -1, 3)))
+    assert isinstance(answers[2], ValueError)
+    assert [a[0].tolist() for i, a in enumerate(answers) if i != 2] == [[0], [2], [6]]
+
+
+def test_different_models_are_not_mixed() -> None:
+    queue, first, second = Queue(64, batch=8), Doubler(), Doubler()
+    together(*(queue.run(session, one(1)) for session in (first, second, second, first, first)))
+    assert first.runs == [1, 2]
+    assert second.runs == [2]
+
+
+def test_a_client_that_goes_away_gives_up_its_turn() -> None:
+    queue, session = Queue(64, batch=1), Doubler()
+
+    async def scenario() -> None:
+        tasks = [asyncio.create_task(queue.run(session, one(i))) for i in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert session.runs == [1, 1]
+
+
+def test_places_are_bounded_and_come_back() -> None:
+    queue = Queue(2, batch=1)
+    with queue.place(), queue.place():
+        with pytest.raises(Busy):
+            queue.check()
+        with pytest.raises(Busy), queue.place():
+            pass
+    with pytest.raises(RuntimeError), queue.place(2):
+        raise RuntimeError
+    assert queue.taken == 0
+    with queue.place(5):  # larger than the queue, but alone
+        assert queue.taken == 5
+
+
+def test_the_loop_goes_on_between_turns() -> None:
+    queue, session = Queue(64, batch=1), Doubler()
+    seen: list[int] = []
+
+    async def watch() -> None:
+        for _ in range(4):
+            seen.append(len(session.runs))
+            await asyncio.sleep(0)
+
+    together(*(queue.run(session, one(i)) for i in range(4)), watch())
+    assert seen == sorted(seen)
+    assert len(set(seen)) >= 3
