@@ -13,6 +13,7 @@ from service import errors, logs
 from service.api import curve, explain, health, images, models, pages, reports, w10
 from service.direct import DirectRoutes, posts
 from service.errors import ErrorItem, ProblemDetails
+from service.lifecycle import Lifecycle
 from service.logs import RequestLog
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
@@ -34,12 +35,13 @@ class State(TypedDict):
     services: Services
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = None) -> FastAPI:
     """The service with ``settings``, or those of the environment.
 
     It is live at once and ready when the artifacts are loaded; loading goes on as they change.
     """
     settings = settings or Settings()
+    lifecycle = lifecycle or Lifecycle()
     logs.configure(settings.log_level)
 
     @asynccontextmanager
@@ -47,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         registry = Registry(settings)
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         queue = Queue(settings.queue_depth, settings.batch)
-        yield {"services": Services(settings, registry, queue)}
+        yield {"services": Services(settings, registry, queue, lifecycle)}
         queue.close()
         watcher.cancel()
         with suppress(asyncio.CancelledError):

@@ -22,6 +22,11 @@ def configure(level: str) -> None:
     root.handlers = [handler]
     root.propagate = False
     root.setLevel(level.upper())
+    # uvicorn's own: that it starts and stops is said above already, and bad requests are no news.
+    server = logging.getLogger("uvicorn.error")
+    server.handlers = [handler]
+    server.propagate = False
+    server.setLevel("ERROR")
 
 
 class RequestLog:

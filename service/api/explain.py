@@ -118,7 +118,7 @@ def router(settings: Settings) -> APIRouter:
 
 
 def overlay(saliency: NDArray[np.float32]) -> str:
-    """A data URL of a PNG of one colour, most opaque where ``saliency`` [row, column] is largest."""
+    """A one-colour PNG as a data URL, most opaque where ``saliency`` [row, column] is largest."""
     size = np.abs(saliency)
     peak = float(size.max())
     pixels = np.empty((*saliency.shape, 4), np.uint8)

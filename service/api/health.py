@@ -43,7 +43,10 @@ def router() -> APIRouter:
     )
     async def ready(request: Request) -> Ready | Response:
         """200 if every expected model serves; 503 with what is missing and what makes it."""
-        registry = services(request).registry
+        shared = services(request)
+        if shared.lifecycle.draining:
+            return problem_response(503, "Shutting down: send requests elsewhere")
+        registry = shared.registry
         missing = registry.missing()
         if missing:
             items = [

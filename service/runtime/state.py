@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import Scope
 
+from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
 from service.settings import Settings
@@ -17,6 +18,7 @@ class Services:
     settings: Settings
     registry: Registry
     queue: Queue
+    lifecycle: Lifecycle
 
 
 def services(request: Request) -> Services:

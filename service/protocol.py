@@ -1,0 +1,116 @@
+"""The HTTP/1.1 protocol: uvicorn's on httptools, with deadlines and limits that it lacks."""
+
+import asyncio
+import time
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.errors import PROBLEM_TYPE, problem_response
+from service.lifecycle import Lifecycle
+from service.settings import Settings
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection.
+
+    The head of a request must arrive in time and be of reasonable size, an answer must be read in
+    time, and a client that goes away ends the work on its request. ``service_settings`` and
+    ``lifecycle`` are set on a subclass, since uvicorn makes the instances.
+    """
+
+    service_settings: Settings
+    lifecycle: Lifecycle
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.waiting_since: float | None = None
+        self.unread_since: float | None = None
+        self.head_bytes = 0
+        self.in_body = False
+        self.task: asyncio.Task[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self.head_bytes += len(data)
+        super().data_received(data)
+        if self.head_bytes > MAX_HEAD_BYTES and not self.in_body:
+            self._refuse(431, "The head of the request is too large")
+
+    def on_headers_complete(self) -> None:
+        """The head of a request has arrived."""
+        self.waiting_since = None
+        self.head_bytes = 0
+        self.in_body = True
+        super().on_headers_complete()
+        if self.lifecycle.draining and self.cycle is not None:
+            # The client then opens its next connection elsewhere, before this worker is gone.
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """A request has arrived whole; what comes next is the head of another."""
+        self.head_bytes = 0
+        self.in_body = False
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if not cycle.disconnected:
+                    raise
+
+        self.task = self.loop.create_task(cycle.run_asgi(until_gone))
+        self.task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self.task)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone: whatever is being done for it stops, and frees its place."""
+        super().connection_lost(exc)
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+
+    def pause_writing(self) -> None:
+        """The client reads slower than it is answered."""
+        self.unread_since = time.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.unread_since = None
+        super().resume_writing()
+
+    def check_deadlines(self, now: float) -> None:
+        """Close the connection if its client is too slow. Called about once a second."""
+        limits = self.service_settings
+        if self.unread_since is not None and now - self.unread_since > limits.write_seconds:
+            self.transport.abort()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.timeout_keep_alive_task is not None:
+            self.waiting_since = None
+        elif self.waiting_since is None:
+            self.waiting_since = now
+        elif now - self.waiting_since > limits.header_seconds:
+            if self.in_body:  # the rest of a body whose request has been answered already
+                self.transport.close()
+            else:
+                self._refuse(408, "The request was not complete in time")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, or what a parser could take in two ways."""
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = problem_response(status, detail).body
+        head = (
+            b"content-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            % (PROBLEM_TYPE.encode(), len(body))
+        )  # fmt: skip
+        self.transport.write(STATUS_LINE[status] + head + bytes(body))
+        self.transport.close()

@@ -1,0 +1,113 @@
+"""One worker: uvicorn's server with even accepting, deadlines, and a drain that loses nothing."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.accept import Acceptor
+from service.lifecycle import Lifecycle
+from service.protocol import Protocol
+from service.settings import Settings
+
+log = logging.getLogger("gradserve")
+
+TICKS_A_SECOND = 10  # of uvicorn's main loop
+
+
+class Server(uvicorn.Server):
+    """Serves ``app`` on ``listener`` until told to stop.
+
+    SIGTERM turns readiness off; after ``drain_delay_seconds``, in which load balancers notice, it
+    takes no more connections, answers what it has accepted, and ends. SIGINT skips the delay.
+    """
+
+    def __init__(
+        self, app: FastAPI, listener: socket.socket, settings: Settings, lifecycle: Lifecycle
+    ) -> None:
+        self.settings = settings
+        self.lifecycle = lifecycle
+        self.listener = listener
+        self.stop_at: float | None = None
+        protocol = type(
+            "BoundProtocol", (Protocol,), {"service_settings": settings, "lifecycle": lifecycle}
+        )
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http=protocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        """Start the application, then accept."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(1)
+        connections = self.server_state.connections
+
+        def make_protocol() -> Protocol:
+            protocol: Protocol = self.config.http_protocol_class(  # type: ignore[assignment,call-arg]
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+            return protocol
+
+        def count() -> int:
+            self._show_life()
+            return len(connections)
+
+        self.listener.setblocking(False)
+        acceptor = Acceptor(self.listener, make_protocol, count, self.lifecycle.board)
+        self.servers = [acceptor]  # type: ignore[list-item]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: show life, check deadlines, see whether it is time to stop."""
+        self._show_life()
+        now = time.monotonic()
+        if counter % TICKS_A_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                connection.check_deadlines(now)  # type: ignore[union-attr]
+            if os.getppid() != self.lifecycle.parent and self.stop_at is None:
+                log.warning("the parent process has gone")
+                self.handle_exit(signal.SIGINT, None)
+        if self.stop_at is not None and now >= self.stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin to drain. uvicorn's own would end the process by the signal, not with 0."""
+        delay = self.settings.drain_delay_seconds if sig == signal.SIGTERM else 0.0
+        self.lifecycle.draining = True
+        stop_at = time.monotonic() + delay
+        self.stop_at = stop_at if self.stop_at is None else min(self.stop_at, stop_at)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was accepted; cut off what is not done within ``drain_seconds``."""
+        timer = asyncio.get_running_loop().call_later(self.settings.drain_seconds, self._cut_off)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    def _cut_off(self) -> None:
+        connections = list(self.server_state.connections)
+        log.warning("cutting off %d connections that did not end in time", len(connections))
+        for connection in connections:
+            connection.transport.abort()
+
+    def _show_life(self) -> None:
+        self.lifecycle.board.write(self.lifecycle.worker, len(self.server_state.connections))

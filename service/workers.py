@@ -1,0 +1,165 @@
+"""The parent process: starts the workers, replaces those that die or hang, and drains them all.
+
+It loads the code once and forks, so that a worker starts in a few hundredths of a second and shares
+the code's memory with the others. It never runs an event loop or a model, and so has no threads.
+"""
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.lifecycle import Lifecycle
+from service.settings import Settings
+
+log = logging.getLogger("gradserve")
+
+BACKLOG = 2048
+LOOK_SECONDS = 0.25
+STABLE_SECONDS = 5.0  # a worker that lived so long did not fail at its start
+MAX_BACKOFF_SECONDS = 5.0
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+
+Serve = Callable[[], None]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError if that can't be had."""
+    family, _, _, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(BACKLOG)
+    return listener
+
+
+@dataclass
+class Worker:
+    """A slot for a worker process. ``pid`` is None while it waits to be started again."""
+
+    number: int
+    pid: int | None = None
+    started: float = 0.0
+    failures: int = 0
+    start_at: float = 0.0
+
+
+class Supervisor:
+    """Keeps workers running ``serve`` until SIGTERM or SIGINT: one for each slot of the board.
+
+    ``lifecycle`` is what ``serve`` knows of itself; each worker finds its own number in it.
+    """
+
+    def __init__(
+        self, listener: socket.socket, lifecycle: Lifecycle, settings: Settings, serve: Serve
+    ) -> None:
+        self.listener = listener
+        self.lifecycle = lifecycle
+        self.settings = settings
+        self.serve = serve
+        self.board = lifecycle.board
+        self.workers = [Worker(number) for number in range(self.board.workers)]
+
+    def run(self) -> int:
+        """Run until told to stop; the exit status, 0 if every worker drained in time."""
+        # Signals are waited for, not handled: nothing can interrupt this loop half-way.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        # What is loaded by now stays: collecting it again would only unshare its memory.
+        gc.collect()
+        gc.freeze()
+        while True:
+            self._start_due()
+            received = signal.sigtimedwait(SIGNALS, LOOK_SECONDS)
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                return self._stop(signal.Signals(received.si_signo))
+            self._reap()
+            self._kill_hung()
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for worker in self.workers:
+            if worker.pid is None and now >= worker.start_at:
+                self._start(worker, now)
+
+    def _start(self, worker: Worker, now: float) -> None:
+        self.board.write(worker.number, 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            worker.pid, worker.started = pid, now
+            return
+        status = 1
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            self.lifecycle.worker, self.lifecycle.parent = worker.number, os.getppid()
+            self.serve()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            # Not sys.exit: what the parent had begun is not the child's to end.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        for worker in self.workers:
+            if worker.pid is None:
+                continue
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid == 0:
+                continue
+            now = time.monotonic()
+            stable = now - worker.started >= STABLE_SECONDS
+            worker.failures = 0 if stable else worker.failures + 1
+            wait = 0 if stable else min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** (worker.failures - 1))
+            worker.pid, worker.start_at = None, now + wait
+            log.error("worker %d ended (%s); starting another", pid, _reason(status))
+
+    def _kill_hung(self) -> None:
+        for worker in self.workers:
+            silence = self.board.silence(worker.number)
+            if worker.pid is not None and silence > self.settings.worker_timeout_seconds:
+                log.error("worker %d has been silent for %.1f s: killed", worker.pid, silence)
+                os.kill(worker.pid, signal.SIGKILL)
+                # Its end is noticed in the next round; until then it counts as alive.
+                self.board.write(worker.number, 0)
+
+    def _stop(self, cause: signal.Signals) -> int:
+        log.info("%s: draining", cause.name)
+        running = {worker.pid for worker in self.workers if worker.pid is not None}
+        for pid in running:
+            os.kill(pid, cause)
+        # The workers go on listening; with this copy closed, theirs are the last.
+        self.listener.close()
+        settings = self.settings
+        deadline = time.monotonic() + settings.drain_delay_seconds + settings.drain_seconds + 5.0
+        failed = False
+        while running and time.monotonic() < deadline:
+            received = signal.sigtimedwait(SIGNALS, LOOK_SECONDS)
+            if received is not None and received.si_signo == signal.SIGINT:
+                break  # a second Ctrl-C means now
+            for pid in list(running):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    running.discard(pid)
+                    failed |= status != 0
+        for pid in running:
+            log.error("worker %d did not end in time: killed", pid)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return 1 if failed or running else 0
+
+
+def _reason(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
