@@ -19,7 +19,7 @@ def summarise(network: nn.Module, example_input: Tensor) -> Parameters:
     parameters count, and are marked if others are trained; a shared one counts where it is first
     used. Running statistics of a BatchNorm are buffers, not parameters. Multiply-adds are those of
     convolutions and linear layers, for one example; a BatchNorm has none of its own, as it folds
-    into the convolution before it.
+    into the convolution before it. A module with an integer ``multiply_adds`` states its own.
 
     Raises JobError if the counts of torchinfo or of ``sum(p.numel())`` differ.
     """
@@ -142,4 +142,5 @@ def _multiply_adds(module: nn.Module, output_shape: tuple[int, ...]) -> int:
     if isinstance(module, nn.Linear):
         positions = prod(output_shape[:-1])
         return positions * module.weight.numel()
-    return 0
+    counted_by_itself = getattr(module, "multiply_adds", 0)
+    return counted_by_itself if isinstance(counted_by_itself, int) else 0

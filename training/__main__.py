@@ -1,0 +1,105 @@
+"""The command line: ``python -m training curve | sigmoid-conv | cifar | evaluate | all``.
+
+Each job is a module with ``add_arguments(parser)`` and ``run(arguments)``. A job's module imports
+PyTorch, which takes seconds; it is imported only if its job is chosen.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contract.errors import ArtifactError
+from training.errors import JobError
+
+JOBS = {
+    "curve": "fit a network and a polynomial to points; publish them with their derivatives",
+    "sigmoid-conv": "publish the loss gradients of one sigmoid convolution",
+    "cifar": "train an image classifier",
+    "evaluate": "measure a published classifier on images",
+}
+# What `all` runs, in turn.
+EVERYTHING: tuple[tuple[str, ...], ...] = (
+    ("curve",),
+    ("sigmoid-conv",),
+    ("cifar", "--network", "baseline"),
+    ("cifar", "--network", "improved"),
+    ("evaluate", "--model", "cifar-baseline"),
+    ("evaluate", "--model", "cifar-improved"),
+)
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job that ``arguments`` name; returns the exit status.
+
+    0: done. 2: something a person can mend, told in one line on stderr. 130: Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = _parser(_job_named_in(words)).parse_args(words)
+        for job, options in _steps(parsed):
+            importlib.import_module(_module(job)).run(options)
+    except (JobError, ArtifactError) as error:
+        print(f"python -m training: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt as interrupt:
+        # A job that keeps something for --resume says so in its own words.
+        text = str(interrupt) or "interrupted; nothing half-done was published"
+        print(f"python -m training: {text}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser, with the options of the ``chosen`` job only: others aren't imported."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train offline and publish verified artifacts, which the service then serves.",
+    )
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, text in JOBS.items():
+        job = _add(jobs, name, text)
+        if name == chosen:
+            importlib.import_module(_module(name)).add_arguments(job)
+    _add(jobs, "all", "every job in turn, with its default options")
+    return parser
+
+
+def _add(jobs: Any, name: str, text: str) -> argparse.ArgumentParser:
+    job: argparse.ArgumentParser = jobs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    job.add_argument(
+        "--artifacts",
+        type=Path,
+        default=Path("artifacts"),
+        metavar="DIR",
+        help="where versions are published",
+    )
+    return job
+
+
+def _steps(parsed: argparse.Namespace) -> list[tuple[str, argparse.Namespace]]:
+    """The jobs to run and their options; for ``all`` checked before the first one starts."""
+    if parsed.job != "all":
+        return [(parsed.job, parsed)]
+    folder = ["--artifacts", str(parsed.artifacts)]
+    return [(step[0], _parser(step[0]).parse_args([*step, *folder])) for step in EVERYTHING]
+
+
+def _job_named_in(words: Sequence[str]) -> str | None:
+    return words[0] if words and words[0] in JOBS else None
+
+
+def _module(job: str) -> str:
+    return f"training.jobs.{job.replace('-', '_')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

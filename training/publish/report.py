@@ -1,0 +1,187 @@
+"""What the jobs' reports share: markdown, figures, and the plain files of an artifact.
+
+Reports are read in a browser (the service renders them) and in a text editor. Figures keep to one
+look: what is measured in blue, the model in orange, the truth in grey.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, wherever the job runs
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from contract.manifest import Data, Function, Parameters, Training
+
+DATA_COLOUR, MODEL_COLOUR, TRUTH_COLOUR = "#1f4e8c", "#d9622b", "#8a8f98"
+ACCENTS = ("#2a9d6f", "#9b4f96", "#c0392b")
+_STYLE: dict[Any, Any] = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "font.size": 10.5,
+    "axes.grid": True,
+    "grid.color": "#e4e6ea",
+    "axes.edgecolor": "#b8bcc4",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A markdown table; numbers are set right, and a | in a cell is escaped."""
+    body = [list(row) for row in rows]
+    numeric = [
+        bool(body) and all(isinstance(row[column], int | float) for row in body)
+        for column in range(len(headers))
+    ]
+    lines = [
+        _line(headers),
+        _line("---:" if right else "---" for right in numeric),
+        *(_line(cell(value) for value in row) for row in body),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def cell(value: object) -> str:
+    """A value as a reader wants it: 3,177,418 · 0.01116 · 1.2e-10 · text as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"
+
+
+def document(*parts: str) -> str:
+    """Markdown parts with one empty line between them."""
+    return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
+
+
+def parameters_section(parameters: Parameters) -> str:
+    """Layers with their arithmetic, and the totals by other means."""
+    rows = [
+        (
+            layer.name,
+            layer.type,
+            layer.kernel or "",
+            "×".join(str(size) for size in layer.output_shape) or "scalar",
+            layer.formula,
+            layer.count,
+            layer.multiply_adds,
+        )
+        for layer in parameters.layers
+    ]
+    compared = ", ".join(f"{means} {count:,}" for means, count in parameters.compared.items())
+    return document(
+        "## Parameters",
+        table(
+            ("layer", "type", "kernel", "output", "arithmetic", "parameters", "multiply-adds"), rows
+        ),
+        f"Total: **{parameters.total:,} parameters**, {parameters.multiply_adds:,} multiply-adds "
+        f"for one example. The same total by other means: {compared}.",
+    )
+
+
+def functions_section(functions: Mapping[str, Function]) -> str:
+    """Each exported graph and how closely it agrees with PyTorch."""
+    rows = [
+        (
+            f"`{name}`",
+            graph.precision,
+            f"{graph.agreement.maximum_absolute_error:.2g}",
+            f"{graph.agreement.absolute_tolerance:.2g} + "
+            f"{graph.agreement.relative_tolerance:.2g}·abs(value)",
+        )
+        for name, function in functions.items()
+        for graph in (function.graph, *function.variants)
+    ]
+    return document(
+        "## Exported functions",
+        "Each graph was run with ONNX Runtime, at several batch sizes, and compared with what "
+        "PyTorch gives.",
+        table(("function", "precision", "largest difference", "allowed"), rows),
+    )
+
+
+def provenance_section(data: Data, training: Training) -> str:
+    """Where data and checkpoint come from."""
+    splits = ", ".join(f"{name} {rows:,}" for name, rows in data.splits.items())
+    return document(
+        "## Provenance",
+        table(
+            ("what", "value"),
+            [
+                ("data", f"{data.name}, {data.rows:,} rows ({splits})"),
+                ("sha256 of the data", f"`{data.sha256}`"),
+                ("code", f"commit `{training.git_commit}`"),
+                ("seed", str(training.seed)),
+                ("epochs", str(training.epochs)),
+                ("time", f"{training.wall_seconds:.1f} s"),
+                ("device", training.device),
+                ("PyTorch", training.torch_version),
+            ],
+        ),
+    )
+
+
+@contextmanager
+def figure(
+    path: Path, *, columns: int = 1, size: tuple[float, float] = (7.5, 4.4)
+) -> Iterator[list[Axes]]:
+    """Axes side by side to draw on, in the house style, saved as ``path`` (PNG) afterwards."""
+    with matplotlib.rc_context(_STYLE):
+        drawing, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False)
+        try:
+            yield list(axes[0])
+            # No date and no version, so that the same numbers give the same bytes.
+            drawing.savefig(path, metadata={"Software": None})
+        finally:
+            plt.close(drawing)
+
+
+def write_samples(folder: Path, samples: Mapping[str, NDArray[Any]]) -> None:
+    """samples.npz, with keys ``<function>.<tensor>``."""
+    arrays: dict[str, Any] = dict(samples)
+    np.savez_compressed(folder / "samples.npz", **arrays)
+
+
+def write_checkpoint(folder: Path, network: nn.Module) -> None:
+    """checkpoint.safetensors: parameters and buffers, contiguous, on the CPU."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, folder / "checkpoint.safetensors")
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """metrics.json."""
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_history(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """history.csv, one row per epoch; the first row's keys are the columns."""
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_report(folder: Path, text: str) -> None:
+    """report.md."""
+    (folder / "report.md").write_text(text, encoding="utf-8")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"

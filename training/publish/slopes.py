@@ -1,0 +1,104 @@
+"""f′ at chosen places by independent means: autograd, the analytic formula, central differences."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.errors import JobError
+from training.networks.curve import Polynomial
+from training.publish.derivatives import derivative
+
+ANALYTIC_TOLERANCE = 1e-9
+CENTRAL_TOLERANCE = 1e-6
+STEP = float(np.cbrt(np.finfo(np.float64).eps))  # balances truncation and rounding
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """f and f′ at one x. ``analytic`` is None for a network, ``truth`` where it isn't known."""
+
+    x: float
+    value: float
+    autograd: float
+    central: float
+    analytic: float | None
+    truth: float | None
+    extrapolated: bool
+
+    @property
+    def disagreement(self) -> float:
+        """Largest difference of the other means from autograd."""
+        others = (self.central, self.analytic)
+        return max(abs(self.autograd - other) for other in others if other is not None)
+
+
+def measure_slopes(
+    network: nn.Module,
+    places: Sequence[float],
+    domain: tuple[float, float],
+    unit: float,
+    truth: Callable[[Array], Array] | None = None,
+) -> list[Slope]:
+    """f′ of a frozen ``network`` at ``places``, each way.
+
+    ``domain`` is the range of x in the data, ``unit`` a typical slope (range of y over range of x):
+    tolerances are relative to f′, or to it where f′ is smaller. Raises JobError if autograd is off
+    by more than 1e-9 from the analytic derivative, or 1e-6 from central differences.
+    """
+    low, high = domain
+    x = torch.tensor(places, dtype=torch.float64)
+    values = network(x)
+    by_autograd = derivative(network, 1)(x)
+    by_difference = central_difference(network, x, STEP * ((high - low) / 2))
+    by_formula = analytic(network, x) if isinstance(network, Polynomial) else None
+    slopes = [
+        Slope(
+            x=place,
+            value=float(values[index]),
+            autograd=float(by_autograd[index]),
+            central=float(by_difference[index]),
+            analytic=None if by_formula is None else float(by_formula[index]),
+            truth=None if truth is None else float(truth(np.array([place]))[0]),
+            extrapolated=not low <= place <= high,
+        )
+        for index, place in enumerate(places)
+    ]
+    for slope in slopes:
+        scale = max(abs(slope.autograd), unit)
+        _check(slope, "central differences", slope.central, CENTRAL_TOLERANCE * scale)
+        if slope.analytic is not None:
+            _check(slope, "the analytic derivative", slope.analytic, ANALYTIC_TOLERANCE * scale)
+    return slopes
+
+
+def central_difference(function: Callable[[Tensor], Tensor], x: Tensor, step: float) -> Tensor:
+    """(f(x+h) − f(x−h)) / 2h, with the step that x±h really have after rounding."""
+    right, left = x + step, x - step
+    return (function(right) - function(left)) / (right - left)
+
+
+def analytic(polynomial: Polynomial, x: Tensor) -> Array:
+    """Σ k·c_k·t^(k−1) / half-width, by NumPy: nothing in common with the module or autograd.
+
+    In the scaled variable t, because in x the terms may cancel to nothing (think of years).
+    """
+    centre, half = polynomial.x_scaling.numpy()
+    coefficients = polynomial.coefficients.detach().numpy()
+    scaled = (x.numpy() - centre) / half
+    powers = np.polynomial.polynomial.polyder(coefficients)
+    slope: Array = np.polynomial.polynomial.polyval(scaled, powers) / half
+    return slope
+
+
+def _check(slope: Slope, means: str, found: float, tolerance: float) -> None:
+    if not abs(slope.autograd - found) <= tolerance:
+        raise JobError(
+            f"f′({slope.x:g}) is {slope.autograd:.12g} by autograd but {found:.12g} by {means}; "
+            "nothing was published"
+        )
