@@ -19,6 +19,7 @@ from bench.subjects import Question, right
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT = 60  # seconds
 ANSWER_LIMIT = 60
+RIGHT_IN_A_ROW = 10
 SETTLE_LIMIT = 20
 
 
@@ -85,8 +86,8 @@ def measure(
     started = time.perf_counter()
     with Running(command, environment, ROOT, log) as running:
         try:
-            _wait_until_right(running, port, path, server, steps[0].question)
-            outcome.start_seconds = time.perf_counter() - started
+            ready = _wait_until_right(running, port, path, server, steps[0].question)
+            outcome.start_seconds = ready - started
             outcome.memory_at_start = running.memory()
             for question in dict.fromkeys(step.question.name for step in steps):
                 step = next(step for step in steps if step.question.name == question)
@@ -147,10 +148,15 @@ def _check(port: int, path: str, server: Server, question: Question) -> Any:
 
 def _wait_until_right(
     running: Running, port: int, path: str, server: Server, question: Question
-) -> None:
-    """Return at the first answer with status 200, which must be right."""
+) -> float:
+    """The moment of the first right answer after which there were right answers only.
+
+    Each is asked for on a connection of its own: of several workers, which listen on one port, the
+    first may be ready before the others are.
+    """
     deadline = time.monotonic() + START_LIMIT
     last = "nothing listens"
+    ready: list[float] = []
     while time.monotonic() < deadline:
         if not running.alive():
             raise NoStart(f"it ended by itself: {running.last_words()}")
@@ -158,9 +164,12 @@ def _wait_until_right(
             _check(port, path, server, question)
         except (OSError, http.client.HTTPException, Refused) as error:
             last = str(error)
+            ready.clear()
+            time.sleep(0.02)
         else:
-            return
-        time.sleep(0.02)
+            ready.append(time.perf_counter())
+            if len(ready) == RIGHT_IN_A_ROW:
+                return ready[0]
     raise NoStart(f"no answer within {START_LIMIT} s ({last}): {running.last_words()}")
 
 

@@ -12,6 +12,8 @@ from bench.subjects import Graph, Question, many_pictures, point_question
 COMPARED_AT = 16  # connections
 SEVERAL_X = 3
 MANY_X = 10_000
+OVERLOADED_BY = 640  # connections
+OVERLOAD = f"overload: {OVERLOADED_BY} connections that ask again at once"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def classify_steps(
     ]
     if plan.extras and server.role == "ours":
         small = questions[pictures.CIFAR_SIZE]
-        steps.insert(len(plan.connections), Step(small, 10 * max(plan.connections), 5))
+        steps.append(Step(replace(small, name=OVERLOAD), OVERLOADED_BY, 5))
         steps += [
             Step(many_pictures(small, count, scratch / f"{count}-images"), 1, 2)
             for count in (1, 8, 64)

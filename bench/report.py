@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import pictures, targets
 from bench.measure import Outcome
-from bench.plan import COMPARED_AT, MANY_X, SEVERAL_X
+from bench.plan import COMPARED_AT, MANY_X, OVERLOAD, OVERLOADED_BY, SEVERAL_X
 
 BEGIN = "<!-- results: written by make bench -->"
 END = "<!-- end of results -->"
@@ -40,6 +40,8 @@ def markdown(measured: dict[str, Any]) -> str:
     parts += ["### Limits", _limits(measured), "### Start and memory", _starts(measured)]
     parts += ["### Cost against batch size, one core", _batches(measured)]
     parts += ["### Cost against the number of x", _points(measured)]
+    if overload := _overload(measured):
+        parts += ["### Overload", overload]
     failures = [o for o in measured["outcomes"] if o["failure"]]
     if failures:
         rows = [[o["name"], o["role"], o["failure"].replace("|", "/")] for o in failures]
@@ -206,6 +208,24 @@ def _points(measured: dict[str, Any]) -> str:
         rows.append([f"{int(count):,}", _number(cost), _number(load["p50_ms"]) if load else "–"])
     return _table(
         ["x", "graph of f′ alone, ms", "gradserve /gradient, one connection, p50 ms"], rows
+    )
+
+
+def _overload(measured: dict[str, Any]) -> str:
+    mine = targets.ours(measured, "classify")
+    load = targets.load(mine, OVERLOAD, OVERLOADED_BY) if mine else None
+    usual = targets.load(mine, pictures.CIFAR_SIZE.name, 64) if mine else None
+    if load is None or usual is None:
+        return ""
+    offered = load["requests_per_s"] * (load["served"] + load["refused"]) / load["served"]
+    return (
+        f"gradserve, {pictures.CIFAR_SIZE.name}, {OVERLOADED_BY} connections, each asking again as "
+        f"soon as it is answered or refused: {_number(offered)} requests/s arrive, "
+        f"{_number(load['requests_per_s'])}/s are served "
+        f"({load['requests_per_s'] / usual['requests_per_s']:.0%} of what 64 connections get), "
+        f"{load['refused']:,} were refused and {load['broken']:,} broke; half of all answers came "
+        f"within {_number(load['p50_ms'])} ms, 99 % within {_number(load['p99_ms'])} ms. "
+        "The clients, who never wait, take their share of the same cores."
     )
 
 
