@@ -1,11 +1,12 @@
-"""Reading a request body: bounded in size and in time, with one copy at most."""
+"""Reading a request body: bounded in size, with one copy at most.
 
-import asyncio
+Its time is bounded by the protocol (``service.protocol``), which sees every connection anyway; a
+timer for each request would cost as much as evaluating a curve.
+"""
 
 from starlette.requests import Request
-from starlette.types import Receive
 
-from service.errors import ClientGone, Malformed, TooLarge, TooSlow, WrongType
+from service.errors import ClientGone, Malformed, TooLarge, WrongType
 
 
 def content_type(request: Request) -> tuple[str, str]:
@@ -22,39 +23,29 @@ def content_type(request: Request) -> tuple[str, str]:
     return header.partition(";")[0].strip().lower(), header
 
 
-async def read_json(request: Request, limit: int, seconds: float) -> bytes:
-    """A body of type application/json. Raises WrongType, TooLarge, TooSlow or Malformed."""
+async def read_json(request: Request, limit: int) -> bytes:
+    """A body of type application/json. Raises WrongType, TooLarge, Malformed."""
     kind, _ = content_type(request)
     if kind != "application/json":
         raise WrongType("Send JSON, with the header Content-Type: application/json")
-    body = await read_body(request, limit, seconds)
+    body = await read_body(request, limit)
     if not body:
         raise Malformed("The body is empty; send a JSON object")
     return body
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """The whole body, at most ``limit`` bytes, complete within ``seconds``.
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, at most ``limit`` bytes.
 
-    Raises TooLarge (before reading, where Content-Length says so), TooSlow, or ClientGone.
+    Raises TooLarge (before reading, where Content-Length says so), or ClientGone.
     """
     for name, value in request.scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
-    try:
-        async with asyncio.timeout(seconds):
-            return await _collect(request.receive, limit)
-    except TimeoutError:
-        raise TooSlow(
-            f"The body was not complete within {seconds:g} s", headers={"connection": "close"}
-        ) from None
-
-
-async def _collect(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk: bytes = message.get("body", b"")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Problem, from_problem
+from service.errors import ClientGone, Problem, crash_response, from_problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -45,6 +45,10 @@ class DirectRoutes:
                     response = await endpoint(Request(scope, receive))
                 except Problem as problem:
                     response = from_problem(problem)
+                except ClientGone:
+                    raise
+                except Exception as error:  # as FastAPI's own stack does for the others
+                    response = crash_response(scope, error)
                 await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)

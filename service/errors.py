@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 MAX_ERRORS = 10
 UNION_TAGS = {"float", "int", "str"}  # in pydantic's locations, not in the document
@@ -72,12 +73,6 @@ class NotFound(Problem):
     """404: no such model."""
 
     status = 404
-
-
-class TooSlow(Problem):
-    """408: the body did not arrive in time."""
-
-    status = 408
 
 
 class TooLarge(Problem):
@@ -145,6 +140,12 @@ def problem_response(
 def from_problem(problem: Problem) -> Response:
     """The answer for a raised problem."""
     return problem_response(problem.status, problem.detail, problem.errors, problem.headers)
+
+
+def crash_response(scope: Scope, error: Exception) -> Response:
+    """The answer for a fault of our own: the log has the traceback, the client a short apology."""
+    log.error("%s %r failed", scope["method"], scope["path"], exc_info=error)
+    return problem_response(500, "A fault of the service; its log has the details")
 
 
 def from_validation(error: ValidationError) -> Problem:
@@ -227,8 +228,7 @@ def install(app: FastAPI) -> None:
         return problem_response(422, _count(max(1, len(items))), items)
 
     async def on_crash(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem_response(500, "A fault of the service; its log has the details")
+        return crash_response(request.scope, error)
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http)

@@ -16,6 +16,11 @@ MAX_PARTS = 256
 MAX_HEADER_BYTES = 8 * 1024
 MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
 
+# What nearly every client writes; anything else goes to the full parser of headers.
+_PLAIN = re.compile(
+    rb'content-disposition: form-data; name="([a-z]{1,32})"(?:; filename="[^"\\\r\n]*")?(?:\r\n|$)',
+    re.I,
+)
 _DISPOSITION = re.compile(rb"^content-disposition[ \t]*:[ \t]*([^\r\n]*)", re.I | re.M)
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
@@ -69,6 +74,9 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _name(headers: bytes) -> str:
+    plain = _PLAIN.match(headers)
+    if plain is not None:
+        return plain[1].decode()
     found = _DISPOSITION.search(headers)
     if found is None:
         raise Malformed("A part of the form has no Content-Disposition")

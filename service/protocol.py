@@ -11,7 +11,44 @@ from service.errors import PROBLEM_TYPE, problem_response
 from service.lifecycle import Lifecycle
 from service.settings import Settings
 
+# Not 100 Continue, after which the client has yet to send its body.
+FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
 MAX_HEAD_BYTES = 64 * 1024
+
+
+class OneWrite:
+    """A transport that sends the head of an answer together with its body.
+
+    uvicorn writes the two one by one: two system calls, and two packets for the client to wake for.
+    What starts with a final status line is a head; a body, a close or ``flush`` follows at once.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.abort = transport.abort
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, or keep it for the next call if it is a head."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(FINAL_STATUS) and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send what was kept: the answer has no body."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Send what was kept, then close."""
+        self.flush()
+        self._transport.close()
 
 
 class Protocol(HttpToolsProtocol):
@@ -31,7 +68,13 @@ class Protocol(HttpToolsProtocol):
         self.unread_since: float | None = None
         self.head_bytes = 0
         self.in_body = False
+        self.body_since = 0.0
         self.task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self.transport = OneWrite(transport)  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -45,6 +88,7 @@ class Protocol(HttpToolsProtocol):
         self.waiting_since = None
         self.head_bytes = 0
         self.in_body = True
+        self.body_since = time.monotonic()
         super().on_headers_complete()
         if self.lifecycle.draining and self.cycle is not None:
             # The client then opens its next connection elsewhere, before this worker is gone.
@@ -55,6 +99,11 @@ class Protocol(HttpToolsProtocol):
         self.head_bytes = 0
         self.in_body = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has been given."""
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,20 +138,26 @@ class Protocol(HttpToolsProtocol):
         limits = self.service_settings
         if self.unread_since is not None and now - self.unread_since > limits.write_seconds:
             self.transport.abort()
+        if self.in_body and now - self.body_since > limits.body_seconds:
+            self._cut_short("The body was not complete in time")
         answering = self.cycle is not None and not self.cycle.response_complete
-        if answering or self.timeout_keep_alive_task is not None:
+        if answering or self.in_body or self.timeout_keep_alive_task is not None:
             self.waiting_since = None
         elif self.waiting_since is None:
             self.waiting_since = now
         elif now - self.waiting_since > limits.header_seconds:
-            if self.in_body:  # the rest of a body whose request has been answered already
-                self.transport.close()
-            else:
-                self._refuse(408, "The request was not complete in time")
+            self._refuse(408, "The head of the request was not complete in time")
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or what a parser could take in two ways."""
         self._refuse(400, msg)
+
+    def _cut_short(self, detail: str) -> None:
+        if self.cycle.response_started:
+            self.transport.close()  # answered before the body had ended
+        else:
+            self.cycle.disconnected = True
+            self._refuse(408, detail)
 
     def _refuse(self, status: int, detail: str) -> None:
         if self.transport.is_closing():

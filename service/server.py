@@ -10,7 +10,7 @@ import time
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.accept import Acceptor
 from service.lifecycle import Lifecycle
@@ -30,7 +30,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: FastAPI, listener: socket.socket, settings: Settings, lifecycle: Lifecycle
+        self, app: ASGIApp, listener: socket.socket, settings: Settings, lifecycle: Lifecycle
     ) -> None:
         self.settings = settings
         self.lifecycle = lifecycle
@@ -47,6 +47,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
             )

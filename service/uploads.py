@@ -13,7 +13,7 @@ FIELD = "file"
 async def read_files(request: Request, settings: Settings) -> list[bytes | memoryview]:
     """The files, at least one and at most ``max_images``, none of them decoded.
 
-    Raises WrongType, TooLarge, TooSlow, Malformed or ClientGone.
+    Raises WrongType, TooLarge, Malformed or ClientGone.
     """
     kind, header = content_type(request)
     raw = kind.startswith("image/") or kind == "application/octet-stream"
@@ -22,7 +22,7 @@ async def read_files(request: Request, settings: Settings) -> list[bytes | memor
             "Send multipart/form-data with the image in a field named 'file', "
             "or the image itself with its own Content-Type, such as image/png"
         )
-    body = await read_body(request, settings.max_upload_bytes, settings.body_seconds)
+    body = await read_body(request, settings.max_upload_bytes)
     if raw:
         return [body]
     files = [part.content for part in multipart.parse(body, header) if part.name == FIELD]

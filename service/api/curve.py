@@ -152,7 +152,7 @@ async def _read(
 ) -> tuple[Query, NDArray[np.float64], Model, CurveManifest]:
     shared = services(request)
     settings = shared.settings
-    body = await read_json(request, settings.max_json_bytes, settings.body_seconds)
+    body = await read_json(request, settings.max_json_bytes)
     try:
         query = kind.model_validate_json(body)
     except ValidationError as error:

@@ -119,7 +119,7 @@ def router() -> APIRouter:
         """∂(ŷ − y)²/∂w10, with every other gradient and each step of the chain rule."""
         shared = services(request)
         limits = shared.settings
-        body = await read_json(request, limits.max_json_bytes, limits.body_seconds)
+        body = await read_json(request, limits.max_json_bytes)
         try:
             query = W10Query.model_validate_json(body)
         except ValidationError as error:
