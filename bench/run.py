@@ -66,7 +66,6 @@ def main() -> None:
                     candidate.precision: str(classifier.artifact.folder / candidate.file)
                     for candidate in (entry.graph, *entry.variants)
                 },
-                eager=True,
                 derivative=str(derivative.file),
                 pictures={p.name: str(q.source) for p, q in questions.items()},
                 seconds=plan.floor_seconds,
