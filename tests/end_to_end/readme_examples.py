@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+ARTIFACTS = ROOT / "artifacts"
 ADDRESS = "http://127.0.0.1:8000"  # the one that README's commands name
 LEFT_OUT = "…"
 WIDTH = 96
@@ -48,27 +49,38 @@ def read_examples() -> list[Example]:
 
 
 def run(example: Example, address: str) -> Any:
-    """Run the command in a shell, against ``address``; return the JSON it answers, shortened."""
+    """Run the command in a shell, against ``address``; what README would show of its answer."""
     command = example.command.replace(ADDRESS, address)
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60
     )
     try:
-        return shorten(json.loads(done.stdout))
+        answer = json.loads(done.stdout)
     except ValueError:
         raise AssertionError(f"no JSON from: {command}\n{done.stdout.decode()[:500]}") from None
+    assert not isinstance(answer.get("status"), int), f"{command}\n{answer}"  # a problem
+    return shorten(answer, json.loads(example.answer))
 
 
-def shorten(value: Any) -> Any:
-    """What README shows of a value: long texts, lists and objects end in an ellipsis."""
+def shorten(value: Any, shown: Any = None) -> Any:
+    """What README shows of a value: long texts and lists end in an ellipsis.
+
+    Where what it shows now has a key ``…``, it keeps to the keys that are there.
+    """
     match value:
-        case str() if len(value) > 80:
+        case str() if len(value) > 100:
             return value[:60] + LEFT_OUT
         case list():
             head = [shorten(item) for item in value[:10]]
             return head if len(value) <= 10 else [*head[:3], LEFT_OUT]
         case dict():
-            return {key: shorten(item) for key, item in value.items()}
+            shown = shown if isinstance(shown, dict) else {}
+            kept = {
+                key: shorten(item, shown.get(key))
+                for key, item in value.items()
+                if LEFT_OUT not in shown or key in shown
+            }
+            return kept | {key: LEFT_OUT for key in shown if key == LEFT_OUT}
     return value
 
 
@@ -81,7 +93,7 @@ def show(value: Any, indent: int = 0) -> str:
     if isinstance(value, list):
         items = [show(item, indent + 2) for item in value]
         return "[\n" + ",\n".join(inner + item for item in items) + f"\n{outer}]"
-    items = [f"{json.dumps(key)}: {show(item, indent + 2)}" for key, item in value.items()]
+    items = [f"{show(key)}: {show(item, indent + 2)}" for key, item in value.items()]
     return "{\n" + ",\n".join(inner + item for item in items) + f"\n{outer}}}"
 
 
@@ -108,17 +120,13 @@ def differences(expected: Any, actual: Any, where: str = "answer") -> list[str]:
 
 
 def versions(examples: list[Example]) -> dict[str, int]:
-    """The version of each model that gave README's answers."""
-    answers = [json.loads(example.answer) for example in examples if example.answer.strip()]
-    return {
-        answer["model"]: answer["version"]
-        for answer in answers
-        if isinstance(answer.get("model"), str) and isinstance(answer.get("version"), int)
-    }
+    """The models, each in its version, that gave README's answers: what it shows of /models."""
+    (answer,) = (e.answer for e in examples if e.command.endswith("/models"))
+    return {item["model"]: item["version"] for item in json.loads(answer)["models"]}
 
 
 @contextmanager
-def serving(settings: Mapping[str, str]) -> Iterator[str]:
+def serving(artifacts: Path) -> Iterator[str]:
     """The service as a process of its own on a free port; gives its address when it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -126,7 +134,7 @@ def serving(settings: Mapping[str, str]) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "--port", str(port)],
         cwd=ROOT,
-        env={**os.environ, **settings},
+        env=os.environ | {"GRADSERVE_ARTIFACTS": str(artifacts)},
     )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -155,7 +163,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
 def update() -> None:
     """Run every example and write the answers into README."""
     text = README.read_text("utf-8")
-    with serving({}) as address:
+    with serving(ARTIFACTS) as address:
         for example in read_examples():
             answer = show(run(example, address))
             text = text.replace(
@@ -170,6 +178,6 @@ if __name__ == "__main__":
     if parser.parse_args().update:
         update()
     else:
-        with serving({}) as server:
+        with serving(ARTIFACTS) as server:
             for shown in read_examples():
                 print(f"$ {shown.command}\n{show(run(shown, server))}\n")

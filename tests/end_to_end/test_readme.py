@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 from readme_examples import (
+    ARTIFACTS,
     README,
     ROOT,
     Example,
@@ -22,10 +24,12 @@ ENDPOINTS = ["/predict", "/gradient", "/classify", "/w10-gradient", "/models", "
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The service, held to the versions that README shows, whatever was trained since."""
-    pins = ",".join(f"{model}={version}" for model, version in versions(EXAMPLES).items())
-    with serving({"GRADSERVE_PIN": pins}) as address:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service with the versions that README shows, whatever has been trained since."""
+    root = tmp_path_factory.mktemp("artifacts")
+    for model, version in versions(EXAMPLES).items():
+        shutil.copytree(ARTIFACTS / model / str(version), root / model / str(version))
+    with serving(root) as address:
         yield address
 
 
