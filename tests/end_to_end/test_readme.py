@@ -45,7 +45,7 @@ def test_each_endpoint_has_an_example(endpoint: str) -> None:
 
 
 def test_each_make_command_exists() -> None:
-    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README.read_text("utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"(?:^\$ |`)make ([a-z]+)", README.read_text("utf-8"), re.MULTILINE))
     assert {"serve", "test", "train"} <= targets
     for target in sorted(targets):
         done = subprocess.run(
