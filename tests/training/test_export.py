@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from training.errors import JobError
 from training.publish.derivatives import derivative, frozen, saliency
 from training.publish.export import (
+    GraphRunner,
     Tolerances,
     export,
     export_function,
     measure_agreement,
-    run_graph,
     signature,
 )
 
@@ -248,7 +248,7 @@ def test_signature_and_run(tmp_path: Path) -> None:
     export(torch.sin, [x], ["x"], ["y"], tmp_path / "f.onnx")
     inputs, outputs = signature(tmp_path / "f.onnx")
     assert [tensor.name for tensor in (*inputs, *outputs)] == ["x", "y"]
-    found = run_graph(tmp_path / "f.onnx", {"x": x.numpy()})
+    found = GraphRunner(tmp_path / "f.onnx")({"x": x.numpy()})
     np.testing.assert_allclose(found["y"], np.sin(x.numpy()), rtol=1e-14)
 
 

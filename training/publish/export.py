@@ -7,7 +7,8 @@ can't: it fails on a module that calls ``grad``.)
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,7 @@ def export(
         recorded.graph.eliminate_dead_code()
         recorded.recompile()
         recorded.eval()
-        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
-            warnings.simplefilter("ignore")
+        with _quiet():
             program = torch.onnx.export(
                 recorded,
                 tuple(examples),
@@ -107,9 +107,22 @@ def signature(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...
     return _tensors(graph.input), _tensors(graph.output)
 
 
-def run_graph(path: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Outputs by name that ONNX Runtime computes on the CPU, as the service will."""
-    return _run(_session(path), inputs)
+class GraphRunner:
+    """The graph in ``path``, run by ONNX Runtime on the CPU, as the service will.
+
+    Called with arrays by input name, it returns arrays by output name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
 
 def measure_agreement(
@@ -125,12 +138,12 @@ def measure_agreement(
 
     Raises JobError naming the output that disagrees, and by how much.
     """
-    session = _session(path)
+    run = GraphRunner(path)
     rows = len(next(iter(inputs.values())))
     worst = 0.0
     for size in (rows, *BATCH_SIZES):
         chosen = np.arange(size) % rows
-        found = _run(session, {name: value[chosen] for name, value in inputs.items()})
+        found = run({name: value[chosen] for name, value in inputs.items()})
         for name, whole in expected.items():
             what = f"{path.name}: output {name} for a batch of {size}"
             worst = max(worst, _compare(what, found[name], whole[chosen], tolerances))
@@ -229,19 +242,6 @@ def _tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
     )
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _run(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-
 def _compare(
     what: str, found: NDArray[Any], expected: NDArray[Any], tolerances: Tolerances
 ) -> float:
@@ -270,17 +270,17 @@ def _why(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-class _quiet:  # noqa: N801 — used as a statement, like contextlib's own
-    """Silence the named loggers below ERROR for a while; the exporter's advice isn't for users."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-        self._levels = [logger.level for logger in self._loggers]
-
-    def __enter__(self) -> None:
-        for logger in self._loggers:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the exporter's warnings and advice, which no user of a job can act on."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
             logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
