@@ -13,6 +13,7 @@ from service.settings import Settings
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
+LINGER_SECONDS = 1.0
 MAX_HEAD_BYTES = 64 * 1024
 
 
@@ -29,6 +30,7 @@ class OneWrite:
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
         self.abort = transport.abort
+        self.write_eof = transport.write_eof
 
     def write(self, data: bytes) -> None:
         """Send ``data``, or keep it for the next call if it is a head."""
@@ -69,6 +71,7 @@ class Protocol(HttpToolsProtocol):
         self.head_bytes = 0
         self.in_body = False
         self.body_since = 0.0
+        self.refused = False
         self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -78,6 +81,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        if self.refused:
+            return
         self.head_bytes += len(data)
         super().data_received(data)
         if self.head_bytes > MAX_HEAD_BYTES and not self.in_body:
@@ -135,6 +140,8 @@ class Protocol(HttpToolsProtocol):
 
     def check_deadlines(self, now: float) -> None:
         """Close the connection if its client is too slow. Called about once a second."""
+        if self.refused:
+            return
         limits = self.service_settings
         if self.unread_since is not None and now - self.unread_since > limits.write_seconds:
             self.transport.abort()
@@ -160,12 +167,16 @@ class Protocol(HttpToolsProtocol):
             self._refuse(408, detail)
 
     def _refuse(self, status: int, detail: str) -> None:
-        if self.transport.is_closing():
+        if self.refused or self.transport.is_closing():
             return
+        self.refused = True
         body = problem_response(status, detail).body
         head = (
             b"content-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             % (PROBLEM_TYPE.encode(), len(body))
         )  # fmt: skip
         self.transport.write(STATUS_LINE[status] + head + bytes(body))
-        self.transport.close()
+        # Closing with input unread would reset the connection, and lose the answer on its way: so
+        # say that nothing follows, and drop what still comes for a moment.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)

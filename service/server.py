@@ -19,6 +19,8 @@ from service.settings import Settings
 
 log = logging.getLogger("gradserve")
 
+# Longer than loading the shipped artifacts takes, shorter than a liveness probe waits.
+LOAD_SECONDS = 5.0
 TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 
@@ -54,10 +56,11 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        """Start the application, then accept."""
+        """Start the application, let it load, then accept."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(1)
+        await self._wait_until_loaded()
         connections = self.server_state.connections
 
         def make_protocol() -> Protocol:
@@ -109,6 +112,14 @@ class Server(uvicorn.Server):
         log.warning("cutting off %d connections that did not end in time", len(connections))
         for connection in connections:
             connection.transport.abort()
+
+    async def _wait_until_loaded(self) -> None:
+        """Leave connections to workers that can answer; but not for ever, as it has to be live."""
+        registry = self.lifespan.state["services"].registry
+        limit = time.monotonic() + LOAD_SECONDS
+        while not registry.scanned and time.monotonic() < limit and self.stop_at is None:
+            self._show_life()
+            await asyncio.sleep(0.01)
 
     def _show_life(self) -> None:
         self.lifecycle.board.write(self.lifecycle.worker, len(self.server_state.connections))
