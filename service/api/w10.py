@@ -1,7 +1,7 @@
 """``/w10-gradient``: every derivative of the loss of a one-filter sigmoid convolution.
 
 The homework's third question. A 4×4 input is cross-correlated with a 3×3 kernel (stride 1, no
-padding, no bias) to 2×2; a sigmoid follows; four weights and another sigmoid give ŷ; the loss is
+padding, no bias) to 2×2; a sigmoid follows; a linear neuron of four weights gives ŷ; the loss is
 (ŷ − y)². The gradients come from the artifact's ``loss_gradient``, traced from autograd.
 """
 
