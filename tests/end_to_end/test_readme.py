@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from readme_examples import (
+
+from tests.end_to_end.readme_examples import (
     ARTIFACTS,
     README,
     ROOT,
@@ -15,9 +16,9 @@ from readme_examples import (
     differences,
     read_examples,
     run,
-    serving,
     versions,
 )
+from tests.server_process import ServerProcess
 
 EXAMPLES = read_examples()
 ENDPOINTS = ["/predict", "/gradient", "/classify", "/w10-gradient", "/models", "/summary"]
@@ -29,14 +30,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("artifacts")
     for model, version in versions(EXAMPLES).items():
         shutil.copytree(ARTIFACTS / model / str(version), root / model / str(version))
-    with serving(root) as address:
-        yield address
+    with ServerProcess(root) as process:
+        process.wait_ready()
+        yield f"http://127.0.0.1:{process.port}"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.command[:60])
 def test_each_request_gives_the_answer_shown(server: str, example: Example) -> None:
     found = differences(json.loads(example.answer), run(example, server))
-    assert not found, "\n".join([*found, "(readme_examples.py --update writes today's answers)"])
+    assert not found, "\n".join(
+        [*found, "(python -m tests.end_to_end.readme_examples --update writes today's)"]
+    )
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
