@@ -12,6 +12,9 @@ from bench.subjects import Graph, Question, many_pictures, point_question
 COMPARED_AT = 16  # connections
 SEVERAL_X = 3
 MANY_X = 10_000
+SHORTEN_AFTER = (
+    15 * 60
+)  # seconds: what is left then gets one second a load, to end within 20 minutes
 OVERLOADED_BY = 640  # connections
 OVERLOAD = f"overload: {OVERLOADED_BY} connections that ask again at once"
 
@@ -41,7 +44,7 @@ class Plan:
 
 FULL = Plan(
     connections=(1, COMPARED_AT, 64),
-    seconds={pictures.CIFAR_SIZE: 5, pictures.WEB_SIZE: 3, pictures.PHOTO_SIZE: 6},
+    seconds={pictures.CIFAR_SIZE: 5, pictures.WEB_SIZE: 3, pictures.PHOTO_SIZE: 5},
     gradient_seconds=4,
     floor_seconds=0.7,
     extras=True,

@@ -20,7 +20,15 @@ from bench import floors, report
 from bench.load import wrk_path
 from bench.machine import describe
 from bench.measure import ROOT, Outcome, cores, measure
-from bench.plan import FULL, MANY_X, QUICK, classify_steps, floor_steps, gradient_steps
+from bench.plan import (
+    FULL,
+    MANY_X,
+    QUICK,
+    SHORTEN_AFTER,
+    classify_steps,
+    floor_steps,
+    gradient_steps,
+)
 from bench.servers import FLOOR, SERVERS, Server
 from bench.subjects import graph, newest, picture_questions
 
@@ -75,6 +83,8 @@ def main() -> None:
         outcomes = []
         for server in _chosen(options):
             _say(f"{server.endpoint}: {server.name} ({server.role})")
+            if time.monotonic() - began > SHORTEN_AFTER:
+                plan = plan.shortened(1)
             if server is FLOOR:
                 steps = floor_steps(plan, questions)
             elif server.endpoint == "classify":
