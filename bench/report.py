@@ -93,7 +93,8 @@ def _loads(measured: dict[str, Any], endpoint: str, question: str) -> str:
     rows = []
     for outcome in outcomes:
         if outcome["failure"]:
-            rows.append([outcome["name"], outcome["role"], "failed, see below"])
+            empty = [""] * (len(header) - 3)
+            rows.append([outcome["name"], outcome["role"], "failed, see below", *empty])
             continue
         if question not in outcome["loads"]:
             continue
@@ -166,6 +167,7 @@ def _starts(measured: dict[str, Any]) -> str:
             f"/{outcome['endpoint']}",
             f"{outcome['start_seconds']:.2f}",
             str(outcome["memory"]["processes"]),
+            f"{outcome['memory_at_start']['largest_pss']:.0f}",
             *(
                 f"{outcome['memory'][key]:.0f}"
                 for key in ("largest_pss", "largest_rss", "total_pss")
@@ -237,6 +239,5 @@ def _number(value: float) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    width = len(header)
-    lines = [header, ["---"] * width, *([*row, *[""] * (width - len(row))] for row in rows)]
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -176,9 +176,10 @@ def _json(measured: Measured) -> Target:
     costs = measured["floors"].get("json_ms")
     if mine is None or not costs:
         return Target(what, "≤ 2×", "not measured", None)
-    library = min(costs, key=costs.__getitem__)
-    ratio = mine["p50_ms"] / costs[library]
-    text = f"{ratio:.2f}× ({mine['p50_ms']:.1f} ms; {library} {costs[library]:.1f} ms)"
+    # Held against the fastest library, which is the one that the service uses.
+    ratio = mine["p50_ms"] / min(costs.values())
+    libraries = "; ".join(f"{library} {cost:.1f} ms" for library, cost in costs.items())
+    text = f"{ratio:.2f}× ({mine['p50_ms']:.1f} ms; {libraries})"
     return Target(what, "≤ 2×", text, ratio <= 2)
 
 

@@ -119,7 +119,17 @@ def test_targets_compare_with_the_best_peer_and_report_failures() -> None:
     assert rows[f"/classify, {small}: requests/s against best peer as its docs show it"].met is None
     # 2 cores ÷ (0.4 ms model + 0.1 ms decoding + 2 cores ÷ 4,000/s): 2,000/s at best.
     assert rows[f"/classify, {small}: share of its own limit"].found == "75% of 2,000/s"
-    assert "it broke" in report.markdown(measured)
+
+
+def test_report_has_every_number_under_its_heading() -> None:
+    text = report.markdown(_measured())
+    assert "it broke" in text
+    for table in (part for part in text.split("\n\n") if part.startswith("| ")):
+        columns = {line.count(" | ") for line in table.splitlines()}
+        assert len(columns) == 1, table
+    header, _, *rows = next(p for p in text.split("\n\n") if "after all loads" in p).splitlines()
+    assert header.split(" | ")[-4:] == ["when started", "after all loads", "RSS", "all processes |"]
+    assert rows[0].split(" | ")[-5:] == ["3", "80", "90", "120", "200 |"]
 
 
 def test_every_server_has_its_file() -> None:
@@ -160,7 +170,7 @@ def _measured() -> dict[str, Any]:
             "start_seconds": None if failure else 1.0,
             "loads": {} if failure else {small: [load]},
             "memory": None if failure else memory,
-            "memory_at_start": None if failure else memory,
+            "memory_at_start": None if failure else memory | {"largest_pss": 80.0},
         }
 
     measured = {
