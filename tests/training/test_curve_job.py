@@ -1,0 +1,189 @@
+"""``python -m training curve``: what it publishes, and that it publishes nothing when it fails."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contract.manifest import CurveManifest
+from contract.store import Artifact, list_versions, newest_good, verify
+from training.__main__ import main
+from training.data import stand_in
+from training.data.points import read_points
+from training.fit import curve as fits
+from training.jobs import curve as job
+from training.networks.curve import CurveMLP, Polynomial
+from training.publish import slopes
+from training.publish.derivatives import derivative, frozen
+from training.publish.export import GraphRunner
+
+COMMITTED = Path(__file__).parents[2] / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the stand-in, its cross-validation cut short."""
+    root = tmp_path_factory.mktemp("artifacts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
+        patch.setattr(fits, "FOLDS", 2)
+        assert main(["curve", "--artifacts", str(root)]) == 0
+    return root
+
+
+def checkpoint_network(artifact: Artifact) -> torch.nn.Module:
+    """The network as anyone would load it from the checkpoint."""
+    state = load_file(artifact.folder / "checkpoint.safetensors")
+    if artifact.manifest.model == "curve-mlp":
+        network: torch.nn.Module = CurveMLP((0, 1), (0, 1), len(state["dense1.bias"]))
+    else:
+        network = Polynomial([0.0] * len(state["coefficients"]), (0, 1))
+    network.load_state_dict(state)
+    return frozen(network)
+
+
+@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly"])
+def test_the_artifact_is_whole(published: Path, model: str) -> None:
+    artifact = verify(published / model / "1")
+    manifest = artifact.manifest
+    assert isinstance(manifest, CurveManifest)
+    points = read_points(stand_in.PATH)
+    assert manifest.domain == (points.x.min(), points.x.max())
+    assert manifest.data.sha256 == points.sha256
+    assert manifest.metrics["points"] == np.stack([points.x, points.y], axis=1).tolist()
+    assert json.loads((artifact.folder / "metrics.json").read_text()) == manifest.metrics
+    assert float(str(manifest.metrics["mse"])) < 0.1
+    assert set(manifest.functions) == {"value", "gradient", "gradient2", "gradient3"}
+    for name, function in manifest.functions.items():
+        assert [tensor.name for tensor in function.inputs] == ["x"]
+        assert [tensor.name for tensor in function.outputs] == ["y" if name == "value" else name]
+        assert function.graph.agreement.relative_tolerance == 1e-9
+    with (artifact.folder / "history.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) > 1
+    report = (artifact.folder / "report.md").read_text()
+    for picture in artifact.folder.glob("*.png"):
+        assert f"({picture.name})" in report
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (manifest.coefficients is None) == (model == "curve-mlp")
+
+
+@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly"])
+def test_samples_replay(published: Path, model: str) -> None:
+    """What the service does at load: each graph gives the samples' outputs."""
+    artifact = verify(published / model / "1")
+    samples = np.load(artifact.folder / "samples.npz", allow_pickle=False)
+    for name, function in artifact.manifest.functions.items():
+        run = GraphRunner(artifact.folder / function.graph.file)
+        output = function.outputs[0].name
+        found = run({"x": samples[f"{name}.x"]})[output]
+        np.testing.assert_allclose(found, samples[f"{name}.{output}"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly"])
+def test_what_is_committed_is_the_checkpoints_own_derivative(model: str) -> None:
+    """The shipped graphs against PyTorch's autograd on the shipped checkpoint."""
+    artifact, refused = newest_good(COMMITTED, model)
+    assert refused == []
+    network = checkpoint_network(artifact)
+    manifest = artifact.manifest
+    assert isinstance(manifest, CurveManifest)
+    low, high = manifest.domain
+    x = torch.linspace(low - 0.5, high + 0.5, 101, dtype=torch.float64)
+    for order, name in enumerate(manifest.functions):
+        expected = derivative(network, order)(x) if order else network(x)
+        output = "y" if name == "value" else name
+        found = GraphRunner(artifact.folder / f"{name}.onnx")({"x": x.numpy()})[output]
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    points = np.array(manifest.metrics["points"])
+    mse = np.mean((network(torch.from_numpy(points[:, 0])).numpy() - points[:, 1]) ** 2)
+    assert mse == pytest.approx(float(str(manifest.metrics["mse"])), rel=1e-9)
+    assert mse < 0.1
+    if manifest.coefficients:
+        y = np.polyval(manifest.coefficients, x)
+        np.testing.assert_allclose(y, network(x), rtol=1e-9, atol=1e-9)
+
+
+def test_derivatives_are_printed_each_way(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    derivatives = verify(published / "curve-poly" / "1").manifest.metrics["derivatives"]
+    assert isinstance(derivatives, list)
+    assert [entry["x"] for entry in derivatives if isinstance(entry, dict)] == [3.0, 0.1, -0.5]
+    for entry in derivatives:
+        assert isinstance(entry, dict)
+        assert entry["autograd"] == pytest.approx(entry["analytic"], rel=1e-9)
+        assert entry["autograd"] == pytest.approx(entry["central"], rel=1e-6)
+        assert entry["autograd"] == pytest.approx(entry["truth"], abs=0.5)
+
+
+def test_a_second_run_is_the_next_version(published: Path, tmp_path: Path) -> None:
+    """And its own data need not be the stand-in: here 40 points of a parabola, few and plain."""
+    x = np.linspace(-2, 2, 40)
+    data = tmp_path / "parabola.csv"
+    data.write_text("".join(f"{a},{a * a}\n" for a in x.tolist()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fits, "WEIGHT_DECAYS", (0.01,))
+        patch.setattr(fits, "FOLDS", 2)
+        patch.setattr(job, "ORDERS", {"value": 0})  # exporting derivatives takes long
+        arguments = ["curve", "--artifacts", str(published), "--data", str(data), "--degree", "2"]
+        assert main(arguments) == 0
+    artifact, refused = newest_good(published, "curve-poly")
+    assert (artifact.manifest.version, refused) == (2, [])
+    assert isinstance(artifact.manifest, CurveManifest)
+    np.testing.assert_allclose(artifact.manifest.coefficients, [1, 0, 0], atol=1e-12)
+    report = (artifact.folder / "report.md").read_text()
+    assert "(extrapolated)" in report and "stand-in" not in report
+    assert verify(published / "curve-poly" / "1").manifest.version == 1
+
+
+def fails(arguments: list[str], root: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a job that must fail; returns what it says on stderr."""
+    assert main([*arguments, "--artifacts", str(root)]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert all(list_versions(root, model) == [] for model in ("curve-mlp", "curve-poly"))
+    return complaint
+
+
+def test_bad_data_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "bad.csv"
+    data.write_text("x,y\n1,2\n2,oops\n")
+    complaint = fails(["curve", "--data", str(data)], tmp_path, capsys)
+    assert "bad.csv: row 3, column 2 (y): 'oops' is not a number" in complaint
+
+
+def test_too_few_points_for_the_degree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    complaint = fails(["curve", "--degree", "25"], tmp_path, capsys)
+    assert "26 coefficients" in complaint and "20 different x" in complaint
+
+
+def test_a_poor_fit_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    complaint = fails(["curve", "--degree", "2"], tmp_path, capsys)
+    assert "polynomial reaches a mean squared error of 0.6755" in complaint
+
+
+def test_an_error_in_the_second_model_keeps_back_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The polynomial's check fails after the network's artifact is ready."""
+    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
+    monkeypatch.setattr(fits, "FOLDS", 2)
+    monkeypatch.setattr(job, "ORDERS", {"value": 0})
+    monkeypatch.setattr(slopes, "analytic", lambda _, x: np.zeros(len(x)))
+    complaint = fails(["curve"], tmp_path, capsys)
+    assert "by the analytic derivative" in complaint
+    assert not list(tmp_path.glob("*/.draft-*"))
+
+
+@pytest.mark.parametrize("degree", ["-1", "2.5", "many", "31"])
+def test_a_degree_is_a_small_number(degree: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["curve", f"--degree={degree}"])
+    assert stopped.value.code == 2
+    assert "give a number from 0 to 30" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""CSV files as people have them; each way to be wrong gets one line naming row and column."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data import stand_in
+from training.data.points import MAGNITUDE_LIMIT, Points, read_points
+from training.errors import JobError
+
+
+def read(tmp_path: Path, content: str | bytes) -> Points:
+    path = tmp_path / "points.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_points(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "x,y\n1,2\n3,4.5\n",
+        "1,2\n3,4.5\n",
+        "1,2\n3,4.5",
+        "\ufeffx,y\r\n1,2\r\n3,4.5\r\n",
+        "x,y\r1,2\r3,4.5\r",
+        "x;y\n1;2\n3;4,5\n",
+        "x\ty\n1\t2\n3\t4,5\n",
+        "x y\n1 2\n3   4.5\n",
+        " x , y \n 1 , 2 \n 3 , 4.5 \n",
+        '"x","y"\n"1","2"\n"3","4.5"\n',
+        ",x,y\n0,1,2\n1,3,4.5\n",
+        "1,1,2\n2,3,4.5\n",
+        "0,1,2\n1,3,4.5\n",
+        "y,x\n2,1\n4.5,3\n",
+        "id,X,Y,note\na,1,2,first\nb,3,4.5,second\n",
+        "# measured on Monday\n\nx,y\n\n1,2\n\n3,4.5\n\n",
+        "time,height\n1,2e0\n+3.0,.45E1\n",
+    ],
+    ids=[
+        "header", "bare", "no last newline", "bom and crlf", "cr", "semicolon, decimal comma",
+        "tab, decimal comma", "blanks", "padded", "quoted", "unnamed index", "index from 1",
+        "index from 0", "columns by name", "more columns, by name", "comments and blank lines",
+        "other names, exponents",
+    ],
+)  # fmt: skip
+def test_accepted(tmp_path: Path, content: str) -> None:
+    points = read(tmp_path, content)
+    assert points.x.tolist() == [1.0, 3.0]
+    assert points.y.tolist() == [2.0, 4.5]
+    assert points.x.dtype == points.y.dtype == np.float64
+
+
+def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
+    points = read(tmp_path, "1,2\n1,3\n2,0\n")
+    assert points.x.tolist() == [1, 1, 2]
+    assert points.distinct == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no rows"),
+        ("\n\n", "no rows"),
+        ("x,y\n", "header but no points"),
+        ("x\n1\n2\n", "row 2 has 1 cell; two columns are needed"),
+        ("1,2\n3,four\n", r"row 2, column 2: 'four' is not a number"),
+        ("x,y\n1,2\n3,four\n", r"row 3, column 2 \(y\): 'four' is not a number"),
+        ("x,y\n1,2\nNaN,4\n", r"row 3, column 1 \(x\): NaN is not a finite number"),
+        ("1,2\n3,-inf\n", r"row 2, column 2: -inf is not a finite number"),
+        ("nan,2\n3,4\n", r"row 1, column 1: nan is not a finite number"),
+        ("1,2\n3,\n", r"row 2, column 2: the cell is empty"),
+        ("1,2\n3,1_000\n", r"row 2, column 2: '1_000' is not a number"),
+        ("1,2\n3,0x10\n", r"row 2, column 2: '0x10' is not a number"),
+        ("1,2\n3,1e13\n", r"row 2, column 2: 1e13 is too large"),
+        ("1,2\n3,1e999\n", r"row 2, column 2: 1e999 is too large"),
+        ("x,y\n1,2\n3\n", "row 3 has 1 cell, but row 1 has 2"),
+        ("x,y\n1,2\n3,4,5\n", "row 3 has 3 cells, but row 1 has 2"),
+        ("5,1,2\n9,3,4\n", "3 columns, and which are x and y is not clear"),
+        ("a,b,c,d\n1,2,3,4\n", "4 columns, and which are x and y is not clear"),
+        ("x,2\n3,4\n", r"row 1, column 1: 'x' is not a number"),
+        ("1,2\n1,3\n", "all x are 1; a curve needs at least two different x"),
+        ('1,2\n"3,4\n', "row 2 is not CSV"),
+        (b"1,2\n3,\xff\n", "row 2 is not UTF-8 text"),
+        (b"1,2\n3,\x004\n", "row 2"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "row 1 is not UTF-8 text"),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(JobError, match=message) as caught:
+        read(tmp_path, content)
+    assert "\n" not in str(caught.value)
+    assert "points.csv" in str(caught.value)
+
+
+def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such file"):
+        read_points(tmp_path / "missing.csv")
+    with pytest.raises(JobError, match="a folder"):
+        read_points(tmp_path)
+    with pytest.raises(JobError, match="can't be read: Not a directory"):
+        (tmp_path / "file").touch()
+        read_points(tmp_path / "file" / "points.csv")
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    with path.open("wb") as stream:
+        stream.truncate(33 * 1024 * 1024)  # sparse: nothing is written
+    with pytest.raises(JobError, match="larger than 32 MiB"):
+        read_points(path)
+
+
+FINITE = st.floats(
+    min_value=-MAGNITUDE_LIMIT, max_value=MAGNITUDE_LIMIT, allow_nan=False, allow_infinity=False
+)
+
+
+@given(
+    pairs=st.lists(st.tuples(FINITE, FINITE), min_size=2, max_size=20),
+    delimiter=st.sampled_from([",", ";", "\t", "  "]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    header=st.booleans(),
+    index=st.sampled_from([None, 0, 1]),
+    bom=st.booleans(),
+)
+def test_whatever_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    pairs: list[tuple[float, float]],
+    delimiter: str,
+    newline: str,
+    header: bool,
+    index: int | None,
+    bom: bool,
+) -> None:
+    if len({x for x, _ in pairs}) < 2:
+        pairs = [*pairs, (pairs[0][0] / 2 + 1.5, 0.0)]
+    rows = [[repr(x), repr(y)] for x, y in pairs]
+    names = ["a", "b"]
+    if index is not None:
+        rows = [[str(number), *row] for number, row in enumerate(rows, start=index)]
+        names = ["i", *names]
+    lines = [delimiter.join(row) for row in ([names, *rows] if header else rows)]
+    content = ("\ufeff" if bom else "") + newline.join(lines) + newline
+    points = read(tmp_path_factory.mktemp("csv"), content)
+    assert list(zip(points.x.tolist(), points.y.tolist(), strict=True)) == pairs
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_points_or_a_job_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    try:
+        points = read(tmp_path_factory.mktemp("csv"), content)
+    except JobError as error:
+        assert "points.csv" in str(error)
+    else:
+        assert np.isfinite(points.x).all() and np.isfinite(points.y).all()
+        assert points.distinct >= 2
+
+
+def test_the_stand_in_is_what_its_recipe_makes() -> None:
+    assert stand_in.PATH.read_text() == stand_in.csv_text()
+    points = read_points(stand_in.PATH)
+    assert len(points.x) == 20
+    for asked in (-0.5, 0.1, 3.0):
+        assert points.x.min() < asked < points.x.max()
+    noise = points.y - stand_in.truth(points.x)
+    assert 0.5 * stand_in.NOISE < noise.std() < 2 * stand_in.NOISE
+
+
+def test_the_truth_and_its_derivative_belong_together() -> None:
+    x, step = np.linspace(-1, 4, 50), 1e-5
+    slope = (stand_in.truth(x + step) - stand_in.truth(x - step)) / (2 * step)
+    np.testing.assert_allclose(stand_in.truth_derivative(x), slope, atol=1e-9)
