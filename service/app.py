@@ -7,15 +7,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from service import errors, logs
-from service.api import curve, explain, health, images, models, pages, reports, w10
-from service.direct import DirectRoutes, posts
+from service.access import AllowedHosts, ApiKey, read_keys
+from service.api import curve, explain, health, images, metrics, models, pages, reports, w10
+from service.direct import DirectRoutes, paths, posts
 from service.errors import ErrorItem, ProblemDetails
 from service.lifecycle import Lifecycle
 from service.logs import RequestLog
+from service.metrics import RequestMetrics
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
 from service.runtime.state import Services
@@ -74,6 +77,7 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
         models.router(),
         reports.router(),
         health.router(),
+        metrics.router(),
         pages.router(),
     )
     for router in routers:
@@ -82,8 +86,21 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
     errors.install(app)
     _document_problems(app)
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
-    direct = DirectRoutes(app, endpoints=posts(routers))
-    return RequestLog(SecurityHeaders(direct), enabled=settings.access_log)
+    stack: ASGIApp = DirectRoutes(app, endpoints=posts(routers))
+    if settings.api_key_file is not None:
+        stack = ApiKey(stack, read_keys(settings.api_key_file))
+    if settings.cors_origins:
+        stack = CORSMiddleware(
+            stack,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "x-api-key"],
+            expose_headers=["x-request-id"],
+        )
+    if settings.allowed_hosts:
+        stack = AllowedHosts(stack, settings.allowed_hosts)
+    measured = RequestMetrics(frozenset(paths(routers)))
+    return RequestLog(SecurityHeaders(stack), measured.observe, enabled=settings.access_log)
 
 
 def _document_problems(app: FastAPI) -> None:

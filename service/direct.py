@@ -29,6 +29,13 @@ def posts(routers: Iterable[APIRouter]) -> dict[str, Endpoint]:
     }
 
 
+def paths(routers: Iterable[APIRouter]) -> set[str]:
+    """The path of every endpoint of ``routers``, with its placeholders."""
+    return {
+        route.path for router in routers for route in router.routes if isinstance(route, APIRoute)
+    }
+
+
 class DirectRoutes:
     """Calls an endpoint by its exact path, and leaves everything else to ``app``."""
 

@@ -1,16 +1,19 @@
 """A request id on every answer, and one line of log for every request."""
 
+import asyncio
 import logging
 import random
 import re
 import sys
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ClientGone
 
 access = logging.getLogger("gradserve.access")
+Observe = Callable[[Scope, int, float], None]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -30,10 +33,14 @@ def configure(level: str) -> None:
 
 
 class RequestLog:
-    """Gives each request an id (the client's, if it is plain) and logs method, path and time."""
+    """Gives each request an id (the client's, if it is plain) and logs method, path and time.
 
-    def __init__(self, app: ASGIApp, enabled: bool = True) -> None:
+    ``observe`` is told of every answer as well: its scope, status and seconds.
+    """
+
+    def __init__(self, app: ASGIApp, observe: Observe, enabled: bool = True) -> None:
         self.app = app
+        self.observe = observe
         self.enabled = enabled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,14 +63,19 @@ class RequestLog:
             await self.app(scope, receive, send_with_id)
         except ClientGone:
             status = 499  # nginx's number for it; nothing is sent, as nobody listens
+        except asyncio.CancelledError:
+            status = 499
+            raise
         finally:
+            seconds = time.perf_counter() - started
+            self.observe(scope, status, seconds)
             if self.enabled:
                 access.info(
                     "%s %s %d %.1f ms %s",
                     scope["method"],
                     scope["path"].encode("unicode_escape").decode()[:200],
                     status,
-                    (time.perf_counter() - started) * 1000,
+                    seconds * 1000,
                     request_id.decode(),
                 )
 

@@ -74,10 +74,20 @@ class Settings(BaseSettings):
         default=3.0, gt=0.5, description="A worker silent for so long is replaced, s"
     )
 
+    api_key_file: Path | None = Field(
+        default=None, description="File of API keys, one a line; without it no key is asked for"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Host names that requests may carry; any, if none is given"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Origins whose pages may call the service; none by default"
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = Field(default=True, description="Write a line for each request")
 
-    @field_validator("providers", "require", mode="before")
+    @field_validator("providers", "require", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def split(cls, value: Any) -> Any:
         """Read ``a,b`` as a list."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.lifecycle import Lifecycle
+from service.metrics import forget
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")
@@ -75,6 +76,8 @@ class Supervisor:
         # What is loaded by now stays: collecting it again would only unshare its memory.
         gc.collect()
         gc.freeze()
+        # This process serves nothing, so it is not one that could be unready.
+        forget(os.getpid())
         while True:
             self._start_due()
             received = signal.sigtimedwait(SIGNALS, LOOK_SECONDS)
@@ -118,6 +121,7 @@ class Supervisor:
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid == 0:
                 continue
+            forget(pid)
             now = time.monotonic()
             stable = now - worker.started >= STABLE_SECONDS
             worker.failures = 0 if stable else worker.failures + 1

@@ -69,6 +69,10 @@ def render(text: str, model: Model) -> str:
     """The report as HTML: its own plots by their address here, any other picture as its text."""
     tokens = markdown.parse(text)
     for token in tokens:
+        # The content policy forbids style attributes, by which columns are aligned.
+        style = str(token.attrs.pop("style", ""))
+        if style.startswith("text-align:"):
+            token.attrSet("class", style.removeprefix("text-align:"))
         for child in token.children or ():
             if child.type == "image":
                 name = str(child.attrs.get("src", "")).removeprefix("./")

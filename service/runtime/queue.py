@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from service.errors import Busy
+from service.metrics import WAITING
 from service.runtime.session import Array, Session
 
 Result = TypeVar("Result")
@@ -63,10 +64,12 @@ class Queue:
         if self.taken and self.taken + count > self.depth:
             raise Busy
         self.taken += count
+        WAITING.set(self.taken)
         try:
             yield
         finally:
             self.taken -= count
+            WAITING.set(self.taken)
 
     async def run(self, session: Session, *arrays: Array) -> list[Array]:
         """The outputs of ``session``: at once if the worker is idle, else in turn.

@@ -14,6 +14,7 @@ from contract.errors import ArtifactError
 from contract.manifest import ClassifierManifest, CurveManifest, SigmoidConvManifest
 from contract.store import AnyManifest, list_models, list_versions, version_folder
 from service.errors import NotFound, NotReady
+from service.metrics import READY, VERSION
 from service.runtime.loader import Model, load
 from service.settings import Settings
 
@@ -107,11 +108,14 @@ class Registry:
         for name in self.models.keys() - serving.keys():
             log.warning("%s no longer serves: %s", name, self._why(name))
         self.models = serving
+        for name in {*serving, *COMMANDS, *self._expected}:
+            VERSION.labels(name).set(serving[name].manifest.version if name in serving else 0)
         if not self.scanned:
             self._expected |= {name for name in list_models(self.root) if self._versions(name)}
             self.scanned = True
             for missing in self.missing():
                 log.warning("not ready: %s: %s", missing.model, missing.reason)
+        READY.set(not self.missing())
 
     async def watch(self) -> None:
         """Refresh for ever, every ``watch_seconds``, without holding up the event loop."""

@@ -103,7 +103,7 @@ def test_the_service_never_imports_pytorch(artifacts) -> None:
     script = (
         "import sys, time\n"
         "from starlette.testclient import TestClient\n"
-        "from service import __main__\n"
+        "from service import __main__, command\n"
         "from service.app import create_app\n"
         "from service.settings import Settings\n"
         "from service.api.w10 import EXAMPLE\n"
