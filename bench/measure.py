@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class Outcome:
     failure: str | None = None
     start_seconds: float | None = None
     loads: dict[str, list[Measured]] = field(default_factory=dict)
+    precision: str | None = None
+    """Of the graph of probabilities that serves, where the server says so."""
     memory_at_start: Memory | None = None
     memory: Memory | None = None
     """After all loads, the largest pictures included."""
@@ -89,6 +92,8 @@ def measure(
             ready = _wait_until_right(running, port, path, server, steps[0].question)
             outcome.start_seconds = ready - started
             outcome.memory_at_start = running.memory()
+            if server.details:
+                outcome.precision = _precision(port, server.details.format_map(filled))
             for question in dict.fromkeys(step.question.name for step in steps):
                 step = next(step for step in steps if step.question.name == question)
                 outcome.answers[question] = _check(port, path, server, step.question)
@@ -106,7 +111,7 @@ def measure(
             outcome.memory = running.memory()
         except (WrongAnswer, Refused, NoStart) as error:
             outcome.failure = str(error)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:
+        except (OSError, LookupError, http.client.HTTPException, RuntimeError) as error:
             outcome.failure = f"{type(error).__name__}: {error}; {running.last_words()}"
     return outcome
 
@@ -127,6 +132,11 @@ def post(port: int, path: str, body: bytes, content_type: str) -> tuple[int, byt
         return response.status, response.read()
     finally:
         connection.close()
+
+
+def _precision(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWER_LIMIT) as response:
+        return str(json.load(response)["functions"]["probabilities"]["precision"])
 
 
 def _check(port: int, path: str, server: Server, question: Question) -> Any:

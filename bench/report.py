@@ -59,6 +59,13 @@ def insert(readme: Path, text: str) -> None:
 def _heading(measured: dict[str, Any]) -> str:
     machine, classifier = measured["machine"], measured["classifier"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    served = (targets.ours(measured, "classify") or {}).get("precision") or classifier["precision"]
+    differs = (
+        f" **gradserve itself served {served}: on this machine the {classifier['precision']} graph "
+        "does not agree with its samples.**"
+        if served != classifier["precision"]
+        else ""
+    )
     kind = "quick run" if measured["quick"] else "whole run"
     return (
         f"{measured['date']}, {kind} of {measured['seconds'] / 60:.1f} minutes, "
@@ -68,7 +75,7 @@ def _heading(measured: dict[str, Any]) -> str:
         f"{machine['load_average']:.1f}.\n\n"
         f"Network: {classifier['model']} version {classifier['version']}, "
         f"{classifier['multiply_adds'] / MEGA:,.0f} million multiply-adds, graph in "
-        f"{classifier['precision']}; f′: {measured['derivative']['model']} version "
+        f"{classifier['precision']};{differs} f′: {measured['derivative']['model']} version "
         f"{measured['derivative']['version']}.\n\n{versions}."
     )
 

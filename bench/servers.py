@@ -20,7 +20,8 @@ class Server:
     plain FastAPI when it is tuned by hand. A sketch is shown but is no peer.
 
     ``found`` takes the top-1 index, or the list of derivatives, out of an answer; ``points`` makes
-    the JSON that asks for f′ at some x. ``quick`` servers are also part of ``make bench-quick``.
+    the JSON that asks for f′ at some x; at ``details`` ours says which graph it serves. ``quick``
+    servers are also part of ``make bench-quick``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     path: str = "/classify"
     quick: bool = False
+    details: str | None = None
     points: Callable[[list[float]], Any] = lambda x: {"x": x}
 
 
@@ -83,6 +85,7 @@ SERVERS = (
         lambda answer: int(answer["results"][0]["top"][0]["index"]),
         path="/classify?model={classifier}",
         quick=True,
+        details="/models/{classifier}",
     ),
     Server(
         "FastAPI, as its tutorial shows",
