@@ -24,6 +24,7 @@ from service.runtime.registry import Registry
 from service.runtime.state import Services
 from service.security import SecurityHeaders
 from service.settings import Settings
+from service.shedding import Shedder
 from service.templating import STATIC
 
 DESCRIPTION = """
@@ -37,6 +38,7 @@ class State(TypedDict):
     """What the lifespan gives to every request."""
 
     services: Services
+    shedder: Shedder
 
 
 def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = None) -> ASGIApp:
@@ -53,7 +55,10 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
         registry = Registry(settings)
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         queue = Queue(settings.queue_depth, settings.batch)
-        yield {"services": Services(settings, registry, queue, lifecycle)}
+        yield {
+            "services": Services(settings, registry, queue, lifecycle),
+            "shedder": Shedder(queue),
+        }
         queue.close()
         watcher.cancel()
         with suppress(asyncio.CancelledError):

@@ -1,5 +1,6 @@
 """What the processes of one service tell each other, through a page of shared memory."""
 
+import math
 import mmap
 import os
 import struct
@@ -27,11 +28,11 @@ class Board:
         """Seconds since the last sign of life of ``worker``."""
         return time.monotonic() - self._read(worker)[0]
 
-    def fewest_connections(self, within: float) -> int:
-        """Connections of the least loaded worker among those that ran ``within`` seconds."""
+    def fewest_connections(self, besides: int, within: float) -> float:
+        """Connections of the least loaded other worker that ran ``within`` seconds, if any."""
         oldest = time.monotonic() - within
-        slots = (self._read(worker) for worker in range(self.workers))
-        return min((connections for beat, connections in slots if beat >= oldest), default=0)
+        slots = (self._read(worker) for worker in range(self.workers) if worker != besides)
+        return min((connections for beat, connections in slots if beat >= oldest), default=math.inf)
 
     def _read(self, worker: int) -> tuple[float, int]:
         beat, connections = _SLOT.unpack_from(self._memory, worker * _SLOT.size)

@@ -1,6 +1,7 @@
 """The HTTP/1.1 protocol: uvicorn's on httptools, with deadlines and limits that it lacks."""
 
 import asyncio
+import random
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.errors import PROBLEM_TYPE, problem_response
 from service.lifecycle import Lifecycle
 from service.settings import Settings
+from service.shedding import Shedder
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
@@ -72,6 +74,7 @@ class Protocol(HttpToolsProtocol):
         self.in_body = False
         self.body_since = 0.0
         self.refused = False
+        self.shedder: Shedder = self.app_state["shedder"]
         self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -111,7 +114,14 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        shedder = self.shedder
+        if shedder.refuses(cycle.scope["path"]):
+            self._shed(cycle)
+            return
+        shedder.starting += 1
+
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
+            shedder.starting -= 1
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
@@ -158,6 +168,29 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or what a parser could take in two ways."""
         self._refuse(400, msg)
+
+    def pause(self) -> None:
+        """Leave what the client sends where it is."""
+        self.flow.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _shed(self, cycle: Any) -> None:
+        """Answer 429 from the head of a request alone."""
+        cycle.response_started = cycle.response_complete = True
+        keep = b"" if cycle.keep_alive else b"\r\nconnection: close"
+        self.transport.write(
+            b"%s%016x%s\r\n\r\n%s"
+            % (self.shedder.head, random.getrandbits(64), keep, self.shedder.body)
+        )
+        if cycle.keep_alive:
+            self.shedder.pause(self)
+        else:
+            self.transport.close()
+        self.on_response_complete()
 
     def _cut_short(self, detail: str) -> None:
         if self.cycle.response_started:

@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
             return len(connections)
 
         self.listener.setblocking(False)
-        acceptor = Acceptor(self.listener, make_protocol, count, self.lifecycle.board)
+        acceptor = Acceptor(self.listener, make_protocol, count, self.lifecycle)
         self.servers = [acceptor]  # type: ignore[list-item]
         self.started = True
 

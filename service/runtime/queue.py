@@ -2,8 +2,8 @@
 
 A model runs on the event loop itself: for half a millisecond of work a thread costs more than it
 gives. An idle worker runs a request at once. While it was busy others may have arrived: those wait,
-and each turn of the loop runs the next of them, so that reading, refusing and /health go on in
-between. There is no timer and no polling.
+and each turn of the loop runs some milliseconds of them, so that reading, refusing and /health go
+on in between. There is no timer and no polling.
 
 Batching is a setting, off by default: one core takes as long for each of 64 images together as for
 one alone (int8 and fp32 alike, measured with the shipped networks), so that waiting for company
@@ -11,6 +11,7 @@ only adds latency. On a GPU it pays; there a turn takes everything that waited, 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ Result = TypeVar("Result")
 
 # What is long (a photo to decode, many x) runs in these few threads, beside the event loop.
 THREADS = 2
+# A turn ends with the run in which this time is over.
+TURN_SECONDS = 0.005
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +49,8 @@ class Queue:
         self.depth = depth
         self.batch = batch
         self.taken = 0
+        # Called for each place that becomes free.
+        self.on_room: Callable[[], None] = lambda: None
         self._waiting: deque[Job] = deque()
         self._busy = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="heavy")
@@ -70,6 +75,8 @@ class Queue:
         finally:
             self.taken -= count
             WAITING.set(self.taken)
+            for _ in range(count):
+                self.on_room()
 
     async def run(self, session: Session, *arrays: Array) -> list[Array]:
         """The outputs of ``session``: at once if the worker is idle, else in turn.
@@ -95,29 +102,14 @@ class Queue:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _next(self) -> None:
-        """One turn: run what is first, with as many like it as one run may take."""
-        jobs = self._take()
-        if not jobs:
-            self._busy = False
-            return
-        asyncio.get_running_loop().call_soon(self._next)
-        if len(jobs) == 1:
-            _finish(jobs[0])
-            return
-        try:
-            merged = [
-                np.concatenate(parts) for parts in zip(*(j.arrays for j in jobs), strict=True)
-            ]
-            outputs = jobs[0].session.run(*merged)
-        except Exception:  # one of them may be to blame, or the size of all: each on its own, then
-            for job in jobs:
-                _finish(job)
-            return
-        ends = np.cumsum([len(job.arrays[0]) for job in jobs])[:-1]
-        for job, parts in zip(
-            jobs, zip(*(np.split(o, ends) for o in outputs), strict=True), strict=True
-        ):
-            job.result.set_result(list(parts))
+        """One turn: run what is first, and what follows for as long as a turn may take."""
+        end = time.perf_counter() + TURN_SECONDS
+        while jobs := self._take():
+            _run(jobs)
+            if time.perf_counter() >= end:
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._busy = False
 
     def _take(self) -> list[Job]:
         jobs: list[Job] = []
@@ -131,6 +123,24 @@ class Queue:
                 jobs.append(job)
             self._waiting.popleft()
         return jobs
+
+
+def _run(jobs: list[Job]) -> None:
+    """One run for all ``jobs``, which are of one session."""
+    if len(jobs) == 1:
+        _finish(jobs[0])
+        return
+    try:
+        columns = zip(*(job.arrays for job in jobs), strict=True)
+        outputs = jobs[0].session.run(*(np.concatenate(parts) for parts in columns))
+    except Exception:  # one of them may be to blame, or the size of all: each on its own, then
+        for job in jobs:
+            _finish(job)
+        return
+    ends = np.cumsum([len(job.arrays[0]) for job in jobs])[:-1]
+    parts_of_each = zip(*(np.split(output, ends) for output in outputs), strict=True)
+    for job, parts in zip(jobs, parts_of_each, strict=True):
+        job.result.set_result(list(parts))
 
 
 def _finish(job: Job) -> None:

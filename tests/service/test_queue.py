@@ -89,7 +89,8 @@ def test_places_are_bounded_and_come_back() -> None:
         assert queue.taken == 5
 
 
-def test_the_loop_goes_on_between_turns() -> None:
+def test_the_loop_goes_on_between_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.runtime.queue.TURN_SECONDS", 0)
     queue, session = Queue(64, batch=1), Doubler()
     seen: list[int] = []
 

@@ -1,0 +1,80 @@
+"""Refusing what is over capacity at so small a price that the rest is served at full speed.
+
+A refusal that goes through the application takes a fifth of a millisecond, half of what the answer
+would have taken; at ten times the capacity nothing else would get done. So while the queue is full
+a request for it is refused from its head, before a task is made. Its connection is then not read
+until there is room again, or for at most ``PAUSE_SECONDS``: a client that asks again at once waits
+a little, at no cost, instead of being refused again.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol as Interface
+
+from service.errors import Busy, from_problem
+from service.metrics import REQUESTS
+from service.runtime.queue import Queue
+
+# The endpoints whose every request needs a place in the queue.
+PATHS = {path: REQUESTS.labels(path, Busy.status) for path in ("/classify", "/explain")}
+PAUSE_SECONDS = 0.08  # a refusal is promised within 0.1 s
+
+
+class Pausable(Interface):
+    """What is paused: a connection."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Read again. Does nothing if it has been resumed already, or is closed."""
+
+
+def _answer() -> tuple[bytes, bytes]:
+    """The head of a refusal up to the request's id, and what follows."""
+    response = from_problem(Busy())
+    head = b"HTTP/1.1 429 Too Many Requests\r\n" + b"".join(
+        name + b": " + value + b"\r\n" for name, value in response.raw_headers
+    )
+    return head + b"x-content-type-options: nosniff\r\nx-request-id: ", bytes(response.body)
+
+
+class Shedder:
+    """Decides which requests of a worker are refused, and which connections wait for room."""
+
+    head, body = _answer()
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.starting = 0
+        self._paused: deque[Pausable] = deque()
+        queue.on_room = self._resume
+
+    def refuses(self, path: str) -> bool:
+        """Is there no room for a request to ``path``? Counts the refusal, if so.
+
+        Requests that have arrived but not begun are counted as if they had their place.
+        """
+        if self.queue.taken + self.starting < self.queue.depth:
+            return False
+        refused = PATHS.get(path)
+        if refused is None:
+            return False
+        refused.inc()
+        return True
+
+    def pause(self, connection: Pausable) -> None:
+        """Read no more from ``connection`` until there is room, or some time has passed."""
+        connection.pause()
+        self._paused.append(connection)
+        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume_one, connection)
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused.popleft().resume()
+
+    def _resume_one(self, connection: Pausable) -> None:
+        # The oldest are at the front: this one, unless there has been room for it before.
+        if self._paused and self._paused[0] is connection:
+            self._paused.popleft()
+        connection.resume()
