@@ -124,6 +124,32 @@ def test_the_unit_of_y_and_x_does_not_matter(monkeypatch: pytest.MonkeyPatch) ->
     assert scaled.mse == pytest.approx(1e-6 * plain.mse, rel=0.5)
 
 
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (X, np.full_like(X, 7.0)),
+        (X, np.zeros_like(X)),
+        (np.array([0.0, 1.0]), np.array([5.0, 5.5])),
+        (np.linspace(1990, 2020, 31), np.sin(np.arange(31) / 5)),
+        (np.linspace(0, 1e-9, 12), np.linspace(0, 1, 12) ** 2),
+        (np.linspace(-1e12, 1e12, 12), np.linspace(-1, 1, 12) ** 3),
+        (1e6 + np.linspace(0, 1, 12), np.linspace(0, 1, 12)),
+        (np.repeat([0.0, 1.0, 2.0], 4), np.tile([0.0, 0.1, 0.2, 0.3], 3)),
+    ],
+    ids=["constant", "zero", "two", "years", "tiny", "huge", "offset", "duplicates"],
+)
+def test_odd_data_give_sound_slopes(monkeypatch: pytest.MonkeyPatch, x: Array, y: Array) -> None:
+    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
+    monkeypatch.setattr(fits, "FOLDS", 2)
+    domain = (float(x.min()), float(x.max()))
+    unit = (np.ptp(y) or np.abs(y).max() or 1.0) / np.ptp(x)
+    places = [*np.linspace(*domain, 7), 3.0, 0.1, -0.5]
+    for fit in (fit_polynomial(x, y), fit_mlp(x, y, seed=0)):
+        assert fit.mse < 0.1
+        for slope in measure_slopes(frozen(fit.network), places, domain, unit):
+            assert np.isfinite([slope.value, slope.autograd, slope.central]).all()
+
+
 def test_every_slope_is_checked_against_the_others() -> None:
     polynomial = frozen(Polynomial([1.0, 2.0, 3.0], (-1.0, 3.0)))  # t = (x − 1)/2
     (slope,) = measure_slopes(polynomial, [2.0], (-1.0, 3.0), unit=1.0)
@@ -152,5 +178,5 @@ def test_derivatives_of_the_network_by_central_differences(order: int) -> None:
     network = frozen(CurveMLP((-1.0, 4.0), (-2.0, 2.0)))
     lower = derivative(network, order - 1) if order > 1 else network
     x = torch.linspace(-2, 5, 50, dtype=torch.float64)
-    expected = central_difference(lower, x, 1e-5)
+    expected = central_difference(lower, x, torch.full_like(x, 1e-5))
     torch.testing.assert_close(derivative(network, order)(x), expected, rtol=1e-6, atol=1e-8)

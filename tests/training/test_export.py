@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import JobError
+from training.networks.cnn_improved import ImprovedCNN
 from training.publish.derivatives import derivative, frozen, saliency
 from training.publish.export import (
     GraphRunner,
@@ -140,6 +141,21 @@ def test_saliency_of_every_layer_we_use(tmp_path: Path, method: str) -> None:
 def test_saliency_of_other_heads(tmp_path: Path, tail: tuple[nn.Module, ...]) -> None:
     function = saliency(frozen(cnn(*tail)), prepare)
     export_function(function, images(), ["s"], tmp_path, "s", tolerances=FLOAT32, precision="fp32")
+
+
+def test_our_own_network_narrow(tmp_path: Path) -> None:
+    """Reflection padding, adaptive pooling and residual additions, as the improved CNN has them."""
+    torch.manual_seed(3)
+    network = frozen(ImprovedCNN(classes=10, widths=(4, 6, 8)))
+    export_function(
+        saliency(network, prepare),
+        images(),
+        ["saliency"],
+        tmp_path,
+        "saliency",
+        tolerances=FLOAT32,
+        precision="fp32",
+    )
 
 
 def test_saliency_is_the_gradient_by_autograd() -> None:

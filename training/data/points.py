@@ -19,6 +19,7 @@ from training.errors import JobError
 
 SIZE_LIMIT = 32 * 1024 * 1024  # bytes
 MAGNITUDE_LIMIT = 1e12  # beyond it squared errors lose all their digits
+SPREAD_LIMIT = 1e-8  # of the size of x; below it differences of x have lost their digits
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
@@ -77,6 +78,11 @@ def read_points(path: Path) -> Points:
     points = Points(path.name, hashlib.sha256(content).hexdigest(), x.copy(), y.copy())
     if points.distinct < 2:
         raise JobError(f"{path}: all x are {x[0]:g}; a curve needs at least two different x")
+    if np.ptp(x) < SPREAD_LIMIT * np.abs(x).max():
+        raise JobError(
+            f"{path}: x runs from {float(x.min())!r} to {float(x.max())!r}, "
+            "too little for numbers of that size; subtract a constant from x"
+        )
     return points
 
 

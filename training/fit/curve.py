@@ -117,8 +117,7 @@ def fit_mlp(
 def mean_squared_error(network: nn.Module, x: Array, y: Array) -> float:
     """Mean of (network(x) − y)²."""
     with torch.no_grad():
-        found = network(torch.from_numpy(x))
-    return float((found - torch.from_numpy(y)).square().mean())
+        return float((network(torch.from_numpy(x)) - torch.from_numpy(y)).square().mean())
 
 
 def _leave_one_out(x: Array, y: Array, degree: int) -> DegreeError:

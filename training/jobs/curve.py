@@ -30,6 +30,7 @@ from training.publish.slopes import Slope, measure_slopes
 
 MSE_LIMIT = 0.1
 ASKED = (3.0, 0.1, -0.5)  # where the homework wants the derivative
+POINTS_SHOWN = 1000  # a manifest is no place for a large data set
 ORDERS = {"value": 0, "gradient": 1, "gradient2": 2, "gradient3": 3}
 
 
@@ -80,12 +81,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def export_derivatives(
-    network: nn.Module, domain: tuple[float, float], folder: Path
+    network: nn.Module, domain: tuple[float, float], unit: float, folder: Path
 ) -> tuple[dict[str, Function], dict[str, NDArray[Any]]]:
     """``value``, ``gradient``, ``gradient2``, ``gradient3`` of a frozen network, as ONNX.
 
     Checked against autograd to 1e-9 relative, at 64 x that reach a fifth of the data's range
-    beyond it. Returns the manifest's entries and the arrays of ``samples.npz``.
+    beyond it; ``unit`` is a typical slope. Returns the manifest's entries and the arrays of
+    ``samples.npz``.
     """
     low, high = domain
     reach = 0.2 * (high - low)
@@ -95,15 +97,16 @@ def export_derivatives(
     for name, order in ORDERS.items():
         function = derivative(network, order) if order else network
         # Near a zero of the function a relative error means nothing: rounding of the terms that
-        # cancel there remains.
-        largest = float(function(x).abs().max())
+        # cancel there remains. It is judged by the largest value, or what is usual for the order.
+        usual = unit * (high - low) ** (1 - order)
+        largest = max(float(function(x).abs().max()), usual)
         functions[name], arrays = export_function(
             function,
             {"x": x},
             ["y" if order == 0 else name],
             folder,
             name,
-            tolerances=Tolerances(absolute=1e-12 * max(largest, 1e-300), relative=1e-9),
+            tolerances=Tolerances(absolute=1e-12 * largest, relative=1e-9),
             precision="fp64",
         )
         samples |= arrays
@@ -120,16 +123,19 @@ def _prepare(
     """Write every file of one artifact into its draft; returns the manifest."""
     domain = (float(points.x.min()), float(points.x.max()))
     network = frozen(fit.network)
+    unit = (float(np.ptp(points.y)) or float(np.abs(points.y).max()) or 1.0) / (
+        domain[1] - domain[0]
+    )
     known = points.sha256 == read_points(stand_in.PATH).sha256
     slopes = measure_slopes(
         network,
         ASKED,
         domain,
-        unit=float(np.ptp(points.y)) / (domain[1] - domain[0]),
+        unit=unit,
         truth=stand_in.truth_derivative if known else None,
     )
     _print_slopes(draft.model, slopes)
-    functions, samples = export_derivatives(network, domain, draft.folder)
+    functions, samples = export_derivatives(network, domain, unit, draft.folder)
     manifest = CurveManifest(
         model=draft.model,
         version=1,  # the draft gives it the next one
@@ -196,8 +202,16 @@ def _metrics(fit: MLPFit | PolynomialFit, points: Points, slopes: list[Slope]) -
         "mse": fit.mse,
         **chosen,
         "derivatives": [asdict(slope) | {"disagreement": slope.disagreement} for slope in slopes],
-        "points": [[float(a), float(b)] for a, b in zip(points.x, points.y, strict=True)],
+        "points": _shown(points),
     }
+
+
+def _shown(points: Points) -> list[list[float]]:
+    """The points, for plots; of very many, a thousand spread over the file."""
+    count = len(points.x)
+    chosen = np.linspace(0, count - 1, min(count, POINTS_SHOWN)).round().astype(int)
+    shown: list[list[float]] = np.stack([points.x, points.y], axis=1)[chosen].tolist()
+    return shown
 
 
 def _config(fit: MLPFit | PolynomialFit) -> dict[str, Any]:

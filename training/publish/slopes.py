@@ -55,7 +55,9 @@ def measure_slopes(
     x = torch.tensor(places, dtype=torch.float64)
     values = network(x)
     by_autograd = derivative(network, 1)(x)
-    by_difference = central_difference(network, x, STEP * ((high - low) / 2))
+    # In proportion to the scaled variable: far outside the data a polynomial is steep.
+    centre, half = (low + high) / 2, (high - low) / 2
+    by_difference = central_difference(network, x, STEP * (x - centre).abs().clamp(min=half))
     by_formula = analytic(network, x) if isinstance(network, Polynomial) else None
     slopes = [
         Slope(
@@ -77,7 +79,7 @@ def measure_slopes(
     return slopes
 
 
-def central_difference(function: Callable[[Tensor], Tensor], x: Tensor, step: float) -> Tensor:
+def central_difference(function: Callable[[Tensor], Tensor], x: Tensor, step: Tensor) -> Tensor:
     """(f(x+h) − f(x−h)) / 2h, with the step that x±h really have after rounding."""
     right, left = x + step, x - step
     return (function(right) - function(left)) / (right - left)
