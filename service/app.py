@@ -21,7 +21,7 @@ from service.logs import RequestLog
 from service.metrics import RequestMetrics
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
-from service.runtime.state import Services
+from service.runtime.state import Buffers, Services
 from service.security import SecurityHeaders
 from service.settings import Settings
 from service.shedding import Shedder
@@ -55,8 +55,9 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
         registry = Registry(settings)
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         queue = Queue(settings.queue_depth, settings.batch)
+        buffers = Buffers(settings.max_buffered_bytes)
         yield {
-            "services": Services(settings, registry, queue, lifecycle),
+            "services": Services(settings, registry, queue, lifecycle, buffers),
             "shedder": Shedder(queue),
         }
         queue.close()

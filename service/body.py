@@ -5,8 +5,10 @@ timer for each request would cost as much as evaluating a curve.
 """
 
 from starlette.requests import Request
+from starlette.types import Message
 
-from service.errors import ClientGone, Malformed, TooLarge, WrongType
+from service.errors import Busy, ClientGone, Malformed, TooLarge, WrongType
+from service.runtime.state import Buffers, services
 
 
 def content_type(request: Request) -> tuple[str, str]:
@@ -37,21 +39,43 @@ async def read_json(request: Request, limit: int) -> bytes:
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, at most ``limit`` bytes.
 
-    Raises TooLarge (before reading, where Content-Length says so), or ClientGone.
+    Raises TooLarge (before reading, where Content-Length says so), Busy if all uploads together are
+    too large, or ClientGone.
     """
     for name, value in request.scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
+    message = await _receive(request)
+    if not message.get("more_body", False):
+        # All there is, as with nearly every request that is not a photo.
+        whole: bytes = message.get("body", b"")
+        if len(whole) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
-        if not message.get("more_body", False):
-            return chunk if not chunks else b"".join((*chunks, chunk))
-        chunks.append(chunk)
+        return whole
+    return await _collect(request, message, limit, services(request).buffers)
+
+
+async def _collect(request: Request, message: Message, limit: int, buffers: Buffers) -> bytes:
+    """The body from its first message on, within what all bodies together may take."""
+    body = bytearray()
+    try:
+        while True:
+            chunk = message.get("body", b"")
+            body += chunk
+            buffers.used += len(chunk)
+            if len(body) > limit:
+                raise TooLarge(f"The body is over the limit of {limit} bytes")
+            if buffers.used > buffers.limit:
+                raise Busy("Too much is being uploaded at this moment; try again shortly")
+            if not message.get("more_body", False):
+                return bytes(body)
+            message = await _receive(request)
+    finally:
+        buffers.used -= len(body)
+
+
+async def _receive(request: Request) -> Message:
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message

@@ -46,11 +46,16 @@ class Settings(BaseSettings):
     max_x: int = Field(default=100_000, ge=1, description="Most x in a request")
     max_json_bytes: int = Field(default=4 * MIB, ge=64, description="Largest JSON body, bytes")
     max_upload_bytes: int = Field(default=16 * MIB, ge=64, description="Largest upload, bytes")
+    max_buffered_bytes: int = Field(
+        default=128 * MIB, ge=64, description="Of all bodies still arriving, per worker, bytes"
+    )
     max_pixels: int = Field(default=50_000_000, ge=1, description="Most pixels of an image")
     max_side: int = Field(default=65_535, ge=1, description="Longest side of an image, pixels")
     max_images: int = Field(default=64, ge=1, description="Most images in a request")
     body_seconds: float = Field(default=15.0, gt=0, description="Time for a body to arrive, s")
-    queue_depth: int = Field(default=64, ge=1, description="Images that may wait, per worker")
+    queue_depth: int = Field(
+        default=64, ge=1, description="Images (or MiB of them) that may wait, per worker"
+    )
     batch: int = Field(
         default=1, ge=1, description="Images of several requests in one run; over 1 for GPUs only"
     )

@@ -5,9 +5,14 @@ from starlette.requests import Request
 from service import multipart
 from service.body import content_type, read_body
 from service.errors import Malformed, TooLarge, WrongType
-from service.settings import Settings
+from service.settings import MIB, Settings
 
 FIELD = "file"
+
+
+def places(files: list[bytes | memoryview]) -> int:
+    """Places in the queue that ``files`` take: one each, but no fewer than they have MiB."""
+    return max(len(files), sum(map(len, files)) // MIB)
 
 
 async def read_files(request: Request, settings: Settings) -> list[bytes | memoryview]:

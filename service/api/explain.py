@@ -27,7 +27,7 @@ from service.api.openapi import json_response, problems, query_parameters
 from service.errors import ErrorItem, Invalid, Malformed, NotFound
 from service.runtime.state import services
 from service.settings import Settings
-from service.uploads import read_files
+from service.uploads import places, read_files
 
 COLOUR = (255, 64, 0)  # of the map's overlay; its opacity is the saliency
 
@@ -92,7 +92,7 @@ def router(settings: Settings) -> APIRouter:
         files = await read_files(request, settings)
         if len(files) > 1:
             raise Malformed("Send one image; /classify takes several")
-        with shared.queue.place():
+        with shared.queue.place(places(files)):
             (picture,) = await decode_all(files, settings, side_of(manifest), shared.queue)
             (row,) = await classify_all([picture], model, shared.queue)
             index = int(np.argmax(row)) if wanted is None else wanted

@@ -19,7 +19,7 @@ from service.runtime.loader import Model
 from service.runtime.queue import Queue
 from service.runtime.state import services
 from service.settings import Settings
-from service.uploads import FIELD, read_files
+from service.uploads import FIELD, places, read_files
 
 # Decoding up to this many pixels takes less than a millisecond, and stays on the event loop; a
 # larger picture is decoded in a thread, where it holds up nobody.
@@ -113,7 +113,7 @@ def router(settings: Settings) -> APIRouter:
         model, manifest = shared.registry.classifier(query.model)
         shared.queue.check()
         files = await read_files(request, settings)
-        with shared.queue.place(len(files)):
+        with shared.queue.place(places(files)):
             pictures = await decode_all(files, settings, side_of(manifest), shared.queue)
             rows = await classify_all(pictures, model, shared.queue)
         return json_response(

@@ -12,6 +12,14 @@ from service.settings import Settings
 
 
 @dataclass
+class Buffers:
+    """Bytes of bodies that are still arriving, and how many there may be."""
+
+    limit: int
+    used: int = 0
+
+
+@dataclass
 class Services:
     """The parts of a running service that requests share."""
 
@@ -19,6 +27,7 @@ class Services:
     registry: Registry
     queue: Queue
     lifecycle: Lifecycle
+    buffers: Buffers
 
 
 def services(request: Request) -> Services:

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service.uploads import places
 from tests.tiny_artifacts import encoded, png
 
 RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)
@@ -85,3 +86,9 @@ def test_limits(serve, artifacts) -> None:
 
     chunked = client.post("/classify", content=stream(), headers={"content-type": "image/png"})
     assert chunked.status_code == 413
+
+
+def test_large_uploads_take_as_many_places_as_they_have_mebibytes() -> None:
+    assert places([b"x"]) == 1
+    assert places([b"x"] * 5) == 5
+    assert places([bytes(3 * 1024 * 1024)]) == 3
