@@ -83,7 +83,7 @@ def evaluate(measured: Measured) -> list[Target]:
             small,
             plain,
             wanted=None,
-            against="plain FastAPI tuned by hand included",
+            against="best on the same graph, plain FastAPI tuned by hand included",
         ),
         _ratio(
             measured,

@@ -1,6 +1,5 @@
 """The published checkpoints in eager PyTorch, for the peers that serve as their docs show."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,26 +7,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from training.networks.cnn_baseline import BaselineCNN
-from training.networks.cnn_improved import ImprovedCNN
+from contract.manifest import ClassifierManifest
+from contract.store import read_manifest
+from training.fit.normalise import Normalise
+from training.networks.classifier import make_classifier
 from training.networks.curve import CurveMLP
 
 
 def classifier(folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Images [n, 32, 32, 3] → probabilities [n, classes], from the checkpoint in ``folder``."""
-    weights = load_file(folder / "checkpoint.safetensors")
-    network = _network(weights)
-    network.load_state_dict(weights)
-    network.eval()
-    mean = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(1, 3, 1, 1)
-    deviation = torch.tensor([0.247, 0.2435, 0.2616]).reshape(1, 3, 1, 1)
+    """Images [n, 32, 32, 3] → probabilities [n, classes], from the checkpoint in ``folder``.
+
+    Without the temperature, which the graph divides the logits by: it changes no top-1.
+    """
+    manifest = read_manifest(folder)
+    assert isinstance(manifest, ClassifierManifest)
+    config = manifest.training.config
+    parts = nn.ModuleDict(
+        {
+            "network": make_classifier(
+                str(config["network"]), str(config["preset"]), len(manifest.classes)
+            ),
+            "normalise": Normalise(torch.zeros(3), torch.ones(3)),
+        }
+    )
+    parts.load_state_dict(load_file(folder / "checkpoint.safetensors"))
+    parts.eval()
 
     def classify(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-            return network((x - mean) / deviation).softmax(1).numpy()
+            x = parts["normalise"](torch.from_numpy(images).permute(0, 3, 1, 2))
+            return parts["network"](x).softmax(1).numpy()
 
     return classify
 
@@ -46,18 +57,3 @@ def derivative(folder: Path) -> Callable[[NDArray[np.float64]], NDArray[np.float
         return slope.numpy()
 
     return differentiate
-
-
-def _network(weights: dict[str, Tensor]) -> nn.Module:
-    """The class that a classifier's checkpoint belongs to, of the size that its shapes say."""
-    if "whitening.weight" not in weights:
-        return BaselineCNN(classes=len(weights["dense3.bias"]))
-    groups = sorted(name for name in weights if re.fullmatch(r"groups\.\d+\.conv1\.weight", name))
-    return ImprovedCNN(
-        classes=len(weights["head.weight"]),
-        widths=tuple(len(weights[name]) for name in groups),
-        depths=tuple(
-            1 + sum(bool(re.fullmatch(rf"groups\.{i}\.convs\.\d+\.weight", n)) for n in weights)
-            for i in range(len(groups))
-        ),
-    )
