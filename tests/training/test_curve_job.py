@@ -18,8 +18,8 @@ from training.fit import curve as fits
 from training.jobs import curve as job
 from training.networks.curve import CurveMLP, Polynomial
 from training.publish import slopes
+from training.publish.agreement import GraphRunner
 from training.publish.derivatives import derivative, frozen
-from training.publish.export import GraphRunner
 
 COMMITTED = Path(__file__).parents[2] / "artifacts"
 

@@ -10,15 +10,9 @@ from torch import Tensor, nn
 
 from training.errors import JobError
 from training.networks.cnn_improved import ImprovedCNN
+from training.publish.agreement import GraphRunner, Tolerances, measure_agreement
 from training.publish.derivatives import derivative, frozen, saliency
-from training.publish.export import (
-    GraphRunner,
-    Tolerances,
-    export,
-    export_function,
-    measure_agreement,
-    signature,
-)
+from training.publish.export import export, export_function, signature
 
 TIGHT = Tolerances(absolute=1e-12, relative=1e-9)
 FLOAT32 = Tolerances(absolute=1e-6, relative=1e-5)
@@ -276,6 +270,14 @@ def test_what_cannot_be_traced_is_told_in_one_line(tmp_path: Path) -> None:
         export(branches_on_a_value, [torch.ones(3)], ["x"], ["y"], tmp_path / "f.onnx")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "f.onnx").exists()
+
+
+def test_what_cannot_be_run_is_told(tmp_path: Path) -> None:
+    convolution = frozen(nn.Conv2d(1, 1, 3).double())
+    example = torch.ones(2, 1, 4, 4, dtype=torch.float64)
+    export(convolution, [example], ["x"], ["y"], tmp_path / "f.onnx")
+    with pytest.raises(JobError, match=r"f\.onnx: ONNX Runtime can't load the graph: .*Conv"):
+        GraphRunner(tmp_path / "f.onnx")
 
 
 def test_derivative_of_order_zero_is_refused() -> None:

@@ -14,7 +14,7 @@ from contract.store import list_versions, newest_good, verify
 from training.__main__ import main
 from training.jobs import sigmoid_conv as job
 from training.networks.sigmoid_conv import INPUTS, OUTPUTS, loss_gradient
-from training.publish.export import GraphRunner
+from training.publish.agreement import GraphRunner
 from training.publish.sigmoid_conv_checks import by_autograd, central_differences, closed_form
 from training.publish.sigmoid_conv_report import EXAMPLE
 

@@ -23,8 +23,9 @@ from training.errors import JobError
 from training.fit.curve import MLPFit, PolynomialFit, fit_mlp, fit_polynomial
 from training.provenance import training_record
 from training.publish import curve_report, report
+from training.publish.agreement import Tolerances
 from training.publish.derivatives import derivative, frozen
-from training.publish.export import Tolerances, export_function
+from training.publish.export import export_function
 from training.publish.parameters import summarise
 from training.publish.slopes import Slope, measure_slopes
 

@@ -21,7 +21,8 @@ from training.errors import JobError
 from training.networks.sigmoid_conv import INPUTS, OUTPUTS, SigmoidConv, loss_gradient
 from training.provenance import training_record
 from training.publish import report, sigmoid_conv_report
-from training.publish.export import GraphRunner, Tolerances, export_function
+from training.publish.agreement import GraphRunner, Tolerances
+from training.publish.export import export_function
 from training.publish.parameters import summarise
 from training.publish.sigmoid_conv_checks import (
     Sample,

@@ -1,4 +1,4 @@
-"""Functions to ONNX graphs, and proof that a graph agrees with the function it came from.
+"""Functions to ONNX graphs.
 
 ``make_fx`` records the ATen operators that a function executes, the backward pass of any ``grad``
 inside included; ``torch.onnx.export`` then turns the recording into ONNX. (``torch.export`` alone
@@ -9,13 +9,10 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,14 +21,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from contract.manifest import Agreement, Function, Graph, Precision
+from contract.manifest import Function, Graph, Precision
 from contract.manifest import Tensor as TensorInfo
 from training.errors import JobError
+from training.publish.agreement import Tolerances, measure_agreement
 from training.publish.derivatives import DECOMPOSITIONS
 
 OPSET = 20  # the first with Gelu
 BATCH = "n"
-BATCH_SIZES = (1, 2, 7, 64)  # each graph is run at these before it is published
 
 _DTYPES: dict[int, Any] = {
     onnx.TensorProto.DOUBLE: "float64",
@@ -39,14 +36,6 @@ _DTYPES: dict[int, Any] = {
     onnx.TensorProto.INT64: "int64",
     onnx.TensorProto.UINT8: "uint8",
 }
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """An element agrees if |graph − reference| ≤ absolute + relative·|reference|."""
-
-    absolute: float
-    relative: float
 
 
 def export(
@@ -105,53 +94,6 @@ def signature(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...
     """Inputs and outputs of the graph in ``path``, as the manifest describes them."""
     graph = onnx.load(path, load_external_data=False).graph
     return _tensors(graph.input), _tensors(graph.output)
-
-
-class GraphRunner:
-    """The graph in ``path``, run by ONNX Runtime on the CPU, as the service will.
-
-    Called with arrays by input name, it returns arrays by output name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
-
-
-def measure_agreement(
-    path: Path,
-    inputs: Mapping[str, NDArray[Any]],
-    expected: Mapping[str, NDArray[Any]],
-    tolerances: Tolerances,
-) -> Agreement:
-    """Run the graph in ``path`` with ONNX Runtime and compare every output with ``expected``.
-
-    Besides the whole batch, batches of 1, 2, 7 and 64 made of the same examples are compared, so
-    that a graph that only works for one size is found here.
-
-    Raises JobError naming the output that disagrees, and by how much.
-    """
-    run = GraphRunner(path)
-    rows = len(next(iter(inputs.values())))
-    worst = 0.0
-    for size in (rows, *BATCH_SIZES):
-        chosen = np.arange(size) % rows
-        found = run({name: value[chosen] for name, value in inputs.items()})
-        for name, whole in expected.items():
-            what = f"{path.name}: output {name} for a batch of {size}"
-            worst = max(worst, _compare(what, found[name], whole[chosen], tolerances))
-    return Agreement(
-        maximum_absolute_error=worst,
-        absolute_tolerance=tolerances.absolute,
-        relative_tolerance=tolerances.relative,
-    )
 
 
 def export_function(
@@ -240,27 +182,6 @@ def _tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
         )
         for value in values
     )
-
-
-def _compare(
-    what: str, found: NDArray[Any], expected: NDArray[Any], tolerances: Tolerances
-) -> float:
-    """Largest absolute difference; JobError if an element is outside the tolerance."""
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise JobError(
-            f"{what}: the graph gives {found.dtype}{list(found.shape)}, "
-            f"PyTorch {expected.dtype}{list(expected.shape)}"
-        )
-    if not np.isfinite(expected).all():
-        raise JobError(f"{what}: PyTorch itself gives a value that is not finite")
-    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-    allowed = tolerances.absolute + tolerances.relative * np.abs(expected.astype(np.float64))
-    if not (difference <= allowed).all():
-        raise JobError(
-            f"{what}: the graph differs from PyTorch by {np.nanmax(difference, initial=0):.3g}, "
-            f"more than {tolerances.absolute:g} + {tolerances.relative:g}·|value|"
-        )
-    return float(difference.max(initial=0.0))
 
 
 def _why(error: BaseException) -> str:
