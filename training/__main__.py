@@ -7,6 +7,7 @@ PyTorch, which takes seconds; it is imported only if its job is chosen.
 import argparse
 import importlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ EVERYTHING: tuple[tuple[str, ...], ...] = (
     ("sigmoid-conv",),
     ("cifar", "--network", "baseline"),
     ("cifar", "--network", "improved"),
-    ("evaluate", "--model", "cifar-baseline"),
-    ("evaluate", "--model", "cifar-improved"),
+    ("evaluate", "cifar-baseline"),
+    ("evaluate", "cifar-improved"),
 )
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -40,10 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = _parser(_job_named_in(words)).parse_args(words)
+        _require_writable(parsed.artifacts)
         for job, options in _steps(parsed):
             importlib.import_module(_module(job)).run(options)
     except (JobError, ArtifactError) as error:
         print(f"python -m training: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"python -m training: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
         # A job that keeps something for --resume says so in its own words.
@@ -51,6 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"python -m training: {text}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _require_writable(artifacts: Path) -> None:
+    """Find out now, and not after hours of training."""
+    artifacts.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=artifacts):
+            pass
+    except OSError as error:
+        raise JobError(f"{artifacts}: nothing can be written here: {error.strerror}") from None
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -73,7 +97,7 @@ def _add(jobs: Any, name: str, text: str) -> argparse.ArgumentParser:
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     job.add_argument(
         "--artifacts",

@@ -46,6 +46,7 @@ def raising(error: BaseException) -> Any:
     [
         (JobError("points.csv: row 3 is\nodd"), 2, "points.csv: row 3 is odd"),
         (PublishConflict(Path("a/b"), "busy"), 2, "a/b: busy"),
+        (OSError(28, "No space left on device", "a/b"), 2, "a/b: No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted; nothing half-done was published"),
         (KeyboardInterrupt("kept; go on with --resume"), 130, "kept; go on with --resume"),
     ],
@@ -53,19 +54,41 @@ def raising(error: BaseException) -> Any:
 def test_one_line_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     error: BaseException,
     status: int,
     text: str,
 ) -> None:
     put(monkeypatch, raising(error))
-    assert cli.main(["curve"]) == status
+    assert cli.main(["curve", "--artifacts", str(tmp_path)]) == status
     assert capsys.readouterr().err == f"python -m training: {text}\n"
 
 
-def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put(monkeypatch, raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
-        cli.main(["curve"])
+        cli.main(["curve", "--artifacts", str(tmp_path)])
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_job_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(monkeypatch, raising(AssertionError("the job was started")))
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "artifacts"):
+        assert cli.main(["curve", "--artifacts", str(folder)]) == 2
+        complaint = capsys.readouterr().err
+        assert str(folder) in complaint and complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "1.5", "x", "²"])
+def test_a_seed_is_a_number_that_every_generator_takes(
+    seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["sigmoid-conv", f"--seed={seed}"])
+    assert stopped.value.code == 2
+    assert "is not a seed; give a number from 0 to 4294967295" in capsys.readouterr().err
 
 
 def test_all_runs_every_job_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -87,9 +110,7 @@ def test_all_runs_every_job_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ]
 
 
-def test_all_stops_at_the_first_that_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_stops_at_the_first_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
 
     def run(arguments: argparse.Namespace) -> None:
@@ -97,7 +118,7 @@ def test_all_stops_at_the_first_that_fails(
         raise JobError("no")
 
     put(monkeypatch, run)
-    assert cli.main(["all"]) == 2
+    assert cli.main(["all", "--artifacts", str(tmp_path)]) == 2
     assert seen == ["curve"]
 
 

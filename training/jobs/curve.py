@@ -17,6 +17,7 @@ from torch import nn
 
 from contract.manifest import CurveManifest, Data, Function
 from contract.store import Draft
+from training import options
 from training.data import stand_in
 from training.data.points import Points, read_points
 from training.errors import JobError
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the polynomial; by default the one with the smallest leave-one-out error",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="for the network's first weights and the folds"
+        "--seed", type=options.seed, default=0, help="for the network's first weights and the folds"
     )
 
 
@@ -244,6 +245,6 @@ def _history(fit: MLPFit | PolynomialFit) -> list[dict[str, object]]:
 
 
 def _degree(text: str) -> int:
-    if not text.isdecimal() or not 0 <= int(text) <= 30:
+    if not (text.isascii() and text.isdecimal()) or not 0 <= int(text) <= 30:
         raise argparse.ArgumentTypeError(f"{text!r} is not a degree; give a number from 0 to 30")
     return int(text)

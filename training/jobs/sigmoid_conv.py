@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from contract.manifest import Data, SigmoidConvManifest
 from contract.store import Draft
+from training import options
 from training.errors import JobError
 from training.networks.sigmoid_conv import INPUTS, OUTPUTS, SigmoidConv, loss_gradient
 from training.provenance import training_record
@@ -42,7 +43,9 @@ Array = NDArray[np.float64]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training sigmoid-conv``."""
-    parser.add_argument("--seed", type=int, default=0, help="for the samples it is checked on")
+    parser.add_argument(
+        "--seed", type=options.seed, default=0, help="for the samples it is checked on"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
