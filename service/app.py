@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from service import errors, logs
 from service.access import AllowedHosts, ApiKey, read_keys
-from service.api import curve, explain, health, images, metrics, models, pages, reports, w10
+from service.api import curve, explain, health, images, metrics, models, pages, reports, v2, w10
 from service.direct import DirectRoutes, paths, posts
 from service.errors import ErrorItem, ProblemDetails
 from service.lifecycle import Lifecycle
@@ -84,6 +84,7 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
         reports.router(),
         health.router(),
         metrics.router(),
+        v2.router(settings, app.version),
         pages.router(),
     )
     for router in routers:

@@ -120,8 +120,12 @@ def problem_response(
     detail: str,
     errors: Iterable[ErrorItem] = (),
     headers: dict[str, str] | None = None,
+    **members: str,
 ) -> Response:
-    """The answer for an error: short, valid JSON whatever the input was."""
+    """The answer for an error: short, valid JSON whatever the input was.
+
+    ``members`` are added to the document, as RFC 9457 allows.
+    """
     title = HTTPStatus(status).phrase
     document = ProblemDetails(
         title=title,
@@ -132,14 +136,15 @@ def problem_response(
             for item in list(errors)[:MAX_ERRORS]
         ],
     )
-    return Response(
-        to_json(document, exclude_none=True), status, headers=headers, media_type=PROBLEM_TYPE
-    )
+    content = document.model_dump(exclude_none=True) | members
+    return Response(to_json(content), status, headers=headers, media_type=PROBLEM_TYPE)
 
 
-def from_problem(problem: Problem) -> Response:
+def from_problem(problem: Problem, **members: str) -> Response:
     """The answer for a raised problem."""
-    return problem_response(problem.status, problem.detail, problem.errors, problem.headers)
+    return problem_response(
+        problem.status, problem.detail, problem.errors, problem.headers, **members
+    )
 
 
 def crash_response(scope: Scope, error: Exception) -> Response:

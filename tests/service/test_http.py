@@ -79,7 +79,8 @@ def test_openapi_examples_work_when_pasted(client: TestClient) -> None:
             body = operation.get("requestBody", {}).get("content", {}).get("application/json")
             if body:
                 for example in body["schema"]["examples"]:
-                    assert client.request(method, path, json=example).status_code == 200, path
+                    there = path.replace("{model}", "curve-mlp").replace("{number}", "1")
+                    assert client.request(method, there, json=example).status_code == 200, path
                     tried += 1
     assert tried >= 3
 

@@ -1,0 +1,114 @@
+"""Inference in terms of named tensors: what any protocol in front of the models needs, and no more.
+
+A model here is a whole artifact: its inputs and outputs are those of all its functions. Asking for
+``gradient`` runs the function that gives it. Knows nothing of HTTP.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.manifest import ClassifierManifest, Tensor
+from contract.store import AnyManifest
+from service.runtime.loader import Model
+from service.runtime.queue import Queue
+from service.runtime.session import Array, Session
+
+CLASS = "class"  # the input of ``saliency`` that says which class to explain
+# Rows that one run takes on the event loop; more of them run in a thread, so many at a time.
+ROWS = {"curve": 2048, "sigmoid-conv": 256, "classifier": 8}
+
+
+class BadTensor(Exception):
+    """An input that a model can't take, or an output that it hasn't. ``tensor`` is its name."""
+
+    def __init__(self, reason: str, tensor: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tensor = tensor
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Every input and output of an artifact, by name, in the order of its functions."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def signature(manifest: AnyManifest) -> Signature:
+    """The inputs and outputs of all functions of an artifact."""
+    functions = manifest.functions.values()
+    return Signature(
+        {tensor.name: tensor for function in functions for tensor in function.inputs},
+        {tensor.name: tensor for function in functions for tensor in function.outputs},
+    )
+
+
+async def infer(
+    model: Model, inputs: Mapping[str, Array], wanted: Sequence[str], queue: Queue
+) -> dict[str, Array]:
+    """The ``wanted`` outputs; every one that ``inputs`` suffice for, if none is named.
+
+    Raises BadTensor.
+    """
+    _check(model.manifest, inputs)
+    known = signature(model.manifest).outputs
+    for name in wanted:
+        if name not in known:
+            raise BadTensor(f"there is no such output; there are: {', '.join(known)}")
+    found: dict[str, Array] = {}
+    for name, function in model.manifest.functions.items():
+        gives = [tensor.name for tensor in function.outputs]
+        missing = [tensor.name for tensor in function.inputs if tensor.name not in inputs]
+        if wanted and not set(wanted) & set(gives):
+            continue
+        if missing and wanted:
+            raise BadTensor(f"{', '.join(gives)} needs this input as well", missing[0])
+        if missing:
+            continue
+        arrays = [inputs[tensor.name] for tensor in function.inputs]
+        rows = ROWS[model.manifest.kind]
+        outputs = await _run(model.functions[name].session, arrays, rows, queue)
+        found |= dict(zip(gives, outputs, strict=True))
+    if not found:
+        raise BadTensor("these inputs suffice for no output")
+    return {name: array for name, array in found.items() if not wanted or name in wanted}
+
+
+async def _run(session: Session, arrays: list[Array], rows: int, queue: Queue) -> list[Array]:
+    if len(arrays[0]) <= rows:
+        return await queue.run(session, *arrays)
+    return await queue.in_thread(_in_parts, session, arrays, rows)
+
+
+def _in_parts(session: Session, arrays: list[Array], rows: int) -> list[Array]:
+    parts = [
+        session.run(*(array[start : start + rows] for array in arrays))
+        for start in range(0, len(arrays[0]), rows)
+    ]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _check(manifest: AnyManifest, inputs: Mapping[str, Array]) -> None:
+    """Inputs are known, of the right type and shape, and agree on every size that has a name."""
+    known = signature(manifest).inputs
+    sizes: dict[str, int] = {}
+    for name, array in inputs.items():
+        tensor = known.get(name)
+        if tensor is None:
+            raise BadTensor(f"there is no such input; there are: {', '.join(known)}")
+        if array.dtype != np.dtype(tensor.dtype):
+            raise BadTensor(f"its type should be {tensor.dtype}", name)
+        if array.ndim != len(tensor.shape):
+            raise BadTensor(f"it should have {len(tensor.shape)} dimensions", name)
+        for size, expected in zip(array.shape, tensor.shape, strict=True):
+            if isinstance(expected, str):
+                expected = sizes.setdefault(expected, size)  # noqa: PLW2901
+            if size != expected or size == 0:
+                raise BadTensor(f"its shape should be {list(tensor.shape)}, and none of it 0", name)
+        if name == CLASS and isinstance(manifest, ClassifierManifest):
+            last = len(manifest.classes) - 1
+            if array.min() < 0 or array.max() > last:
+                raise BadTensor(f"a class is an index from 0 to {last}", name)
