@@ -28,7 +28,7 @@ LEFT_OUT = "…"
 WIDTH = 96
 # Numbers may differ in the seventh digit, as processors round differently; what an int8 graph
 # says may by more, as some processors lack the instructions that it is best run with.
-TOLERANCE = {"probability": 0.05}
+TOLERANCE = {"probability": 0.05, "saliency": 0.05}
 # One block: "$ curl …", on one line or more, and the JSON object that it answers.
 BLOCK = re.compile(r"```console\n\$ (curl .*?)\n(\{.*?)```", re.DOTALL)
 
@@ -107,7 +107,7 @@ def differences(expected: Any, actual: Any, where: str = "answer") -> list[str]:
         both = zip(expected, actual, strict=True)
         pairs = [(*pair, f"{where}[{index}]") for index, pair in enumerate(both)]
     else:
-        tolerance = TOLERANCE.get(where.rpartition(".")[2], 1e-9)
+        tolerance = TOLERANCE.get(where.rpartition(".")[2].partition("[")[0], 1e-9)
         same = expected == actual or (
             isinstance(expected, float)
             and isinstance(actual, float)
