@@ -34,6 +34,11 @@ wrote beforehand. Every answer names the model and the version that gave it. Err
 """
 
 
+# Requests wait for the models so long, and go to workers that have them; then this one is live in
+# any case. Longer than loading the shipped artifacts takes, shorter than a liveness probe waits.
+LOAD_SECONDS = 5.0
+
+
 class State(TypedDict):
     """What the lifespan gives to every request."""
 
@@ -44,7 +49,7 @@ class State(TypedDict):
 def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = None) -> ASGIApp:
     """The service with ``settings``, or those of the environment.
 
-    It is live at once and ready when the artifacts are loaded; loading goes on as they change.
+    It is ready when the artifacts are loaded, and loads them anew as they change.
     """
     settings = settings or Settings()
     lifecycle = lifecycle or Lifecycle()
@@ -54,6 +59,8 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         registry = Registry(settings)
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(registry.looked.wait(), LOAD_SECONDS)
         queue = Queue(settings.queue_depth, settings.batch)
         buffers = Buffers(settings.max_buffered_bytes)
         yield {

@@ -21,6 +21,9 @@ MAX_ERRORS = 10
 UNION_TAGS = {"float", "int", "str"}  # in pydantic's locations, not in the document
 MAX_TEXT = 240  # characters of one message: ten of them stay under 4 KB even in UTF-8
 
+# As RFC 9110 has them; older Pythons have the words of the RFCs before it.
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 log = logging.getLogger("gradserve")
 
 
@@ -126,7 +129,7 @@ def problem_response(
 
     ``members`` are added to the document, as RFC 9457 allows.
     """
-    title = HTTPStatus(status).phrase
+    title = TITLES.get(status) or HTTPStatus(status).phrase
     document = ProblemDetails(
         title=title,
         status=status,

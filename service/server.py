@@ -19,8 +19,6 @@ from service.settings import Settings
 
 log = logging.getLogger("gradserve")
 
-# Longer than loading the shipped artifacts takes, shorter than a liveness probe waits.
-LOAD_SECONDS = 5.0
 TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 
@@ -56,11 +54,12 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        """Start the application, let it load, then accept."""
+        """Start the application, which loads the models, then accept."""
+        beat = asyncio.create_task(self._beat())
         await self.lifespan.startup()
+        beat.cancel()
         if self.lifespan.should_exit:
             sys.exit(1)
-        await self._wait_until_loaded()
         connections = self.server_state.connections
 
         def make_protocol() -> Protocol:
@@ -113,13 +112,11 @@ class Server(uvicorn.Server):
         for connection in connections:
             connection.transport.abort()
 
-    async def _wait_until_loaded(self) -> None:
-        """Leave connections to workers that can answer; but not for ever, as it has to be live."""
-        registry = self.lifespan.state["services"].registry
-        limit = time.monotonic() + LOAD_SECONDS
-        while not registry.scanned and time.monotonic() < limit and self.stop_at is None:
+    async def _beat(self) -> None:
+        """Show life while the main loop, which does that later, has not begun."""
+        while True:
             self._show_life()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
 
     def _show_life(self) -> None:
         self.lifecycle.board.write(self.lifecycle.worker, len(self.server_state.connections))

@@ -57,6 +57,7 @@ class Registry:
         self.models: dict[str, Model] = {}
         self.refused: dict[str, dict[int, Refusal]] = {}
         self.scanned = False
+        self.looked = asyncio.Event()
         self._expected: set[str] = {*settings.require, *settings.pin}
         self._signatures: dict[str, Signature] = {}
 
@@ -125,6 +126,7 @@ class Registry:
             except Exception:
                 # Whatever befell one look at the folder, what serves goes on serving.
                 log.exception("could not look at %s; trying again", self.root)
+            self.looked.set()
             await asyncio.sleep(self.settings.watch_seconds)
 
     def _versions(self, name: str) -> list[int]:
