@@ -152,7 +152,7 @@ def _prepare(
             splits={"train": len(points.x)},
         ),
         training=training_record(
-            _config(fit), seed=seed, epochs=_epochs(fit), wall_seconds=seconds, device="cpu"
+            _config(fit), seed=seed, epochs=_epochs(fit), wall_seconds=seconds
         ),
         metrics=_metrics(fit, points, slopes),
         domain=domain,
