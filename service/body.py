@@ -25,7 +25,7 @@ def content_type(request: Request) -> tuple[str, str]:
     return header.partition(";")[0].strip().lower(), header
 
 
-async def read_json(request: Request, limit: int) -> bytes:
+async def read_json(request: Request, limit: int) -> bytes | bytearray:
     """A body of type application/json. Raises WrongType, TooLarge, Malformed."""
     kind, _ = content_type(request)
     if kind != "application/json":
@@ -36,7 +36,7 @@ async def read_json(request: Request, limit: int) -> bytes:
     return body
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes | bytearray:
     """The whole body, at most ``limit`` bytes.
 
     Raises TooLarge (before reading, where Content-Length says so), Busy if all uploads together are
@@ -55,7 +55,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     return await _collect(request, message, limit, services(request).buffers)
 
 
-async def _collect(request: Request, message: Message, limit: int, buffers: Buffers) -> bytes:
+async def _collect(request: Request, message: Message, limit: int, buffers: Buffers) -> bytearray:
     """The body from its first message on, within what all bodies together may take."""
     body = bytearray()
     try:
@@ -68,7 +68,7 @@ async def _collect(request: Request, message: Message, limit: int, buffers: Buff
             if buffers.used > buffers.limit:
                 raise Busy("Too much is being uploaded at this moment; try again shortly")
             if not message.get("more_body", False):
-                return bytes(body)
+                return body
             message = await _receive(request)
     finally:
         buffers.used -= len(body)

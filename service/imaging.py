@@ -56,7 +56,7 @@ class Picture:
     height: int
 
 
-def open_image(content: bytes | memoryview, max_pixels: int, max_side: int) -> Header:
+def open_image(content: bytes | bytearray | memoryview, max_pixels: int, max_side: int) -> Header:
     """Recognise the format and read the size.
 
     Raises WrongType if it is none of FORMATS, TooLarge if it has more than ``max_pixels`` or a

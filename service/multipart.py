@@ -32,7 +32,7 @@ class Part(NamedTuple):
     content: memoryview
 
 
-def parse(body: bytes, content_type: str) -> list[Part]:
+def parse(body: bytes | bytearray, content_type: str) -> list[Part]:
     """The parts of ``body``, in order. Raises Malformed, saying what is wrong with it."""
     delimiter = b"\r\n--" + _boundary(content_type)
     view = memoryview(body)
@@ -57,7 +57,7 @@ def parse(body: bytes, content_type: str) -> list[Part]:
             raise Malformed("The multipart body ends before its last boundary")
         if len(parts) == MAX_PARTS:
             raise Malformed(f"The form has more than {MAX_PARTS} parts")
-        name = _name(body[line_end + 2 : header_end])
+        name = _name(bytes(body[line_end + 2 : header_end]))
         parts.append(Part(name, view[min(header_end + 4, end) : end]))
         position = end + len(delimiter)
     return parts

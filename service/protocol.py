@@ -15,6 +15,8 @@ from service.shedding import Shedder
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
+# Each piece costs a turn of the loop: uvicorn's 64 KiB make a photo of 2.5 MB take 8 % longer.
+PIECE_BYTES = 256 * 1024
 LINGER_SECONDS = 1.0
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -101,6 +103,16 @@ class Protocol(HttpToolsProtocol):
         if self.lifecycle.draining and self.cycle is not None:
             # The client then opens its next connection elsewhere, before this worker is gone.
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body. The request sees it when all of it is there, or a good deal."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) >= PIECE_BYTES:
+            self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """A request has arrived whole; what comes next is the head of another."""

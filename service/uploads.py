@@ -8,14 +8,15 @@ from service.errors import Malformed, TooLarge, WrongType
 from service.settings import MIB, Settings
 
 FIELD = "file"
+File = bytes | bytearray | memoryview
 
 
-def places(files: list[bytes | memoryview]) -> int:
+def places(files: list[File]) -> int:
     """Places in the queue that ``files`` take: one each, but no fewer than they have MiB."""
     return max(len(files), sum(map(len, files)) // MIB)
 
 
-async def read_files(request: Request, settings: Settings) -> list[bytes | memoryview]:
+async def read_files(request: Request, settings: Settings) -> list[File]:
     """The files, at least one and at most ``max_images``, none of them decoded.
 
     Raises WrongType, TooLarge, Malformed or ClientGone.

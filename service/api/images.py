@@ -19,7 +19,7 @@ from service.runtime.loader import Model
 from service.runtime.queue import Queue
 from service.runtime.state import services
 from service.settings import Settings
-from service.uploads import FIELD, places, read_files
+from service.uploads import FIELD, File, places, read_files
 
 # Decoding up to this many pixels takes less than a millisecond, and stays on the event loop; a
 # larger picture is decoded in a thread, where it holds up nobody.
@@ -166,7 +166,7 @@ def facts(picture: Picture) -> dict[str, Any]:
 
 
 async def decode_all(
-    files: list[bytes | memoryview], settings: Settings, side: int, queue: Queue
+    files: list[File], settings: Settings, side: int, queue: Queue
 ) -> list[Picture]:
     """Decode every file; a large one in a thread. Raises TooLarge, WrongType or Malformed."""
     pictures = []
