@@ -44,16 +44,16 @@ def training_record(
     seed: int,
     epochs: int,
     wall_seconds: float,
-    device: torch.device | str = "cpu",
+    device: str | None = None,
 ) -> Training:
-    """The manifest's ``training`` part for a run that has just ended."""
+    """The manifest's ``training`` part for a run that has just ended; ``device`` in words."""
     return Training(
         git_commit=git_commit(),
         config=dict(config),
         seed=seed,
         epochs=epochs,
         wall_seconds=round(wall_seconds, 3),
-        device=device_text(device),
+        device=device or device_text("cpu"),
         torch_version=torch.__version__,
     )
 

@@ -188,12 +188,12 @@ def _train(x: Array, y: Array, weight_decay: float, seed: int) -> tuple[CurveMLP
     def closure() -> Tensor:
         optimizer.zero_grad()
         total = objective()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
     history = []
     for number in range(1, ROUNDS + 1):
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
         with torch.no_grad():
             history.append(Round(number, float(objective()), float(error())))
     return network, history

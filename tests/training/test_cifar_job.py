@@ -1,0 +1,169 @@
+"""The classifier's jobs from pictures to a served artifact, on pictures made here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contract import store
+from contract.manifest import ClassifierManifest
+from training.__main__ import main
+from training.fit import checkpoint
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that differ in colour, not square, in train/ and test/."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 20)):
+        for channel, label in enumerate(("blue", "green", "red")):
+            place = folder / split / label
+            place.mkdir(parents=True)
+            for index in range(count):
+                values = generator.integers(0, 120, (36, 48, 3), np.uint8)
+                values[:, :, 2 - channel] += 100
+                Image.fromarray(values).save(place / f"{index}.png")
+    return folder
+
+
+def train(pictures: Path, root: Path, *words: str) -> int:
+    return main(
+        [
+            "cifar",
+            "--network",
+            "improved",
+            "--preset",
+            "quick",
+            "--name",
+            "colours",
+            "--images",
+            str(pictures),
+            "--artifacts",
+            str(root / "artifacts"),
+            "--runs",
+            str(root / "runs"),
+            "--set",
+            "batch=30",
+            "--set",
+            "sgd_lr=1.5",
+            "--set",
+            "head_lr=0.03",
+            "--epochs",
+            "3",
+            *words,
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def published(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the trained and evaluated model ``colours``."""
+    root = tmp_path_factory.mktemp("published")
+    assert train(pictures, root) == 0
+    arguments = ["evaluate", "colours", "--images", str(pictures)]
+    assert main([*arguments, "--artifacts", str(root / "artifacts")]) == 0
+    return root
+
+
+def test_the_artifact_verifies_and_tells_its_figures(published: Path) -> None:
+    root = published / "artifacts"
+    assert store.list_versions(root, "colours") == [2, 1]
+    trained, evaluated = (store.verify(root / "colours" / version) for version in "12")
+    for artifact in (trained, evaluated):
+        assert isinstance(artifact.manifest, ClassifierManifest)
+        assert artifact.manifest.classes == ("blue", "green", "red")
+    assert "test" not in trained.manifest.metrics["top1"]  # type: ignore[operator]
+    assert evaluated.manifest.metrics["top1"]["test"] > 0.9  # type: ignore[index,call-overload]
+    assert evaluated.manifest.data.splits == {"train": 162, "validation": 18, "test": 60}
+    for name in ("probabilities.onnx", "probabilities.int8.onnx", "saliency.onnx"):
+        assert trained.manifest.files[name] == evaluated.manifest.files[name]
+
+
+def test_the_report_names_what_was_measured(published: Path) -> None:
+    folder = published / "artifacts" / "colours" / "2"
+    text = (folder / "report.md").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert f"{metrics['scores']['test']['top1']:.2%}" in text
+    assert "top-5 of 100%" in text  # three classes: top-5 says nothing
+    for plot in ("curves.png", "confusion.png", "reliability.png"):
+        assert plot in text
+        with Image.open(folder / plot) as image:
+            assert image.width > 300
+    assert np.sum(metrics["confusion"]) == 60
+
+
+def test_no_picture_of_the_data_is_published(published: Path) -> None:
+    samples = np.load(published / "artifacts" / "colours" / "1" / "samples.npz")
+    assert set(samples) == {
+        "probabilities.image",
+        "probabilities.probabilities",
+        "saliency.image",
+        "saliency.class",
+        "saliency.saliency",
+    }
+
+
+def test_evaluating_with_other_images_is_refused(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for index in range(20):
+            colour = (index, index, 0 if label == "a" else 200)
+            Image.new("RGB", (8, 8), colour).save(tmp_path / label / f"{index}.png")
+    arguments = ["evaluate", "colours", "--images", str(tmp_path)]
+    assert main([*arguments, "--artifacts", str(published / "artifacts")]) == 2
+    assert "is not the data that colours was trained on" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save = checkpoint.save
+
+    def interrupted(folder: Path, state: checkpoint.Checkpoint) -> None:
+        save(folder, state)
+        if len(state.history) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    assert train(pictures, tmp_path) == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    assert store.list_versions(tmp_path / "artifacts", "colours") == []
+    monkeypatch.undo()
+    assert train(pictures, tmp_path) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert train(pictures, tmp_path, "--resume", "--no-publish") == 0
+    assert "epoch 3/3" in capsys.readouterr().out
+    assert store.list_versions(tmp_path / "artifacts", "colours") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "nowhere"], "no such folder or zip"),
+        (["--device", "abacus"], "no such device"),
+        (["--set", "cutout=many"], "not a number"),
+        (["--set", "colour=1"], "NAME must be one of"),
+        (["--epochs", "0"], "at least 1"),
+        (["--name", "../up"], "lower-case letters"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    words: list[str],
+    message: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(pictures, tmp_path, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("manifest.json"))

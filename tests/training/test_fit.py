@@ -1,0 +1,194 @@
+"""The training loop and its parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.data.images import Split
+from training.errors import JobError
+from training.fit import augment, checkpoint
+from training.fit.checkpoint import Epoch
+from training.fit.device import choose_device
+from training.fit.loop import Fitted, fit
+from training.fit.optim import orthogonalise, schedule
+from training.fit.presets import BASELINE, IMPROVED
+from training.fit.recipe import Recipe
+from training.networks.cnn_baseline import BaselineCNN
+from training.networks.cnn_improved import ImprovedCNN
+from training.publish.parameters import summarise
+
+SMALL = IMPROVED.with_changes(
+    epochs=4, batch=32, sgd_lr=2.0, head_lr=0.05, whitening_bias_epochs=2, average=0.9
+)
+
+
+def two_classes(rows: int = 96) -> Split:
+    """Bright pictures against dark ones, with noise."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(rows) % 2
+    images = torch.randint(0, 128, (rows, 3, 32, 32), generator=generator)
+    return Split((images + 127 * labels[:, None, None, None]).to(torch.uint8), labels)
+
+
+def train(recipe: Recipe, folder: Path | None = None, stop_after: int | None = None) -> Fitted:
+    torch.manual_seed(7)
+    network = ImprovedCNN(2, widths=(8, 8, 8), depths=(1, 2, 2))
+
+    def on_epoch(row: Epoch) -> None:
+        if row.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    split = two_classes()
+    return fit(
+        network,
+        split,
+        split,
+        recipe,
+        seed=3,
+        device=choose_device("cpu"),
+        folder=folder,
+        on_epoch=on_epoch,
+    )
+
+
+def test_it_learns() -> None:
+    assert train(SMALL).history[-1].validation_top1 > 0.95
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, stop_after: int) -> None:
+    whole = train(SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, tmp_path, stop_after)
+    resumed = train(SMALL, tmp_path)
+    assert [row.epoch for row in resumed.history] == [1, 2, 3, 4]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_an_adamw_run_resumes_too(tmp_path: Path) -> None:
+    recipe = BASELINE.with_changes(epochs=2, batch=32)
+    whole = train(recipe)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, 1)
+    resumed = train(recipe, tmp_path)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = train(SMALL, tmp_path)
+    assert checkpoint.is_finished(tmp_path)
+    again = train(SMALL, tmp_path)
+    assert again.history == first.history
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(SMALL, tmp_path)
+    with pytest.raises(JobError, match="differs in lr"):
+        train(SMALL.with_changes(lr=0.1), tmp_path)
+    (tmp_path / checkpoint.FILE).write_bytes(b"garbage")
+    with pytest.raises(JobError, match="not a checkpoint"):
+        train(SMALL, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(JobError, match="the loss is"):
+        train(SMALL.with_changes(sgd_lr=1e30, head_lr=1e30, whitening_bias_epochs=9))
+
+
+def test_alternating_flip_shows_every_image_both_ways_in_two_epochs() -> None:
+    images = torch.rand(10, 3, 4, 4)
+    first = torch.rand(10) < 0.5
+    even, odd = (augment.alternating_flip(images, first, epoch) for epoch in (0, 1))
+    for index in range(10):
+        shown = {bool(torch.equal(view[index], images[index])) for view in (even, odd)}
+        assert shown == {True, False}
+
+
+def test_translate_moves_by_whole_pixels_and_mirrors_the_edge() -> None:
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+    moved = augment.translate(images, 2, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    for index in range(2):
+        padded = np.pad(images[index].numpy(), ((0, 0), (2, 2), (2, 2)), mode="reflect")
+        places = [
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if np.array_equal(moved[index].numpy(), padded[:, row : row + 8, column : column + 8])
+        ]
+        assert len(places) == 1
+
+
+def test_cutout_blanks_at_most_a_square() -> None:
+    images = torch.ones(50, 3, 32, 32)
+    blank = augment.cutout(images, 8, torch.Generator().manual_seed(0)) == 0
+    assert int(blank[:, 0].sum((1, 2)).max()) == 64
+    assert int(blank[:, 0].sum((1, 2)).min()) > 0
+    assert torch.equal(blank[:, 0], blank[:, 2])
+
+
+def test_orthogonalise_gives_singular_values_near_one() -> None:
+    matrix = torch.randn(40, 90, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix, steps=5))
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+
+
+def test_schedule_rises_to_one_and_falls_to_zero() -> None:
+    factors = [schedule(step, 100, 0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(0.2)
+    assert max(factors) == factors[10] == 1.0
+    assert factors[100] == 0.0
+
+
+def test_the_baseline_is_the_table() -> None:
+    parameters = summarise(BaselineCNN(), torch.zeros(1, 3, 32, 32))
+    counts = [layer.count for layer in parameters.layers if layer.count]
+    assert counts == [896, 18_496, 2_098_176, 1_049_600, 10_250]
+    assert parameters.total == 3_177_418
+    assert 6.39e6 < parameters.multiply_adds < 6.41e6
+    shapes = [layer.output_shape for layer in parameters.layers if layer.type == "Conv2d"]
+    assert shapes == [(32, 32, 32), (64, 16, 8)]
+
+
+def test_the_improved_network_keeps_to_its_budget() -> None:
+    parameters = summarise(ImprovedCNN(), torch.zeros(1, 3, 32, 32))
+    assert parameters.multiply_adds <= 120e6
+
+
+def test_folding_batchnorm_changes_nothing() -> None:
+    torch.manual_seed(0)
+    network = ImprovedCNN(10, widths=(8, 16, 16))
+    images = torch.randn(64, 3, 32, 32)
+    network.prepare(images)
+    network.train()(images)  # gives the BatchNorms statistics
+    network.eval()
+    folded = network.folded()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        assert torch.allclose(network(images), folded(images), atol=1e-5)
+
+
+def test_whitening_makes_patches_uncorrelated() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34, generator=generator), 3, 1)
+    network = ImprovedCNN(10, widths=(8, 8, 8))
+    network.prepare(images)
+    with torch.no_grad():
+        outputs = network.whitening(images)[:, :12].permute(1, 0, 2, 3).reshape(12, -1)
+    covariance = torch.cov(outputs)
+    assert torch.allclose(covariance, torch.diag(covariance.diagonal()), atol=0.02)
+    assert float(covariance.diagonal().max()) < 1.05
+
+
+def test_an_unknown_device_is_said_in_one_line() -> None:
+    with pytest.raises(JobError, match="no such device"):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(JobError, match="sees 0 GPUs"):
+            choose_device("cuda")

@@ -1,0 +1,44 @@
+"""Augmentation of whole batches as tensors, on whatever device they are."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def alternating_flip(images: Tensor, first: Tensor, epoch: int) -> Tensor:
+    """Mirror half of the images, and the other half in the next epoch.
+
+    ``first`` [n] is true for the images that are mirrored in even epochs. Any two epochs in turn
+    so show every image both ways, where independent coins would show a quarter one way twice
+    (arXiv 2404.00498, section 3.6).
+    """
+    mirrored = first if epoch % 2 == 0 else ~first
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def translate(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Shift each of images [n, c, h, w] by up to ``pixels`` each way, filling by reflection."""
+    n, _, height, width = images.shape
+    padded = functional.pad(images, (pixels,) * 4, mode="reflect")
+    shifts = torch.randint(0, 2 * pixels + 1, (2, n), generator=generator).to(images.device)
+    rows = shifts[0][:, None] + torch.arange(height, device=images.device)
+    columns = shifts[1][:, None] + torch.arange(width, device=images.device)
+    index = torch.arange(n, device=images.device)[:, None, None]
+    # Advanced indices around the channel slice put the channels last.
+    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Blank a square of ``size`` pixels in each image to 0, the mean of normalised images.
+
+    Its centre may lie anywhere in the image, so that part of it may fall outside (DeVries and
+    Taylor, arXiv 1708.04552).
+    """
+    n, _, height, width = images.shape
+    rows = torch.randint(0, height, (n, 1), generator=generator).to(images.device) - size // 2
+    columns = torch.randint(0, width, (n, 1), generator=generator).to(images.device) - size // 2
+    y = torch.arange(height, device=images.device)[None]
+    x = torch.arange(width, device=images.device)[None]
+    in_rows = (y >= rows) & (y < rows + size)
+    in_columns = (x >= columns) & (x < columns + size)
+    return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0.0)

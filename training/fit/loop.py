@@ -1,0 +1,228 @@
+"""The training loop: from images and a recipe to trained weights, resumable at every epoch."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.data.images import Split
+from training.errors import JobError
+from training.fit import augment, checkpoint
+from training.fit.checkpoint import Checkpoint, Epoch
+from training.fit.device import Device
+from training.fit.evaluate import evaluate
+from training.fit.normalise import Normalise
+from training.fit.optim import make_optimizers, schedule
+from training.fit.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of a run: the network to publish in eval mode, its normalisation, its past."""
+
+    network: nn.Module
+    normalise: Normalise
+    history: list[Epoch]
+    devices: list[str]
+
+
+@dataclass
+class _Run:
+    """Everything that changes while training, and so everything that a checkpoint holds."""
+
+    network: nn.Module
+    average: nn.Module | None
+    optimizers: list[torch.optim.Optimizer]
+    history: list[Epoch] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
+
+
+def fit(
+    network: nn.Module,
+    train: Split,
+    validation: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: Device,
+    folder: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_batch: Callable[[int, int], None] = lambda *_: None,
+) -> Fitted:
+    """Train ``network``, as it is passed, by ``recipe``.
+
+    All randomness of an epoch comes from (seed, epoch): a run that was interrupted and goes on
+    from ``folder``, where each finished epoch leaves a checkpoint, does the same steps as one that
+    was not. ``identity`` is what must be the same for a checkpoint to be gone on from, besides
+    recipe and seed. ``folder`` None keeps nothing.
+
+    Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
+    """
+    identity = json.loads(json.dumps((identity or {}) | asdict(recipe) | {"seed": seed}))
+    train, validation = train.to(device.torch), validation.to(device.torch)
+    normalise = Normalise.of(train.images).to(device.torch)
+    network = network.to(device.torch).to(memory_format=device.memory_format)
+    network.prepare(normalise(train.images[: 5 * recipe.batch]))  # type: ignore[operator]
+    run = _Run(
+        network,
+        copy.deepcopy(network).requires_grad_(False) if recipe.average else None,
+        make_optimizers(network, recipe),
+    )
+    saved = checkpoint.load(folder, identity) if folder is not None else None
+    if saved is not None:
+        _restore(run, saved)
+    published = run.average or run.network
+    mirrored_first = torch.rand(len(train), generator=_generator(seed, -1)) < 0.5
+    mirrored_first = mirrored_first.to(device.torch)
+    for epoch in range(len(run.history), recipe.epochs):
+        started = time.monotonic()
+        loss = _train_epoch(
+            run, train, normalise, recipe, epoch, seed, device, mirrored_first, on_batch
+        )
+        scores = evaluate(
+            predictor(published, normalise, device), validation.images, validation.labels
+        )
+        seconds = time.monotonic() - started
+        row = Epoch(epoch + 1, loss, scores.loss, scores.top1, scores.top5, seconds)
+        run.history.append(row)
+        if str(device) not in run.devices:
+            run.devices.append(str(device))
+        if folder is not None:
+            tensors = _tensors(run, finished=epoch + 1 == recipe.epochs)
+            checkpoint.save(folder, Checkpoint(tensors, run.history, identity, run.devices))
+        on_epoch(row)
+    return Fitted(published.eval(), normalise, run.history, run.devices)
+
+
+def predictor(
+    network: nn.Module, normalise: Normalise, device: Device
+) -> Callable[[Tensor], Tensor]:
+    """Pixels uint8 [n, 3, h, w] to logits float32 [n, classes], in eval mode without gradients."""
+    network.eval()
+
+    def logits(pixels: Tensor) -> Tensor:
+        images = normalise(pixels.to(device.torch)).contiguous(memory_format=device.memory_format)
+        with torch.no_grad(), device.autocast():
+            outputs: Tensor = network(images)
+        return outputs.float()
+
+    return logits
+
+
+def _train_epoch(
+    run: _Run,
+    train: Split,
+    normalise: Normalise,
+    recipe: Recipe,
+    epoch: int,
+    seed: int,
+    device: Device,
+    mirrored_first: Tensor,
+    on_batch: Callable[[int, int], None],
+) -> float:
+    """One pass over the training images; the mean loss."""
+    torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
+    generator = _generator(seed, epoch)
+    steps = max(1, len(train) // recipe.batch)
+    run.network.train()
+    if epoch >= recipe.whitening_bias_epochs and hasattr(run.network, "whitening"):
+        run.network.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
+    total = torch.zeros((), device=device.torch)
+    for index, rows in enumerate(_batches(len(train), recipe.batch, generator)):
+        step = epoch * steps + index
+        chosen = rows.to(device.torch)
+        images = normalise(train.images[chosen])
+        if recipe.flip:
+            images = augment.alternating_flip(images, mirrored_first[chosen], epoch)
+        if recipe.translate:
+            images = augment.translate(images, recipe.translate, generator)
+        if recipe.cutout:
+            images = augment.cutout(images, recipe.cutout, generator)
+        images = images.contiguous(memory_format=device.memory_format)
+        with device.autocast():
+            logits = run.network(images).float()
+        loss = functional.cross_entropy(
+            logits, train.labels[chosen], label_smoothing=recipe.label_smoothing
+        )
+        loss.backward()
+        factor = schedule(step, recipe.epochs * steps, recipe.warmup)
+        for optimizer in run.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        if run.average is not None:
+            _average(run.average, run.network, recipe.average, step)
+        total += loss.detach()
+        on_batch(index + 1, steps)
+    mean = float(total / steps)
+    if not mean < float("inf"):
+        raise JobError(
+            f"epoch {epoch + 1}: the loss is {mean}; the learning rate {recipe.lr:g} "
+            "may be too high"
+        )
+    return mean
+
+
+def _batches(rows: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Shuffled indices in full batches; fewer rows than one batch make one batch."""
+    order = torch.randperm(rows, generator=generator)
+    for start in range(0, max(rows - batch, 0) + 1, batch):
+        yield order[start : start + batch]
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    # Early on the average would be mostly the untrained start: let it forget that faster.
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    source = network.state_dict()
+    for name, tensor in average.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(source[name], weight)
+        else:
+            tensor.copy_(source[name])
+
+
+def _tensors(run: _Run, *, finished: bool) -> dict[str, Tensor]:
+    """What goes on from here needs; of a finished run, only what is published."""
+    if finished:
+        parts = {"published": (run.average or run.network).state_dict()}
+    else:
+        parts = {"network": run.network.state_dict()}
+        if run.average is not None:
+            parts["average"] = run.average.state_dict()
+        for number, optimizer in enumerate(run.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                parts[f"optimizer.{number}.{index}"] = state
+    return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+
+
+def _restore(run: _Run, saved: Checkpoint) -> None:
+    run.history[:] = saved.history
+    run.devices[:] = saved.devices
+    published = saved.part("published")
+    if published:
+        (run.average or run.network).load_state_dict(published)
+        return
+    run.network.load_state_dict(saved.part("network"))
+    if run.average is not None:
+        run.average.load_state_dict(saved.part("average"))
+    for number, optimizer in enumerate(run.optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in saved.part(f"optimizer.{number}").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)

@@ -1,0 +1,28 @@
+"""The recipes that are published, found on validation images."""
+
+from training.fit.recipe import Recipe
+
+BASELINE = Recipe(
+    epochs=30, batch=128, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1, flip=False
+)
+IMPROVED = Recipe(
+    epochs=50,
+    batch=1000,
+    optimizer="muon",
+    lr=0.17,
+    sgd_lr=53.0,
+    head_lr=0.83,
+    weight_decay=0.002,
+    label_smoothing=0.1,
+    translate=3,
+    cutout=10,
+    average=0.99,
+)
+QUICK = IMPROVED.with_changes(epochs=16, translate=2, cutout=6)
+
+
+def preset(network: str, name: str) -> Recipe:
+    """The recipe of a ``network`` (baseline, improved) and a preset (release, quick)."""
+    if network == "baseline":
+        return BASELINE.with_changes(epochs=10) if name == "quick" else BASELINE
+    return QUICK if name == "quick" else IMPROVED

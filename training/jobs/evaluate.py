@@ -1,0 +1,158 @@
+"""Measure a published classifier on the test images, by the very graphs that are served.
+
+python -m training evaluate cifar-improved [--images FOLDER_OR_ZIP]
+
+Published versions never change: the figures go into a new version with the same graphs.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from contract.errors import ArtifactError
+from contract.manifest import ClassifierManifest
+from contract.store import Artifact, Draft, newest_good
+from training.data.images import ImageData, load_images
+from training.errors import JobError
+from training.publish import classifier_report, report
+from training.publish.classifier_report import Other
+from training.publish.measure import (
+    confusion,
+    difference,
+    reliability,
+    run_classifier,
+    score,
+)
+
+BASELINE = "cifar-baseline"
+PREDICTIONS = "predictions.npz"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m training evaluate``."""
+    parser.add_argument("model", help="such as cifar-improved")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        default=None,
+        metavar="FOLDER_OR_ZIP",
+        help="what it was trained with; by default CIFAR-10 is downloaded",
+    )
+    parser.add_argument(
+        "--against", default=BASELINE, metavar="MODEL", help="an evaluated model to compare with"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and publish. Raises JobError or ArtifactError; then nothing is published."""
+    artifact, manifest = _classifier(arguments.artifacts, arguments.model)
+    data = load_images(
+        arguments.images, split_seed=int(str(manifest.training.config["split_seed"]))
+    )
+    if data.sha256 != manifest.data.sha256:
+        raise JobError(
+            f"{data.name} is not the data that {arguments.model} was trained on; its test images "
+            "would not be known to be apart from those"
+        )
+    metrics, predictions = _measure(artifact, manifest, data)
+    other = _other(arguments, manifest, data, predictions)
+    if other is not None:
+        metrics["compared"] = {"model": other.manifest.model} | dict(other.difference)
+    with Draft(arguments.artifacts, arguments.model) as draft:
+        for name in manifest.files:
+            shutil.copyfile(artifact.folder / name, draft.folder / name)
+        manifest = manifest.model_copy(
+            update={
+                "created_utc": datetime.now(UTC),
+                "metrics": classifier_report.headline(metrics),
+            }
+        )
+        report.write_metrics(draft.folder, metrics)
+        np.savez_compressed(draft.folder / PREDICTIONS, test=predictions)
+        classifier_report.write(draft.folder, manifest, metrics, _history(artifact), other)
+        published = draft.publish(manifest)
+    found = metrics["scores"]["test"]
+    print(
+        f"{len(data.test):,} test images: top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%} "
+        f"(by chance {min(5, len(data.classes)) / len(data.classes):.0%}), cross-entropy "
+        f"{found['loss']:.4f}; int8 top-1 {metrics['int8']['test_top1']:.2%}, the same prediction "
+        f"for {metrics['int8']['test_agreement']:.2%}"
+    )
+    if other is not None:
+        print(f"{other.difference['points']:+.2f} points against {other.manifest.model}")
+    print(f"published {published.folder}; {artifact.folder} may be removed")
+
+
+def _classifier(root: Path, model: str) -> tuple[Artifact, ClassifierManifest]:
+    artifact, _ = newest_good(root, model)
+    if not isinstance(artifact.manifest, ClassifierManifest):
+        raise JobError(f"{model} is not an image classifier; it has nothing to evaluate here")
+    return artifact, artifact.manifest
+
+
+def _measure(
+    artifact: Artifact, manifest: ClassifierManifest, data: ImageData
+) -> tuple[dict[str, Any], np.ndarray]:
+    """All metrics, those of training included, and the predicted test labels."""
+    metrics: dict[str, Any] = json.loads(artifact.read("metrics.json"))
+    labels = data.test.labels.numpy()
+    function = manifest.functions["probabilities"]
+    variants = [graph for graph in function.variants if graph.precision == "int8"]
+    with tqdm(
+        desc="measuring", total=len(labels) * (1 + len(variants)), leave=False, disable=None
+    ) as bar:
+        found = run_classifier(
+            artifact.folder / function.graph.file, data.test, lambda rows: bar.update(rows) and None
+        )
+        predicted = found.argmax(1)
+        for graph in variants:
+            small = run_classifier(
+                artifact.folder / graph.file, data.test, lambda rows: bar.update(rows) and None
+            ).argmax(1)
+            metrics["int8"]["test_top1"] = float((small == labels).mean())
+            metrics["int8"]["test_agreement"] = float((small == predicted).mean())
+    # softmax(T · log p) are the probabilities without the temperature.
+    warm = found.astype(np.float64).clip(1e-30) ** metrics["temperature"]
+    before = warm / warm.sum(1, keepdims=True)
+    metrics["scores"]["test"] = asdict(score(found, labels))
+    metrics["before_temperature"]["test"] = asdict(score(before, labels))
+    metrics["confusion"] = confusion(predicted, labels, len(manifest.classes)).tolist()
+    metrics["reliability"] = {
+        "before": reliability(before, labels),
+        "after": reliability(found, labels),
+    }
+    return metrics, predicted.astype(np.int16)
+
+
+def _other(
+    arguments: argparse.Namespace,
+    manifest: ClassifierManifest,
+    data: ImageData,
+    predictions: np.ndarray,
+) -> Other | None:
+    """The model to compare with, if there is one that was evaluated on the same images."""
+    if arguments.against == arguments.model:
+        return None
+    try:
+        artifact, theirs = _classifier(arguments.artifacts, arguments.against)
+    except (ArtifactError, JobError):
+        return None
+    if theirs.data.sha256 != manifest.data.sha256 or PREDICTIONS not in theirs.files:
+        return None
+    with np.load(artifact.folder / PREDICTIONS, allow_pickle=False) as stored:
+        their_predictions = stored["test"]
+    labels = data.test.labels.numpy()
+    return Other(theirs, _history(artifact), difference(predictions, their_predictions, labels))
+
+
+def _history(artifact: Artifact) -> list[dict[str, float]]:
+    lines = artifact.read("history.csv").decode().splitlines()
+    return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]

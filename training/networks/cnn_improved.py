@@ -1,0 +1,132 @@
+"""Our own CNN: a frozen whitening convolution and three groups of convolutions.
+
+In the spirit of K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WHITENING_KERNEL = 2
+LOGIT_SCALE = 1 / 9  # keeps early logits small; section 3 of the paper
+
+
+class ConvGroup(nn.Module):
+    """Convolution, 2×2 max-pooling, then ``depth - 1`` further convolutions at the lower size.
+
+    Every convolution is followed by BatchNorm and GELU. The third and later ones are bypassed by
+    the identity, so that depth does not slow the start of training.
+    """
+
+    def __init__(self, channels_in: int, channels: int, depth: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels_in, channels)
+        self.pool = nn.MaxPool2d(2)
+        self.norm1: nn.Module = _norm(channels)
+        self.activation1 = nn.GELU()
+        self.convs = nn.ModuleList(_conv(channels, channels) for _ in range(depth - 1))
+        self.norms = nn.ModuleList(_norm(channels) for _ in range(depth - 1))
+        self.activations = nn.ModuleList(nn.GELU() for _ in range(depth - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation1(self.norm1(self.pool(self.conv1(x))))
+        for index, (conv, norm, activation) in enumerate(
+            zip(self.convs, self.norms, self.activations, strict=True)
+        ):
+            y = norm(conv(x))
+            x = activation(y + x if index else y)
+        return x
+
+    def fold(self) -> None:
+        """Put every BatchNorm, as it is in eval mode, into the convolution before it."""
+        self.conv1, self.norm1 = _fold(self.conv1, self.norm1), nn.Identity()
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            self.convs[index], self.norms[index] = _fold(conv, norm), nn.Identity()
+
+
+class ImprovedCNN(nn.Module):
+    """Input: float [n, 3, height, width], normalised; output: logits [n, classes].
+
+    ``widths`` are the channels of the three groups, ``depths`` their numbers of convolutions. One
+    reflected row and column keep the whitened image at the size of the input, so that the pools
+    (32, 16, 8, 4) drop no edge.
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        widths: tuple[int, ...] = (64, 128, 320),
+        depths: tuple[int, ...] = (2, 3, 3),
+    ) -> None:
+        super().__init__()
+        whitened = 2 * 3 * WHITENING_KERNEL**2
+        self.pad = nn.ReflectionPad2d((0, WHITENING_KERNEL - 1, 0, WHITENING_KERNEL - 1))
+        self.whitening = nn.Conv2d(3, whitened, WHITENING_KERNEL)
+        self.whitening.weight.requires_grad_(False)
+        self.activation = nn.GELU()
+        inputs = (whitened, *widths[:-1])
+        self.groups = nn.Sequential(
+            *(ConvGroup(i, o, depth) for i, o, depth in zip(inputs, widths, depths, strict=True))
+        )
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(widths[-1], classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.groups(self.activation(self.whitening(self.pad(x))))
+        return self.head(self.flatten(self.pool(x))) * LOGIT_SCALE
+
+    def folded(self) -> "ImprovedCNN":
+        """A copy in eval mode that computes the same with its BatchNorms folded into convolutions.
+
+        Batch statistics are fixed by then, so that each BatchNorm is y = a·x + b with a > 0, which
+        goes into the convolution's weights and bias; max-pooling in between lets a > 0 through.
+        """
+        duplicate = copy.deepcopy(self).eval()
+        for group in duplicate.groups:
+            group.fold()  # type: ignore[operator]
+        return duplicate
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> None:
+        """Set the whitening convolution from normalised training images [n, 3, h, w].
+
+        Its filters are the eigenvectors of the covariance of 2×2 patches, each divided by the root
+        of its eigenvalue, and their negatives: the 24 outputs before GELU keep all of the image,
+        with equal variance. Leaving this out costs more accuracy than anything else.
+        """
+        k = WHITENING_KERNEL
+        patches = images.float().unfold(2, k, 1).unfold(3, k, 1)
+        patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * k * k).double()
+        patches = patches - patches.mean(0)
+        covariance = patches.T @ patches / len(patches)
+        eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
+        scaled = eigenvectors.T.flip(0) / (eigenvalues.flip(0)[:, None] + 5e-4).sqrt()
+        filters = scaled.reshape(-1, 3, k, k)
+        self.whitening.weight.copy_(torch.cat((filters, -filters)))
+        nn.init.zeros_(self.whitening.bias)  # type: ignore[arg-type]
+
+
+def _conv(channels_in: int, channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels_in, channels, 3, padding="same", bias=False)
+    # The first filters start as the identity, so that features pass through an untrained layer.
+    nn.init.dirac_(conv.weight[: min(channels_in, channels)].data)
+    return conv
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+@torch.no_grad()
+def _fold(conv: Any, norm: Any) -> nn.Conv2d:
+    """The convolution ``norm(conv(x))`` is: y = a·x + b per channel goes into weights and bias."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    folded = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, padding="same")
+    folded.weight.copy_(conv.weight * scale[:, None, None, None])
+    folded.bias.copy_(norm.bias - norm.running_mean * scale)  # type: ignore[union-attr]
+    return folded

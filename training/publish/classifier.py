@@ -1,0 +1,73 @@
+"""An image classifier as functions: probabilities and saliency, from raw pixels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.data.images import SIDE
+from training.fit.normalise import Normalise
+
+
+class Probabilities(nn.Module):
+    """Image uint8 [n, 32, 32, 3] to class probabilities float32 [n, classes].
+
+    Normalisation and temperature are inside, so that whoever serves the graph can't get them wrong.
+    """
+
+    def __init__(self, network: nn.Module, normalise: Normalise, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.normalise = normalise
+        self.temperature = temperature
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """The network's input, float [n, 3, 32, 32]."""
+        normalised: Tensor = self.normalise(image.permute(0, 3, 1, 2))
+        return normalised
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.prepare(image))
+        return (logits / self.temperature).softmax(1)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T > 0 that minimises the cross-entropy of logits / T on held-out images.
+
+    C. Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2. The
+    arg max, and so the accuracy, stays as it is.
+    """
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [log_temperature], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-10
+    )
+    logits = logits.double()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(logits / log_temperature.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return float(log_temperature.detach().exp())
+
+
+def sample_images(rows: int, seed: int = 0) -> Tensor:
+    """Pictures for ``samples.npz``, uint8 [rows, 32, 32, 3]: coloured blobs, edges and noise.
+
+    Made, not taken from the data: an artifact carries no training image.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    coarse = uniform(rows, 3, 4, 4)
+    smooth = functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE), indexing="ij")
+    angle = 2 * torch.pi * uniform(rows, 1, 1)
+    edge = (x * angle.cos() + y * angle.sin() > uniform(rows, 1, 1) - 0.5).float()[:, None]
+    image = (
+        smooth + (uniform(rows, 3, 1, 1) - 0.5) * edge + 0.08 * (uniform(rows, 3, SIDE, SIDE) - 0.5)
+    )
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

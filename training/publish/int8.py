@@ -1,0 +1,82 @@
+"""An int8 variant of a graph: static quantisation, calibrated on training images."""
+
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+CALIBRATION_ROWS = 512
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
+    """Calibration images in batches of one size, which is what the histograms need."""
+
+    def __init__(self, name: str, images: NDArray[np.uint8]) -> None:
+        size = min(32, len(images))
+        self._batches: Iterator[dict[str, Any]] = iter(
+            [
+                {name: images[start : start + size]}
+                for start in range(0, len(images) - size + 1, size)
+            ]
+        )
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch, or None at the end."""
+        return next(self._batches, None)
+
+
+def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> None:
+    """Write the int8 variant of ``graph`` (one image input, [n, h, w, 3]) to ``target``.
+
+    Convolutions and dense layers get int8 weights, one scale a channel, and uint8 activations
+    (QDQ format) whose range leaves out the outermost 0.005 % of what ``images`` give: the few
+    largest values would make the steps coarse for all others. The first convolution stays in fp32:
+    it sees the raw picture, costs little and loses most.
+    """
+    model_input = onnx.load(graph).graph.input[0].name
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
+        nodes = onnx.load(prepared).graph.node
+        convolutions = [node.name for node in nodes if node.op_type == "Conv"]
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Batches(model_input, images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Add"],
+            nodes_to_exclude=convolutions[:1],
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"CalibPercentile": 99.995},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser prints its progress and warns on the root logger; neither is for users."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
