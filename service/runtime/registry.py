@@ -14,6 +14,7 @@ from contract.errors import ArtifactError
 from contract.manifest import ClassifierManifest, CurveManifest, SigmoidConvManifest
 from contract.store import AnyManifest, list_models, list_versions, version_folder
 from service.errors import NotFound, NotReady
+from service.memory import give_back
 from service.metrics import READY, VERSION
 from service.runtime.loader import Model, load
 from service.settings import Settings
@@ -108,7 +109,10 @@ class Registry:
                 serving[name] = model
         for name in self.models.keys() - serving.keys():
             log.warning("%s no longer serves: %s", name, self._why(name))
+        changed = serving != self.models
         self.models = serving
+        if changed:
+            give_back()
         for name in {*serving, *COMMANDS, *self._expected}:
             VERSION.labels(name).set(serving[name].manifest.version if name in serving else 0)
         if not self.scanned:
