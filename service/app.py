@@ -8,7 +8,6 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from service import errors, logs
@@ -25,7 +24,7 @@ from service.runtime.state import Buffers, Services
 from service.security import SecurityHeaders
 from service.settings import Settings
 from service.shedding import Shedder
-from service.templating import STATIC
+from service.templating import STATIC, Assets
 
 DESCRIPTION = """
 Predictions of small models **and their derivatives**, computed from graphs that PyTorch's autograd
@@ -96,7 +95,7 @@ def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = N
     )
     for router in routers:
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", Assets(directory=STATIC), name="static")
     errors.install(app)
     _document_problems(app)
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.

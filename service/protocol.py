@@ -147,7 +147,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: whatever is being done for it stops, and frees its place."""
         super().connection_lost(exc)
-        if self.task is not None and not self.task.done():
+        # A request that has been answered may still be tidying up: that goes on.
+        if self.task is not None and self.cycle.disconnected:
             self.task.cancel()
 
     def pause_writing(self) -> None:

@@ -3,8 +3,20 @@
 from pathlib import Path
 
 from fastapi.templating import Jinja2Templates
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+
+
+class Assets(StaticFiles):
+    """Static files, always whole: they are small, and a bad Range would be answered in text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one file, whatever part of it was asked for."""
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
 
 templates = Jinja2Templates(HERE / "templates")

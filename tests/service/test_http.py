@@ -132,3 +132,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GRADSERVE_PIN", "a")
     with pytest.raises(ValidationError, match="model=version"):
         Settings()
+
+
+@pytest.mark.parametrize("value", ["bytes=5-1,abc", "bytes=" + ",".join(["1-2"] * 2000), "x"])
+def test_static_files_come_whole_whatever_range_is_asked_for(client, value: str) -> None:
+    whole = client.get("/static/docs.js")
+    part = client.get("/static/docs.js", headers={"range": value})
+    assert (part.status_code, part.content) == (200, whole.content)
