@@ -6,7 +6,11 @@ import time
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.errors import PROBLEM_TYPE, problem_response
 from service.lifecycle import Lifecycle
@@ -78,6 +82,7 @@ class Protocol(HttpToolsProtocol):
         self.refused = False
         self.shedder: Shedder = self.app_state["shedder"]
         self.task: asyncio.Task[None] | None = None
+        self.running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -131,6 +136,7 @@ class Protocol(HttpToolsProtocol):
             self._shed(cycle)
             return
         shedder.starting += 1
+        self.running = cycle
 
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
             shedder.starting -= 1
@@ -147,8 +153,11 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: whatever is being done for it stops, and frees its place."""
         super().connection_lost(exc)
-        # A request that has been answered may still be tidying up: that goes on.
-        if self.task is not None and self.cycle.disconnected:
+        # Not the latest cycle, which uvicorn looks at: with pipelining that may not have begun. A
+        # request that has been answered may still be tidying up: that goes on.
+        running = self.running
+        if running is not None and self.task is not None and not running.response_complete:
+            running.disconnected = True
             self.task.cancel()
 
     def pause_writing(self) -> None:
