@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 
 # What is long (a photo to decode, many x) runs in these few threads, beside the event loop.
 THREADS = 2
+LONG_SECONDS = 0.01
 # A turn ends with the run in which this time is over.
 TURN_SECONDS = 0.005
 
@@ -81,8 +82,11 @@ class Queue:
     async def run(self, session: Session, *arrays: Array) -> list[Array]:
         """The outputs of ``session``: at once if the worker is idle, else in turn.
 
-        A caller that is cancelled while it waits gives up its turn.
+        A caller that is cancelled while it waits gives up its turn. What takes long for a turn
+        runs in a thread.
         """
+        if session.row_seconds * len(arrays[0]) > LONG_SECONDS:
+            return await self.in_thread(session.run, *arrays)
         loop = asyncio.get_running_loop()
         if not self._busy:
             self._busy = True

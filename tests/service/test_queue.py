@@ -1,6 +1,7 @@
 """The queue: at once when idle, in turn when busy, bounded, and forgetful of clients who left."""
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,6 +17,7 @@ class Doubler:
 
     def __init__(self) -> None:
         self.runs: list[int] = []
+        self.row_seconds = 0.0
 
     def run(self, array: np.ndarray) -> list[np.ndarray]:
         self.runs.append(len(array))
@@ -73,6 +75,21 @@ def test_a_client_that_goes_away_gives_up_its_turn() -> None:
 
     asyncio.run(scenario())
     assert session.runs == [1, 1]
+
+
+def test_what_is_long_runs_beside_the_loop() -> None:
+    queue, session = Queue(64, batch=1), Doubler()
+    session.row_seconds = 1.0
+    threads: list[str] = []
+
+    def run(array: np.ndarray) -> list[np.ndarray]:
+        threads.append(threading.current_thread().name)
+        return [array * 2]
+
+    session.run = run  # type: ignore[method-assign]
+    ((answer,),) = together(queue.run(session, one(2)))
+    assert answer.tolist() == [4]
+    assert threads[0].startswith("heavy")
 
 
 def test_places_are_bounded_and_come_back() -> None:
