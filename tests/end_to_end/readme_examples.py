@@ -26,6 +26,7 @@ ARTIFACTS = ROOT / "artifacts"
 ADDRESS = "http://127.0.0.1:8000"  # the one that README's commands name
 LEFT_OUT = "…"
 WIDTH = 96
+LONGEST_LIST = 16
 # Numbers may differ in the seventh digit, as processors round differently; what an int8 graph
 # says may by more, as some processors lack the instructions that it is best run with.
 TOLERANCE = {"probability": 0.05, "saliency": 0.05}
@@ -63,14 +64,16 @@ def run(example: Example, address: str) -> Any:
 def shorten(value: Any, shown: Any = None) -> Any:
     """What README shows of a value: long texts and lists end in an ellipsis.
 
-    Where what it shows now has a key ``…``, it keeps to the keys that are there.
+    Where what it shows now has a key ``…``, it keeps to the keys that are there; in a list, to
+    those of the first item.
     """
     match value:
         case str() if len(value) > 100:
             return value[:60] + LEFT_OUT
         case list():
-            head = [shorten(item) for item in value[:10]]
-            return head if len(value) <= 10 else [*head[:3], LEFT_OUT]
+            first = shown[0] if isinstance(shown, list) and shown else None
+            items = [shorten(item, first) for item in value[:LONGEST_LIST]]
+            return items if len(value) <= LONGEST_LIST else [*items[:3], LEFT_OUT]
         case dict():
             shown = shown if isinstance(shown, dict) else {}
             kept = {
