@@ -220,8 +220,9 @@ def _prepare(
     temperature = fit_temperature(logits, data.validation.labels)
     served = frozen(Probabilities(network.folded(), normalise, temperature))  # type: ignore[operator]
     functions, samples = _export(served, len(data.classes), draft.folder)
-    quantised, int8 = _int8_variant(functions["probabilities"], data, samples, draft.folder)
-    functions["probabilities"] = quantised
+    functions["probabilities"], int8 = _add_int8(
+        functions["probabilities"], data, samples, draft.folder
+    )
     metrics = _measure(draft.folder, data, logits.softmax(1), temperature) | {"int8": int8}
     report.write_samples(draft.folder, samples)
     report.write_checkpoint(
@@ -280,7 +281,7 @@ def _export(
     """``probabilities`` and ``saliency`` with the arrays of samples.npz."""
     probabilities, samples = export_function(
         served,
-        {"image": sample_images(SAMPLES)},
+        {"image": sample_images(8 * SAMPLES)},
         ["probabilities"],
         folder,
         "probabilities",
@@ -328,10 +329,15 @@ def _steady_samples(
     return images[chosen], labels[chosen], float(double_maps[chosen].max())
 
 
-def _int8_variant(
+def _add_int8(
     function: Function, data: ImageData, samples: dict[str, Any], folder: Path
 ) -> tuple[Function, dict[str, float]]:
-    """``function`` with its int8 variant, and what that gives on validation images."""
+    """``function`` with its int8 variant, and what that gives on validation images.
+
+    Of the images in ``samples`` those stay on which int8 differs least from fp32. The made images
+    lie between classes more often than real ones, where any rounding moves probabilities far; and
+    what the replay is to find, a processor that computes int8 otherwise, shows on all of them.
+    """
     plain, small = folder / function.graph.file, folder / "probabilities.int8.onnx"
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     chosen = torch.randperm(len(data.train), generator=generator)[:CALIBRATION_ROWS]
@@ -343,9 +349,12 @@ def _int8_variant(
         "validation_top1": float((found == data.validation.labels.numpy()).mean()),
         "speed_up": single_image_seconds(plain) / single_image_seconds(small),
     }
-    given = {"image": samples["probabilities.image"]}
-    expected = samples["probabilities.probabilities"]
-    worst = float(abs(GraphRunner(small)(given)["probabilities"] - expected).max())
+    image, expected = samples["probabilities.image"], samples["probabilities.probabilities"]
+    errors = abs(GraphRunner(small)({"image": image})["probabilities"] - expected).max(1)
+    steady = sorted(errors.argsort()[:SAMPLES])
+    samples["probabilities.image"] = image[steady]
+    samples["probabilities.probabilities"] = expected[steady]
+    worst = float(errors[steady].max())
     # Other processors add int8 products in another order and width: the same graph may be off by
     # somewhat more there, but not by a multiple.
     agreement = function.graph.agreement.model_copy(
