@@ -7,6 +7,7 @@ import sys
 
 from pydantic import ValidationError
 
+from service import memory
 from service.access import UnsafeKey
 from service.app import create_app
 from service.cores import available_cores
@@ -28,6 +29,7 @@ def main() -> int:
             name = "_".join(["GRADSERVE", *(str(part) for part in item["loc"][:1])]).upper()
             print(f"{name}: {item['msg']}", file=sys.stderr)
         return 2
+    memory.settle()
     lifecycle = Lifecycle(Board(options.workers))
     try:
         app = create_app(settings, lifecycle)

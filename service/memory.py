@@ -1,25 +1,31 @@
-"""Giving memory back to the system after a model has been loaded or dropped.
+"""Keeping a worker small: glibc gives memory back only if it is told to.
 
-Loading takes several times a model's size for a moment. glibc keeps what is freed for later; a
-worker, which loads once and then serves for weeks, has no use for it.
+Loading a model takes several times its size for a moment, and so does decoding a photo. glibc keeps
+what is freed for later; a worker, which loads once and then serves for weeks, has no use for it.
+Under another C library these functions do nothing.
 """
 
 import ctypes
-from collections.abc import Callable
+
+M_MMAP_THRESHOLD = -3  # mallopt(3)
+M_ARENA_MAX = -8
+LARGE_BYTES = 1024 * 1024
+ARENAS = 2
+
+_libc = ctypes.CDLL(None)
 
 
-def _find_trim() -> Callable[[int], int] | None:
-    try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):  # another C library than glibc
-        return None
-    return trim
+def settle() -> None:
+    """Let large blocks go back when they are freed, and threads share their heaps.
 
-
-_malloc_trim = _find_trim()
+    By default the first large block that is freed makes glibc keep all such blocks from then on.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        _libc.mallopt(M_ARENA_MAX, ARENAS)
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library can."""
-    if _malloc_trim is not None:
-        _malloc_trim(0)
+    """Return to the system what is free at this moment."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)

@@ -12,6 +12,9 @@ from contract.manifest import Agreement, Function
 
 Array = NDArray[Any]
 
+# A row that takes longer is no work for the event loop.
+LONG_SECONDS = 0.005
+
 
 class GraphError(Exception):
     """A graph that cannot serve: unreadable, of another signature, or in disagreement."""
@@ -45,22 +48,23 @@ class Session:
         self.outputs = tuple(tensor.name for tensor in function.outputs)
         self._names = list(self.outputs)
         self.row_seconds = 0.0
+        self._keep_nothing = onnxruntime.RunOptions()
+        self._keep_nothing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def run(self, *arrays: Array) -> list[Array]:
         """Outputs in the manifest's order, for inputs in the manifest's order."""
+        # What takes long takes much memory as well, and is not asked for all the time.
+        options = self._keep_nothing if self.row_seconds > LONG_SECONDS else None
         results: list[Array] = self._session.run(
-            self._names, dict(zip(self.inputs, arrays, strict=True))
+            self._names, dict(zip(self.inputs, arrays, strict=True)), options
         )
         return results
 
     def first_run(self, *arrays: Array) -> list[Array]:
         """The same for samples: takes the time, and keeps no memory that only they needed."""
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self.row_seconds = float("inf")
         started = time.perf_counter()
-        results: list[Array] = self._session.run(
-            self._names, dict(zip(self.inputs, arrays, strict=True)), options
-        )
+        results = self.run(*arrays)
         self.row_seconds = (time.perf_counter() - started) / max(1, len(arrays[0]))
         return results
 
