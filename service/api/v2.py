@@ -245,6 +245,8 @@ def _add_model(
         except ValidationError as error:
             raise from_validation(error) from None
         arrays = {tensor.name: _array(tensor, i) for i, tensor in enumerate(query.inputs)}
+        if len(arrays) < len(query.inputs):
+            raise Invalid("An input is given twice; give each once")
         rows = max(len(array) for array in arrays.values())
         images = isinstance(found.manifest, ClassifierManifest)
         most = settings.max_images if images else settings.max_x
