@@ -45,18 +45,23 @@ class State(TypedDict):
     shedder: Shedder
 
 
-def create_app(settings: Settings | None = None, lifecycle: Lifecycle | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings | None = None,
+    lifecycle: Lifecycle | None = None,
+    registry: Registry | None = None,
+) -> ASGIApp:
     """The service with ``settings``, or those of the environment.
 
-    It is ready when the artifacts are loaded, and loads them anew as they change.
+    It is ready when the artifacts are loaded, and loads them anew as they change. A ``registry``
+    may have loaded them already.
     """
     settings = settings or Settings()
     lifecycle = lifecycle or Lifecycle()
+    registry = registry or Registry(settings)
     logs.configure(settings.log_level)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
-        registry = Registry(settings)
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), LOAD_SECONDS)

@@ -12,6 +12,7 @@ from service.access import UnsafeKey
 from service.app import create_app
 from service.cores import available_cores
 from service.lifecycle import Board, Lifecycle
+from service.runtime.registry import Registry
 from service.server import Server
 from service.settings import Settings
 from service.workers import Supervisor, bind
@@ -30,9 +31,10 @@ def main() -> int:
             print(f"{name}: {item['msg']}", file=sys.stderr)
         return 2
     memory.settle()
+    registry = Registry(settings)
     lifecycle = Lifecycle(Board(options.workers))
     try:
-        app = create_app(settings, lifecycle)
+        app = create_app(settings, lifecycle, registry)
     except UnsafeKey as error:
         print(f"GRADSERVE_API_KEY_FILE: {error}", file=sys.stderr)
         return 2
@@ -48,7 +50,24 @@ def main() -> int:
     host = f"[{options.host}]" if ":" in options.host else options.host
     port = listener.getsockname()[1]
     log.info("serving on http://%s:%d with %d workers", host, port, options.workers)
+    _preload(registry, settings)
     return Supervisor(listener, lifecycle, settings, serve).run()
+
+
+def _preload(registry: Registry, settings: Settings) -> None:
+    """Load the models once for all workers, who then start at once and share their memory.
+
+    Only what a fork can inherit: a session of one thread on the CPU has no threads, and no device.
+    Otherwise, and for versions that are published later, each worker loads for itself. Those who
+    connect meanwhile wait.
+    """
+    if settings.session_threads > 1 or settings.providers != ("CPUExecutionProvider",):
+        return
+    try:
+        registry.refresh()
+    except Exception:
+        log.exception("could not look at %s; the workers will try again", settings.artifacts)
+    memory.give_back()
 
 
 def _parse() -> argparse.Namespace:

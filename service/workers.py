@@ -1,7 +1,7 @@
 """The parent process: starts the workers, replaces those that die or hang, and drains them all.
 
-It loads the code once and forks, so that a worker starts in a few hundredths of a second and shares
-the code's memory with the others. It never runs an event loop or a model, and so has no threads.
+It loads code and models once and forks, so that a worker starts in a few hundredths of a second and
+shares their memory with the others. It never runs an event loop, and so has no threads.
 """
 
 import gc

@@ -1,15 +1,25 @@
-"""``/docs`` and ``/redoc``: the API documentation, from files of this host only."""
+"""``/``, ``/docs`` and ``/redoc``: the playground and the documentation, from files of this host."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from service.templating import templates
+from service.api import w10
+from service.templating import STATIC, templates
+
+# Drawn for this page, each named after what it shows.
+EXAMPLES = sorted(path.stem for path in (STATIC / "playground" / "examples").glob("*.png"))
 
 
 def router() -> APIRouter:
     """The pages."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+    @routes.get("/")
+    async def playground(request: Request) -> Response:
+        """The playground: every capability to try, through the public API."""
+        context = {"w10": w10.EXAMPLE, "examples": EXAMPLES}
+        return templates.TemplateResponse(request, "playground.html", context)
 
     @routes.get("/docs")
     async def docs(request: Request) -> Response:

@@ -1,0 +1,60 @@
+// Small helpers to build elements and write numbers. Text is always set as text, never as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat());
+  return node;
+}
+
+/** An HTML element. */
+export const html = (tag, attributes = {}, ...children) =>
+  fill(document.createElement(tag), attributes, children);
+
+/** An SVG element. */
+export const svg = (tag, attributes = {}, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
+
+export const byId = (id) => document.getElementById(id);
+
+/** A number for people: ``digits`` significant ones, and a real minus sign. */
+export function number(value, digits = 5) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text =
+    size >= 1e7 || size < 1e-4 ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits)));
+  return text.replaceAll("-", "−");
+}
+
+/** The same, in brackets where it is negative, to stand in a product or a sum. */
+export const term = (value, digits = 4) =>
+  value < 0 ? `(${number(value, digits)})` : number(value, digits);
+
+/** A whole number with its thousands apart. */
+export const count = (value) => value.toLocaleString("en");
+
+/** What a person typed as a number; anything else as it is, for the API to say what is wrong. */
+export function typed(text) {
+  const plain = text.trim().replace("−", "-");
+  const value = Number(plain);
+  return plain !== "" && Number.isFinite(value) ? value : text;
+}
+
+/** Say in words what went wrong, in the panel's own place; without an error, take it away. */
+export function tell(panel, error = null) {
+  const place = byId(`${panel}-problem`);
+  place.hidden = error === null;
+  place.replaceChildren();
+  if (error === null) return;
+  place.append(html("p", {}, error.message));
+  const items = (error.errors ?? []).map((item) => {
+    const where = item.pointer?.replace("#/", "").replaceAll("/", ", ") ?? item.parameter;
+    return html("li", {}, where ? `${where}: ${item.detail}` : item.detail);
+  });
+  if (items.length) place.append(html("ul", {}, items));
+  if (!error.errors && !(error instanceof Error && error.constructor === Error)) console.error(error);
+}

@@ -1,0 +1,16 @@
+// Starts every panel once the service has said which models it has.
+
+import { get, send } from "./api.js";
+import * as curve from "./curve.js";
+import { tell } from "./dom.js";
+import * as w10 from "./w10.js";
+
+const PANELS = { curve, w10 };
+
+try {
+  const { document: list } = await send(get("models"));
+  await Promise.all(Object.values(PANELS).map((panel) => panel.start(list.models)));
+} catch (error) {
+  for (const name of Object.keys(PANELS)) tell(name, error);
+}
+document.documentElement.dataset.started = "true";
