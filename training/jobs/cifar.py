@@ -6,11 +6,9 @@ The test images are not looked at here: ``python -m training evaluate MODEL`` do
 """
 
 import argparse
-import copy
 import shutil
 import time
-from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,18 @@ import torch
 from tqdm import tqdm
 
 from contract.errors import UnsafePath
-from contract.manifest import ClassifierManifest, Data, Function, Graph
 from contract.store import Draft
-from training.data.images import ImageData, Split, load_images
+from training.data.images import ImageData, load_images
 from training.errors import JobError
 from training.fit import checkpoint
 from training.fit.checkpoint import Epoch
 from training.fit.device import Device, choose_device
-from training.fit.loop import Fitted, fit, predictor
+from training.fit.loop import Fitted, fit
 from training.fit.presets import preset
 from training.fit.recipe import Recipe
 from training.networks.classifier import make_classifier
-from training.provenance import training_record
-from training.publish import classifier_report, report
-from training.publish.agreement import GraphRunner, Tolerances
-from training.publish.classifier import Probabilities, fit_temperature, sample_images
-from training.publish.derivatives import frozen, saliency
-from training.publish.export import export_function
-from training.publish.int8 import CALIBRATION_ROWS, quantise
-from training.publish.measure import run_classifier, score, single_image_seconds
-from training.publish.parameters import summarise
+from training.publish.classifier_artifact import write_artifact
 
-SAMPLES = 8
 SPLIT_SEED = 0
 
 
@@ -104,7 +92,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.no_publish:
         return
     with Draft(arguments.artifacts, model) as draft:
-        manifest = _prepare(draft, fitted, data, recipe, arguments)
+        config = recipe.as_config() | {
+            "network": arguments.network,
+            "preset": arguments.preset,
+            "split_seed": SPLIT_SEED,
+            "unreadable_files": len(data.unreadable),
+        }
+        manifest = write_artifact(draft, fitted, data, config, arguments.seed)
         published = draft.publish(manifest)
     print(f"published {published.folder}")
     print(f"the test images, once, at the end: python -m training evaluate {model}")
@@ -203,189 +197,3 @@ def _fit(
         f"{time.monotonic() - started:.0f} s): validation top-1 {last.validation_top1:.2%}"
     )
     return fitted
-
-
-def _prepare(
-    draft: Draft,
-    fitted: Fitted,
-    data: ImageData,
-    recipe: Recipe,
-    arguments: argparse.Namespace,
-) -> ClassifierManifest:
-    """Write every file of the artifact into its draft; returns the manifest."""
-    on_cpu = Device(torch.device("cpu"), bfloat16=False)
-    network = fitted.network.cpu()
-    normalise = fitted.normalise.cpu()
-    logits = _logits(network, normalise, data.validation, on_cpu)
-    temperature = fit_temperature(logits, data.validation.labels)
-    served = frozen(Probabilities(network.folded(), normalise, temperature))  # type: ignore[operator]
-    functions, samples = _export(served, len(data.classes), draft.folder)
-    functions["probabilities"], int8 = _add_int8(
-        functions["probabilities"], data, samples, draft.folder
-    )
-    metrics = _measure(draft.folder, data, logits.softmax(1), temperature) | {"int8": int8}
-    report.write_samples(draft.folder, samples)
-    report.write_checkpoint(
-        draft.folder, torch.nn.ModuleDict({"network": network, "normalise": normalise})
-    )
-    report.write_metrics(draft.folder, metrics)
-    config = recipe.as_config() | {
-        "network": arguments.network,
-        "preset": arguments.preset,
-        "split_seed": SPLIT_SEED,
-        "unreadable_files": len(data.unreadable),
-    }
-    manifest = ClassifierManifest(
-        model=draft.model,
-        version=1,  # the draft gives it the next one
-        created_utc=datetime.now(UTC),
-        functions=functions,
-        files={},
-        parameters=summarise(network, torch.zeros(2, 3, 32, 32)),
-        data=Data(
-            name=data.name,
-            sha256=data.sha256,
-            rows=len(data.train) + len(data.validation) + len(data.test),
-            splits={
-                "train": len(data.train),
-                "validation": len(data.validation),
-                "test": len(data.test),
-            },
-        ),
-        training=training_record(
-            config,
-            seed=arguments.seed,
-            epochs=len(fitted.history),
-            wall_seconds=sum(row.seconds for row in fitted.history),
-            device="; ".join(fitted.devices),
-        ),
-        metrics=classifier_report.headline(metrics),
-        classes=data.classes,
-    )
-    history = [asdict(row) for row in fitted.history]
-    report.write_history(draft.folder, history)
-    classifier_report.write(draft.folder, manifest, metrics, history)
-    return manifest
-
-
-def _logits(
-    network: torch.nn.Module, normalise: torch.nn.Module, split: Split, device: Device
-) -> torch.Tensor:
-    predict = predictor(network, normalise, device)  # type: ignore[arg-type]
-    return torch.cat([predict(chunk) for chunk in split.images.split(500)])
-
-
-def _export(
-    served: Probabilities, classes: int, folder: Path
-) -> tuple[dict[str, Function], dict[str, Any]]:
-    """``probabilities`` and ``saliency`` with the arrays of samples.npz."""
-    probabilities, samples = export_function(
-        served,
-        {"image": sample_images(8 * SAMPLES)},
-        ["probabilities"],
-        folder,
-        "probabilities",
-        tolerances=Tolerances(absolute=1e-4, relative=1e-4),
-        precision="fp32",
-    )
-    explain = saliency(served.network, served.prepare, method="integrated")
-    images, labels, largest = _steady_samples(served, classes)
-    gradient, arrays = export_function(
-        explain,
-        {"image": images, "class": labels},
-        ["saliency"],
-        folder,
-        "saliency",
-        tolerances=Tolerances(absolute=1e-4 * largest, relative=1e-4),
-        precision="fp32",
-    )
-    # Checked to 1e-4 here. Where it is loaded, another processor's rounding may decide a pool's
-    # tie the other way, which moves single pixels of the map by more.
-    agreement = gradient.graph.agreement.model_copy(update={"absolute_tolerance": 1e-2 * largest})
-    gradient = gradient.model_copy(
-        update={"graph": gradient.graph.model_copy(update={"agreement": agreement})}
-    )
-    return {"probabilities": probabilities, "saliency": gradient}, samples | arrays
-
-
-def _steady_samples(
-    served: Probabilities, classes: int
-) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Images and classes to check saliency with, and the largest value of their maps.
-
-    Where two inputs of a max-pool are equal but for rounding, the gradient jumps, and no two
-    programs need agree. PyTorch's own maps in float32 and float64 tell: the images for which these
-    differ least are taken.
-    """
-    images = sample_images(4 * SAMPLES)
-    labels = torch.arange(len(images)) % classes
-    double = copy.deepcopy(served.network).double()
-    single_maps = saliency(served.network, served.prepare, method="integrated")(images, labels)
-    double_maps = saliency(
-        double, lambda image: served.prepare(image).double(), method="integrated"
-    )(images, labels)
-    differences = (single_maps - double_maps).abs().amax((1, 2))
-    chosen = differences.argsort()[:SAMPLES].sort().values
-    return images[chosen], labels[chosen], float(double_maps[chosen].max())
-
-
-def _add_int8(
-    function: Function, data: ImageData, samples: dict[str, Any], folder: Path
-) -> tuple[Function, dict[str, float]]:
-    """``function`` with its int8 variant, and what that gives on validation images.
-
-    Of the images in ``samples`` those stay on which int8 differs least from fp32. The made images
-    lie between classes more often than real ones, where any rounding moves probabilities far; and
-    what the replay is to find, a processor that computes int8 otherwise, shows on all of them.
-    """
-    plain, small = folder / function.graph.file, folder / "probabilities.int8.onnx"
-    generator = torch.Generator().manual_seed(SPLIT_SEED)
-    chosen = torch.randperm(len(data.train), generator=generator)[:CALIBRATION_ROWS]
-    quantise(plain, data.train.images[chosen].permute(0, 2, 3, 1).contiguous().numpy(), small)
-    reference = run_classifier(plain, data.validation).argmax(1)
-    found = run_classifier(small, data.validation).argmax(1)
-    figures = {
-        "validation_agreement": float((reference == found).mean()),
-        "validation_top1": float((found == data.validation.labels.numpy()).mean()),
-        "speed_up": single_image_seconds(plain) / single_image_seconds(small),
-    }
-    image, expected = samples["probabilities.image"], samples["probabilities.probabilities"]
-    errors = abs(GraphRunner(small)({"image": image})["probabilities"] - expected).max(1)
-    steady = sorted(errors.argsort()[:SAMPLES])
-    samples["probabilities.image"] = image[steady]
-    samples["probabilities.probabilities"] = expected[steady]
-    worst = float(errors[steady].max())
-    # Other processors add int8 products in another order and width: the same graph may be off by
-    # somewhat more there, but not by a multiple.
-    agreement = function.graph.agreement.model_copy(
-        update={
-            "maximum_absolute_error": worst,
-            "absolute_tolerance": round(2 * worst + 0.02, 3),
-            "relative_tolerance": 0.0,
-            "details": figures,
-        }
-    )
-    variant = Graph(file=small.name, precision="int8", agreement=agreement)
-    return function.model_copy(update={"variants": (variant,)}), figures
-
-
-def _measure(
-    folder: Path, data: ImageData, uncalibrated: torch.Tensor, temperature: float
-) -> dict[str, Any]:
-    """Scores of the exported graph on the images that training may see."""
-    splits = {"train": data.train, "validation": data.validation}
-    scores: dict[str, Any] = {}
-    with tqdm(
-        desc="measuring", total=sum(map(len, splits.values())), leave=False, disable=None
-    ) as bar:
-        for name, split in splits.items():
-            found = run_classifier(
-                folder / "probabilities.onnx", split, lambda rows: bar.update(rows) and None
-            )
-            scores[name] = asdict(score(found, split.labels.numpy()))
-    before = score(uncalibrated.numpy(), data.validation.labels.numpy())
-    return {
-        "scores": scores,
-        "temperature": temperature,
-        "before_temperature": {"validation": asdict(before)},
-    }

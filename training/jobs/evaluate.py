@@ -22,15 +22,10 @@ from contract.manifest import ClassifierManifest
 from contract.store import Artifact, Draft, newest_good
 from training.data.images import ImageData, load_images
 from training.errors import JobError
+from training.fit.evaluate import reliability, score
 from training.publish import classifier_report, report
 from training.publish.classifier_report import Other
-from training.publish.measure import (
-    confusion,
-    difference,
-    reliability,
-    run_classifier,
-    score,
-)
+from training.publish.measure import confusion, difference, run_classifier
 
 BASELINE = "cifar-baseline"
 PREDICTIONS = "predictions.npz"

@@ -1,21 +1,13 @@
-"""What an image classifier's network must offer, and how one is made by name."""
+"""An image classifier's network by name.
 
-from typing import Protocol, Self
+Each has, besides what any module has, ``prepare(images)``, which sets what depends on the training
+images before training starts, and ``folded()``, a copy for inference.
+"""
 
-from torch import Tensor, nn
+from torch import nn
 
 from training.networks.cnn_baseline import BaselineCNN
 from training.networks.cnn_improved import ImprovedCNN
-
-
-class Classifier(Protocol):
-    """A module from normalised images [n, 3, 32, 32] to logits [n, classes]."""
-
-    def prepare(self, images: Tensor) -> None:
-        """Set what depends on the training images before training starts."""
-
-    def folded(self) -> Self:
-        """A copy for inference."""
 
 
 def make_classifier(network: str, preset: str, classes: int) -> nn.Module:

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from contract.manifest import ClassifierManifest
-from training.publish import report
+from training.publish import classifier_plots, report
 from training.publish.studies import studies_section
 
 Metrics = Mapping[str, Any]
 _SPLITS = ("train", "validation", "test")
-_NUMBERED_CLASSES = 20  # beyond that a confusion matrix has no room for numbers
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,10 @@ def write(
     other: Other | None = None,
 ) -> None:
     """report.md and its plots, into ``folder``."""
-    _draw_curves(folder / "curves.png", manifest.model, history, other)
+    runs = {manifest.model: history}
+    if other is not None:
+        runs = {other.manifest.model: other.history} | runs
+    classifier_plots.draw_curves(folder / "curves.png", runs)
     parts = [
         f"# {manifest.model}",
         _summary(manifest, metrics),
@@ -59,10 +60,12 @@ def write(
         "if any. The validation loss is plain cross-entropy without them.",
     ]
     if "confusion" in metrics:
-        _draw_confusion(folder / "confusion.png", manifest.classes, np.array(metrics["confusion"]))
+        classifier_plots.draw_confusion(
+            folder / "confusion.png", manifest.classes, np.array(metrics["confusion"])
+        )
         parts += [_per_class(manifest.classes, np.array(metrics["confusion"]))]
     if "reliability" in metrics:
-        _draw_reliability(folder / "reliability.png", metrics["reliability"])
+        classifier_plots.draw_reliability(folder / "reliability.png", metrics["reliability"])
     parts += [
         _calibration(metrics),
         _int8(metrics),
@@ -239,78 +242,3 @@ def _limits(manifest: ClassifierManifest) -> str:
             "images (Barz and Denzler, arXiv 1902.00423), which flatters every network a little."
         )
     return "## Limits\n\n" + "\n".join(lines)
-
-
-def _draw_curves(
-    path: Path, model: str, history: list[dict[str, float]], other: Other | None
-) -> None:
-    runs = [(model, history, report.MODEL_COLOUR)]
-    if other is not None:
-        runs.insert(0, (other.manifest.model, other.history, report.DATA_COLOUR))
-    with report.figure(path, columns=2, size=(10, 4)) as (loss, accuracy):
-        for name, rows, colour in runs:
-            epochs = [row["epoch"] for row in rows]
-            loss.plot(
-                epochs, [r["train_loss"] for r in rows], ":", color=colour, label=f"{name}, train"
-            )
-            loss.plot(
-                epochs,
-                [row["validation_loss"] for row in rows],
-                color=colour,
-                label=f"{name}, validation",
-            )
-            accuracy.plot(
-                epochs,
-                [100 * row["validation_top1"] for row in rows],
-                color=colour,
-                label=f"{name}, top-1",
-            )
-            accuracy.plot(
-                epochs,
-                [100 * row["validation_top5"] for row in rows],
-                "--",
-                color=colour,
-                alpha=0.5,
-                label=f"{name}, top-5",
-            )
-        loss.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
-        accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
-        loss.legend(fontsize=9)
-        accuracy.legend(fontsize=9)
-
-
-def _draw_confusion(path: Path, classes: tuple[str, ...], counts: NDArray[Any]) -> None:
-    shares = counts / counts.sum(1, keepdims=True).clip(1)
-    with report.figure(path, size=(7.2, 6.4)) as (axes,):
-        axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-        axes.grid(False)
-        axes.set(xlabel="predicted", ylabel="true")
-        if len(classes) > _NUMBERED_CLASSES:
-            return
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
-        for row in range(len(classes)):
-            for column in range(len(classes)):
-                _write_count(axes, row, column, int(counts[row, column]), shares[row, column])
-
-
-def _write_count(axes: Axes, row: int, column: int, count: int, share: float) -> None:
-    if count:
-        colour = "white" if share > 0.3 else "#333333"
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=colour)
-
-
-def _draw_reliability(path: Path, bins: Mapping[str, list[dict[str, float]]]) -> None:
-    with report.figure(path, size=(5.6, 4.8)) as (axes,):
-        axes.plot([0, 1], [0, 1], color=report.TRUTH_COLOUR, linewidth=1, label="as sure as right")
-        for name, colour in (("before", report.DATA_COLOUR), ("after", report.MODEL_COLOUR)):
-            axes.plot(
-                [entry["confidence"] for entry in bins[name]],
-                [entry["accuracy"] for entry in bins[name]],
-                "o-",
-                color=colour,
-                markersize=4,
-                label=f"{name} temperature scaling",
-            )
-        axes.set(xlabel="confidence (largest probability)", ylabel="accuracy, test images")
-        axes.legend()

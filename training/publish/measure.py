@@ -1,8 +1,7 @@
-"""What a classifier's graph is worth: probabilities on a split, and figures computed from them."""
+"""What a classifier's graph is worth: its answers on a split, compared, and its time."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,7 @@ from numpy.typing import NDArray
 from training.data.images import Split
 
 BATCH = 250
-BINS = 15
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Shares in [0, 1]; ``loss`` is the mean cross-entropy in nats; ``ece`` from 15 equal bins."""
-
-    top1: float
-    top5: float
-    loss: float
-    ece: float
 
 
 def run_classifier(
@@ -38,41 +26,6 @@ def run_classifier(
         outputs.append(session.run(None, {session.get_inputs()[0].name: pixels})[0])
         progress(len(images))
     return np.concatenate(outputs)
-
-
-def score(probabilities: Array, labels: Array) -> Scores:
-    """Scores of probabilities [n, classes] against labels [n]."""
-    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    hits = ranked == labels[:, None]
-    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return Scores(
-        top1=float(hits[:, 0].mean()),
-        top5=float(hits.any(1).mean()),
-        loss=float(-np.log(own.clip(1e-12)).mean()),
-        ece=expected_calibration_error(reliability(probabilities, labels)),
-    )
-
-
-def reliability(probabilities: Array, labels: Array) -> list[dict[str, float]]:
-    """Per bin of confidence: rows, mean confidence, accuracy. Empty bins are left out."""
-    confidence = probabilities.max(1).astype(np.float64)
-    correct = probabilities.argmax(1) == labels
-    index = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return [
-        {
-            "rows": int((index == number).sum()),
-            "confidence": float(confidence[index == number].mean()),
-            "accuracy": float(correct[index == number].mean()),
-        }
-        for number in range(BINS)
-        if (index == number).any()
-    ]
-
-
-def expected_calibration_error(bins: list[dict[str, float]]) -> float:
-    """Mean of |accuracy − confidence| over the bins, weighted by rows (arXiv 1706.04599)."""
-    rows = sum(entry["rows"] for entry in bins)
-    return sum(abs(b["accuracy"] - b["confidence"]) * b["rows"] for b in bins) / rows
 
 
 def confusion(predicted: Array, labels: Array, classes: int) -> Array:

@@ -1,0 +1,204 @@
+"""A trained classifier as an artifact: functions, int8 variant, samples, figures, report."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from tqdm import tqdm
+
+from contract.manifest import ClassifierManifest, Data, Function, Graph
+from contract.store import Draft
+from training.data.images import ImageData
+from training.fit.device import Device
+from training.fit.evaluate import score
+from training.fit.loop import Fitted, predictor
+from training.provenance import training_record
+from training.publish import classifier_report, report
+from training.publish.agreement import GraphRunner, Tolerances
+from training.publish.classifier import Probabilities, fit_temperature, sample_images
+from training.publish.derivatives import frozen, saliency
+from training.publish.export import export_function
+from training.publish.int8 import CALIBRATION_ROWS, quantise
+from training.publish.measure import run_classifier, single_image_seconds
+from training.publish.parameters import summarise
+
+SAMPLES = 8
+
+
+def write_artifact(
+    draft: Draft, fitted: Fitted, data: ImageData, config: Mapping[str, JsonValue], seed: int
+) -> ClassifierManifest:
+    """Write every file of the artifact into its draft; returns the manifest.
+
+    ``config`` is what the manifest says of how it was trained. Raises JobError if a graph does not
+    agree with PyTorch.
+    """
+    on_cpu = Device(torch.device("cpu"), bfloat16=False)
+    network = fitted.network.cpu()
+    normalise = fitted.normalise.cpu()
+    predict = predictor(network, normalise, on_cpu)
+    logits = torch.cat([predict(chunk) for chunk in data.validation.images.split(500)])
+    temperature = fit_temperature(logits, data.validation.labels)
+    served = frozen(Probabilities(network.folded(), normalise, temperature))  # type: ignore[operator]
+    functions, samples = _export(served, len(data.classes), draft.folder)
+    functions["probabilities"], int8 = _add_int8(
+        functions["probabilities"], data, samples, draft.folder
+    )
+    metrics = _measure(draft.folder, data, logits.softmax(1), temperature) | {"int8": int8}
+    report.write_samples(draft.folder, samples)
+    report.write_checkpoint(
+        draft.folder, torch.nn.ModuleDict({"network": network, "normalise": normalise})
+    )
+    report.write_metrics(draft.folder, metrics)
+    manifest = ClassifierManifest(
+        model=draft.model,
+        version=1,  # the draft gives it the next one
+        created_utc=datetime.now(UTC),
+        functions=functions,
+        files={},
+        parameters=summarise(network, torch.zeros(2, 3, 32, 32)),
+        data=Data(
+            name=data.name,
+            sha256=data.sha256,
+            rows=len(data.train) + len(data.validation) + len(data.test),
+            splits={
+                "train": len(data.train),
+                "validation": len(data.validation),
+                "test": len(data.test),
+            },
+        ),
+        training=training_record(
+            config,
+            seed=seed,
+            epochs=len(fitted.history),
+            wall_seconds=sum(row.seconds for row in fitted.history),
+            device="; ".join(fitted.devices),
+        ),
+        metrics=classifier_report.headline(metrics),
+        classes=data.classes,
+    )
+    history = [asdict(row) for row in fitted.history]
+    report.write_history(draft.folder, history)
+    classifier_report.write(draft.folder, manifest, metrics, history)
+    return manifest
+
+
+def _export(
+    served: Probabilities, classes: int, folder: Path
+) -> tuple[dict[str, Function], dict[str, Any]]:
+    """``probabilities`` and ``saliency`` with the arrays of samples.npz."""
+    probabilities, samples = export_function(
+        served,
+        {"image": sample_images(8 * SAMPLES)},
+        ["probabilities"],
+        folder,
+        "probabilities",
+        tolerances=Tolerances(absolute=1e-4, relative=1e-4),
+        precision="fp32",
+    )
+    explain = saliency(served.network, served.prepare, method="integrated")
+    images, labels, largest = _steady_samples(served, classes)
+    gradient, arrays = export_function(
+        explain,
+        {"image": images, "class": labels},
+        ["saliency"],
+        folder,
+        "saliency",
+        tolerances=Tolerances(absolute=1e-4 * largest, relative=1e-4),
+        precision="fp32",
+    )
+    # Checked to 1e-4 here. Where it is loaded, another processor's rounding may decide a pool's
+    # tie the other way, which moves single pixels of the map by more.
+    agreement = gradient.graph.agreement.model_copy(update={"absolute_tolerance": 1e-2 * largest})
+    gradient = gradient.model_copy(
+        update={"graph": gradient.graph.model_copy(update={"agreement": agreement})}
+    )
+    return {"probabilities": probabilities, "saliency": gradient}, samples | arrays
+
+
+def _steady_samples(
+    served: Probabilities, classes: int
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Images and classes to check saliency with, and the largest value of their maps.
+
+    Where two inputs of a max-pool are equal but for rounding, the gradient jumps, and no two
+    programs need agree. PyTorch's own maps in float32 and float64 tell: the images for which these
+    differ least are taken.
+    """
+    images = sample_images(4 * SAMPLES)
+    labels = torch.arange(len(images)) % classes
+    double = copy.deepcopy(served.network).double()
+    single_maps = saliency(served.network, served.prepare, method="integrated")(images, labels)
+    double_maps = saliency(
+        double, lambda image: served.prepare(image).double(), method="integrated"
+    )(images, labels)
+    differences = (single_maps - double_maps).abs().amax((1, 2))
+    chosen = differences.argsort()[:SAMPLES].sort().values
+    return images[chosen], labels[chosen], float(double_maps[chosen].max())
+
+
+def _add_int8(
+    function: Function, data: ImageData, samples: dict[str, Any], folder: Path
+) -> tuple[Function, dict[str, float]]:
+    """``function`` with its int8 variant, and what that gives on validation images.
+
+    Of the images in ``samples`` those stay on which int8 differs least from fp32. The made images
+    lie between classes more often than real ones, where any rounding moves probabilities far; and
+    what the replay is to find, a processor that computes int8 otherwise, shows on all of them.
+    """
+    plain, small = folder / function.graph.file, folder / "probabilities.int8.onnx"
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(data.train), generator=generator)[:CALIBRATION_ROWS]
+    quantise(plain, data.train.images[chosen].permute(0, 2, 3, 1).contiguous().numpy(), small)
+    reference = run_classifier(plain, data.validation).argmax(1)
+    found = run_classifier(small, data.validation).argmax(1)
+    figures = {
+        "validation_agreement": float((reference == found).mean()),
+        "validation_top1": float((found == data.validation.labels.numpy()).mean()),
+        "speed_up": single_image_seconds(plain) / single_image_seconds(small),
+    }
+    image, expected = samples["probabilities.image"], samples["probabilities.probabilities"]
+    errors = abs(GraphRunner(small)({"image": image})["probabilities"] - expected).max(1)
+    steady = sorted(errors.argsort()[:SAMPLES])
+    samples["probabilities.image"] = image[steady]
+    samples["probabilities.probabilities"] = expected[steady]
+    worst = float(errors[steady].max())
+    # Other processors add int8 products in another order and width: the same graph may be off by
+    # somewhat more there, but not by a multiple.
+    agreement = function.graph.agreement.model_copy(
+        update={
+            "maximum_absolute_error": worst,
+            "absolute_tolerance": round(2 * worst + 0.02, 3),
+            "relative_tolerance": 0.0,
+            "details": figures,
+        }
+    )
+    variant = Graph(file=small.name, precision="int8", agreement=agreement)
+    return function.model_copy(update={"variants": (variant,)}), figures
+
+
+def _measure(
+    folder: Path, data: ImageData, uncalibrated: torch.Tensor, temperature: float
+) -> dict[str, Any]:
+    """Scores of the exported graph on the images that training may see."""
+    splits = {"train": data.train, "validation": data.validation}
+    scores: dict[str, Any] = {}
+    with tqdm(
+        desc="measuring", total=sum(map(len, splits.values())), leave=False, disable=None
+    ) as bar:
+        for name, split in splits.items():
+            found = run_classifier(
+                folder / "probabilities.onnx", split, lambda rows: bar.update(rows) and None
+            )
+            scores[name] = asdict(score(found, split.labels.numpy()))
+    before = score(uncalibrated.numpy(), data.validation.labels.numpy())
+    return {
+        "scores": scores,
+        "temperature": temperature,
+        "before_temperature": {"validation": asdict(before)},
+    }
