@@ -208,11 +208,12 @@ class Protocol(HttpToolsProtocol):
             b"%s%016x%s\r\n\r\n%s"
             % (self.shedder.head, random.getrandbits(64), keep, self.shedder.body)
         )
-        if cycle.keep_alive:
-            self.shedder.pause(self)
-        else:
+        if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
+        # Last, for the line above has uvicorn read on.
+        if not self.transport.is_closing():
+            self.shedder.pause(self)
 
     def _cut_short(self, detail: str) -> None:
         if self.cycle.response_started:
