@@ -56,5 +56,4 @@ export function tell(panel, error = null) {
     return html("li", {}, where ? `${where}: ${item.detail}` : item.detail);
   });
   if (items.length) place.append(html("ul", {}, items));
-  if (!error.errors && !(error instanceof Error && error.constructor === Error)) console.error(error);
 }
