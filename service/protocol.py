@@ -80,6 +80,7 @@ class Protocol(HttpToolsProtocol):
         self.in_body = False
         self.body_since = 0.0
         self.refused = False
+        self.deaf = False
         self.shedder: Shedder = self.app_state["shedder"]
         self.task: asyncio.Task[None] | None = None
         self.running: RequestResponseCycle | None = None
@@ -91,7 +92,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self.refused:
+        if self.refused or self.deaf:
             return
         self.head_bytes += len(data)
         super().data_received(data)
@@ -137,8 +138,11 @@ class Protocol(HttpToolsProtocol):
             return
         shedder.starting += 1
         self.running = cycle
+        begun = False
 
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal begun
+            begun = True
             shedder.starting -= 1
             try:
                 await app(scope, receive, send)
@@ -146,8 +150,13 @@ class Protocol(HttpToolsProtocol):
                 if not cycle.disconnected:
                     raise
 
+        def ended(task: asyncio.Task[None]) -> None:
+            self.tasks.discard(task)
+            if not begun:  # its client had gone by then
+                shedder.starting -= 1
+
         self.task = self.loop.create_task(cycle.run_asgi(until_gone))
-        self.task.add_done_callback(self.tasks.discard)
+        self.task.add_done_callback(ended)
         self.tasks.add(self.task)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -225,6 +234,17 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         if self.refused or self.transport.is_closing():
             return
+        running = self.running
+        if running is not None and not running.response_complete:
+            if not self.in_body:
+                # The request before is whole: it is answered, as the last one.
+                self.deaf, self.cycle.keep_alive = True, False
+                return
+            if running is not self.cycle:
+                # So is that one; this one's turn to be refused comes with its body's deadline.
+                self.deaf = True
+                return
+            running.disconnected = True  # this is its answer
         self.refused = True
         body = problem_response(status, detail).body
         head = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.v2 import EXAMPLE
+from service.api.v2_messages import EXAMPLE
 from service.api.w10 import EXAMPLE as W10
 
 X = {"name": "x", "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]}
