@@ -1,4 +1,4 @@
-"""What JSON allows and forbids, and values that are no numbers, for every endpoint that reads it."""
+"""What JSON allows and forbids, and values that are no numbers, for all that reads it."""
 
 import json
 from typing import Any
