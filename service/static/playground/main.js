@@ -3,9 +3,11 @@
 import { get, send } from "./api.js";
 import * as curve from "./curve.js";
 import { tell } from "./dom.js";
+import * as image from "./image.js";
+import * as models from "./models.js";
 import * as w10 from "./w10.js";
 
-const PANELS = { curve, w10 };
+const PANELS = { curve, image, w10, models };
 
 try {
   const { document: list } = await send(get("models"));

@@ -1,0 +1,77 @@
+// The models panel: versions, figures, functions, and every parameter with its arithmetic.
+
+import { get, send } from "./api.js";
+import { byId, count, html, number, tell } from "./dom.js";
+import { Record } from "./request.js";
+
+export async function start(models) {
+  const record = new Record("models");
+  const serving = models.filter((model) => model.state === "serving");
+  const paths = serving.flatMap(({ model }) => [`models/${model}`, `models/${model}/summary`]);
+  record.set(["models", ...paths].map(get));
+  try {
+    const cards = await Promise.all(models.map(async ({ model, state }) => {
+      const details = (await send(get(`models/${model}`))).document;
+      const summary = state === "serving" ? (await send(get(`models/${model}/summary`))).document : null;
+      return card(details, summary);
+    }));
+    byId("models-list").replaceChildren(...cards);
+  } catch (error) {
+    tell("models", error);
+  }
+}
+
+const percent = (share) => `${(share * 100).toFixed(2)} %`;
+
+/** The headline figures of a model's metrics, by kind: pairs of words and text. */
+function headline({ kind, metrics, classes }) {
+  if (kind === "classifier") {
+    const chance = (k) => `chance: ${number((k * 100) / classes.length, 3)} %`;
+    const splits = Object.keys(metrics.top1 ?? {}).filter((split) => split !== "train");
+    return splits.reverse().flatMap((split) => [
+      [`top-1, ${split} images (${chance(1)})`, percent(metrics.top1[split])],
+      [`top-5, ${split} images (${chance(5)})`, percent(metrics.top5[split])],
+    ]);
+  }
+  if (kind === "curve") {
+    const names = { mse: "mean squared error", leave_one_out_mse: "the same, each point left out", degree: "degree" };
+    return Object.entries(names).filter(([key]) => key in metrics).map(([key, words]) => [words, number(metrics[key])]);
+  }
+  return Object.entries(metrics.largest_difference ?? {}).map(([other, difference]) =>
+    [`largest difference from ${other}`, number(difference, 2)]);
+}
+
+function card(details, summary) {
+  const versions = details.versions.map(({ version, state, reason }) => `${version} ${state}${reason ? ` (${reason})` : ""}`);
+  const name = details.model;
+  const article = html("article", { class: "model", "data-model": name },
+    html("h3", {}, name, " ", html("small", {}, details.version ? `version ${details.version}` : details.state)),
+    html("p", {}, `Versions: ${versions.join("; ") || "none"}.`));
+  if (!summary) return article;
+  const functions = Object.entries(details.functions).map(([key, f]) =>
+    html("li", {}, html("code", {}, key), ` in ${f.precision}, within ${number(f.maximum_absolute_error, 2)} of PyTorch`));
+  article.append(
+    html("dl", { class: "figures" }, headline(details).map(([words, text]) =>
+      html("div", {}, html("dt", {}, words), html("dd", {}, text)))),
+    html("p", {}, html("a", { href: `models/${name}/report` }, `Report of ${name}`),
+      `, published ${new Date(details.created_utc).toISOString().slice(0, 10)}`),
+    html("details", {}, html("summary", {}, "Functions"), html("ul", {}, functions)),
+    html("details", {}, html("summary", {}, `${count(summary.total)} parameters, ${count(summary.multiply_adds)} multiply-adds`),
+      parameters(summary)),
+  );
+  return article;
+}
+
+function parameters(summary) {
+  const columns = ["Layer", "Type", "Kernel", "Output", "Arithmetic", "Parameters", "Multiply-adds"];
+  const rows = summary.layers.map((layer) =>
+    html("tr", {},
+      html("th", { scope: "row" }, layer.name), html("td", {}, layer.type), html("td", {}, layer.kernel ?? ""),
+      html("td", {}, layer.output_shape.join("×")), html("td", {}, layer.formula),
+      html("td", { class: "right" }, count(layer.count)), html("td", { class: "right" }, count(layer.multiply_adds))));
+  const total = html("tr", {}, html("th", { scope: "row", colspan: 5 }, "Total"),
+    html("td", { class: "right" }, count(summary.total)), html("td", { class: "right" }, count(summary.multiply_adds)));
+  return html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Parameters of ${summary.model}` },
+    html("table", {}, html("thead", {}, html("tr", {}, columns.map((c) => html("th", { scope: "col" }, c)))),
+      html("tbody", {}, rows), html("tfoot", {}, total)));
+}
