@@ -1,0 +1,127 @@
+"""The w10 panel: edited, differentiated, descended; what it shows against the API."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from service.api.w10 import EXAMPLE
+from tests.browser.conftest import Visit, shown
+
+
+def figure(page: Page, name: str) -> str:
+    return page.locator(f"#w10-figures [data-figure='{name}']").text_content() or ""
+
+
+def cell(page: Page, path: str) -> Any:
+    return page.locator(f"[data-path='{path}']")
+
+
+def check(page: Page, answer: dict[str, Any]) -> None:
+    """The page shows the API's numbers: figures, every gradient, the derivation's results."""
+    assert shown(figure(page, "prediction")) == pytest.approx(answer["prediction"], rel=1e-5)
+    assert shown(figure(page, "loss")) == pytest.approx(answer["loss"], rel=1e-5)
+    assert shown(figure(page, "gradient")) == pytest.approx(answer["w10"]["gradient"], rel=1e-5)
+    assert answer["w10"]["parameter"] in figure(page, "parameter")
+    gradients = answer["gradients"]
+    expected = {f"weights/{i}": value for i, value in enumerate(gradients["weights"])}
+    for grid in ("kernel", "input"):
+        for i, row in enumerate(gradients[grid]):
+            expected |= {f"{grid}/{i}/{j}": value for j, value in enumerate(row)}
+    heat = page.locator("#w10-maps td").evaluate_all(
+        "cells => cells.map(c => [c.dataset.gradient, c.lastChild.textContent, c.className])"
+    )
+    assert {path for path, _, _ in heat} == set(expected)
+    for path, text, colour in heat:
+        assert shown(text) == pytest.approx(expected[path], rel=6e-3)
+        assert ("negative" in colour) == (expected[path] < 0)
+    lines = page.locator("#w10-derivation .formula p").all_text_contents()
+    result = shown(lines[-1].rpartition("=")[2])
+    assert result == pytest.approx(answer["w10"]["gradient"], rel=1e-3)
+    found = {line.partition(" ")[0]: shown(line.rpartition("=")[2]) for line in lines}
+    for n, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        steps = answer["steps"]
+        assert found[f"z{i}{j}"] == pytest.approx(steps["preactivation"][i][j], rel=1e-3), n
+        assert found[f"a{i}{j}"] == pytest.approx(steps["activation"][i][j], rel=1e-3), n
+    # The arithmetic of the last line, done anew from the numbers it shows.
+    formula = lines[-1].partition("=")[2].rpartition("=")[0]
+    names_gone = formula.rpartition("=")[2] if "a00" in formula else formula
+    terms = [re.findall(r"−?[\d.]+(?:e[−-]?\d+)?", part) for part in names_gone.split(" + ")]
+    total = sum(shown(pair[0]) * shown(pair[1]) for pair in terms)
+    assert total == pytest.approx(result, rel=2e-3, abs=2e-3)
+
+
+def test_shows_the_answer_to_the_example(visit: Visit) -> None:
+    page = visit.open()
+    check(page, visit.server.post("/w10-gradient", EXAMPLE)[1])
+    marked = page.locator("#w10-form .cell.marked [data-path]")
+    expect(marked).to_have_attribute("data-path", "kernel/1/0")
+    expect(page.locator("#w10-maps td.marked")).to_have_attribute("data-gradient", "kernel/1/0")
+
+
+def test_w10_under_the_other_reading(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_label("the tenth weight, v0").check()
+    expect(page.locator("#w10-maps td.marked")).to_have_attribute("data-gradient", "weights/0")
+    marked = page.locator("#w10-form .cell.marked")
+    expect(marked).to_have_text(re.compile("w10"))
+    expect(marked.locator("input")).to_have_attribute("data-path", "weights/0")
+    check(page, visit.server.post("/w10-gradient", {**EXAMPLE, "naming": "sequential"})[1])
+
+
+def test_editing_changes_everything(visit: Visit) -> None:
+    page = visit.open()
+    before = figure(page, "loss")
+    cell(page, "input/1/0").fill("-2.5")
+    cell(page, "label").fill("0.25")
+    expect(page.locator("#w10-figures [data-figure=loss]")).not_to_have_text(before)
+    page.wait_for_load_state("networkidle")
+    query = {**EXAMPLE, "label": 0.25, "input": [row[:] for row in EXAMPLE["input"]]}
+    query["input"][1][0] = -2.5
+    check(page, visit.server.post("/w10-gradient", query)[1])
+
+
+def test_a_step_of_gradient_descent(visit: Visit) -> None:
+    page = visit.open()
+    start = visit.server.post("/w10-gradient", EXAMPLE)[1]
+    page.get_by_label("Learning rate").fill("0.2")
+    page.get_by_role("button", name="Take one gradient-descent step").click()
+    descent = page.locator("#w10-figures [data-figure=descent]")
+    expect(descent).to_contain_text("step 1")
+    stepped = {
+        **EXAMPLE,
+        "kernel": [
+            [w - 0.2 * g for w, g in zip(*rows, strict=True)]
+            for rows in zip(EXAMPLE["kernel"], start["gradients"]["kernel"], strict=True)
+        ],
+        "weights": [
+            w - 0.2 * g
+            for w, g in zip(EXAMPLE["weights"], start["gradients"]["weights"], strict=True)
+        ],
+    }
+    after = visit.server.post("/w10-gradient", stepped)[1]
+    assert after["loss"] < start["loss"]
+    check(page, after)
+    assert float(cell(page, "kernel/1/0").input_value()) == pytest.approx(stepped["kernel"][1][0])
+    page.get_by_role("button", name="Back to the start").click()
+    expect(descent).to_have_text("no step taken yet")
+    check(page, start)
+
+
+def test_an_error_is_said_and_the_input_stays(visit: Visit) -> None:
+    page = visit.open()
+    cell(page, "kernel/2/1").fill("one")
+    expect(page.locator("#w10-problem")).to_contain_text("kernel, 2, 1")
+    expect(page.locator("#w10-problem")).to_contain_text("valid number")
+    expect(cell(page, "kernel/2/1")).to_have_value("one")
+    expect(cell(page, "kernel/2/1")).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Take one gradient-descent step").click()
+    expect(cell(page, "kernel/2/1")).to_have_value("one")
+    visit.expect_refusals()
+    page.get_by_label("Learning rate").fill("fast")
+    cell(page, "kernel/2/1").fill("1")
+    expect(page.locator("#w10-problem")).to_be_hidden()
+    page.get_by_role("button", name="Take one gradient-descent step").click()
+    expect(page.locator("#w10-problem")).to_contain_text("learning rate")
+    expect(page.get_by_label("Learning rate")).to_have_value("fast")
