@@ -17,7 +17,7 @@ def draw_curves(path: Path, runs: Mapping[str, list[dict[str, float]]]) -> None:
     """Loss and validation accuracy by epoch, of each run's history by model name."""
     colours = (report.MODEL_COLOUR, report.DATA_COLOUR, *report.ACCENTS)
     with report.figure(path, columns=2, size=(10, 4)) as (loss, accuracy):
-        for (name, rows), colour in zip(reversed(runs.items()), colours, strict=False):
+        for (name, rows), colour in zip(reversed(list(runs.items())), colours, strict=False):
             epochs = [row["epoch"] for row in rows]
             loss.plot(
                 epochs, [r["train_loss"] for r in rows], ":", color=colour, label=f"{name}, train"
