@@ -21,6 +21,8 @@ class ServerProcess:
     ``port`` is known after ``wait_listening`` or ``wait_ready``.
     """
 
+    program = ("-m", "service")
+
     def __init__(self, artifacts: Path, workers: int = 1, **settings: object) -> None:
         self.port = 0
         self.log = artifacts.parent / f"server-{time.monotonic_ns()}.log"
@@ -31,7 +33,7 @@ class ServerProcess:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "--port", "0", "--workers", str(workers)],
+                [sys.executable, *self.program, "--port", "0", "--workers", str(workers)],
                 cwd=ROOT,
                 env=environment,
                 stderr=log,
