@@ -27,8 +27,8 @@ class Answer:
     seconds: float
 
 
-def exchange(port: int, sent: bytes | Iterable[bytes]) -> Answer:
-    """The first answer to raw bytes, sent in pieces if they come so.
+def exchange(port: int, sent: bytes | Iterable[bytes], method: str = "POST") -> Answer:
+    """The first answer to raw bytes, sent in pieces if they come so. One to HEAD has no body.
 
     Raises TimeoutError if the server neither answers nor closes within ``HANG_SECONDS``.
     """
@@ -40,7 +40,7 @@ def exchange(port: int, sent: bytes | Iterable[bytes]) -> Answer:
         with suppress(BrokenPipeError, ConnectionResetError):
             for piece in pieces:
                 client.sendall(piece)
-        response = http.client.HTTPResponse(client)
+        response = http.client.HTTPResponse(client, method=method)
         try:
             response.begin()
             body = response.read()
