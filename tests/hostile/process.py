@@ -1,5 +1,6 @@
 """What a process holds, as Linux counts it."""
 
+import os
 from pathlib import Path
 
 
@@ -31,3 +32,9 @@ def descriptors(pid: int) -> int:
 def threads(pid: int) -> int:
     """Threads."""
     return _status(pid, "Threads")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that it has used, of all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.hostile.load import Tally, closed_loop, open_loop
+from tests.hostile.process import cpu_seconds
 from tests.hostile.wire import check_good, post
 from tests.server_process import ServerProcess
 from tests.tiny_artifacts import encoded
@@ -23,7 +24,7 @@ MULTIPLES = [2, 5, 10] if LONG else [5]
 # Where generator and server share two cores with others, each takes time from the other: in CI
 # nobody can be later than allowed by more than some times what the generator itself was late.
 GOODPUT = 0.9 if LONG else 0.4
-REFUSED_SECONDS = 0.1 if LONG else 1.0
+REFUSED_SECONDS = 0.1 if LONG else 2.0
 HEALTH_SECONDS = 0.25 if LONG else 2.0
 DEPTH = 64
 
@@ -56,37 +57,59 @@ async def overload(port: int, sent: bytes, rate: float) -> tuple[Tally, list[flo
     return tally, taken
 
 
+class Speed:
+    """Good answers a second: of time in the long run, of the worker's processor time in CI.
+
+    Of that, what else the machine does takes nothing away.
+    """
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.started = self._now()
+
+    def of(self, tally: Tally) -> float:
+        """The speed since this was made."""
+        return tally.count(200) / (self._now() - self.started)
+
+    def _now(self) -> float:
+        return time.monotonic() if LONG else cpu_seconds(self.worker)
+
+
 @pytest.mark.parametrize("multiple", MULTIPLES)
 def test_goodput_holds_and_the_rest_is_refused_at_once(
     hostile_artifacts: Path, multiple: int
 ) -> None:
     sent = request()
-    with ServerProcess(
-        hostile_artifacts, queue_depth=DEPTH, access_log=False
-    ).wait_ready() as server:
+    settings = {"queue_depth": DEPTH, "access_log": False}
+    with ServerProcess(hostile_artifacts, **settings).wait_ready() as server:
+        (worker,) = server.workers()
         asyncio.run(closed_loop(server.port, sent, 8, 0.5))  # warms up
-        knee = asyncio.run(closed_loop(server.port, sent, 8, SECONDS / 3)).rate()
-        tally, taken = asyncio.run(overload(server.port, sent, multiple * knee))
+        speed = Speed(worker)
+        closed = asyncio.run(closed_loop(server.port, sent, 8, SECONDS / 3))
+        knee, rate = speed.of(closed), multiple * closed.rate()
+        speed = Speed(worker)
+        tally, taken = asyncio.run(overload(server.port, sent, rate))
+        goodput = speed.of(tally)
         report = (
-            f"knee {knee:.0f}/s, sent {multiple * knee:.0f}/s, answered {tally.rate():.0f}/s, "
-            f"p99 {tally.quantile(200, 0.99):.3f} s; refused {tally.rate(429):.0f}/s, "
-            f"p99 {tally.quantile(429, 0.99):.3f} s; health at most {max(taken):.3f} s; "
-            f"generator late by at most {tally.lag:.3f} s"
+            f"knee {closed.rate():.0f}/s, sent {rate:.0f}/s, answered {tally.rate():.0f}/s "
+            f"(goodput {goodput / knee:.2f}), p99 {tally.quantile(200, 0.99):.3f} s; "
+            f"refused {tally.rate(429):.0f}/s, p99 {tally.quantile(429, 0.99):.3f} s; "
+            f"health at most {max(taken):.3f} s; generator late by at most {tally.lag:.3f} s"
         )
-        late = 0.0 if LONG else 5 * tally.lag
         print(report)
+        late = 0.0 if LONG else 5 * tally.lag
         assert set(tally.latencies) <= {200, 429}, report
         assert tally.count(429), report
         assert tally.without_retry_after == 0
-        assert tally.rate() >= GOODPUT * knee, report
+        assert goodput >= GOODPUT * knee, report
         # Who is let in waits for those before him, and not for longer.
-        assert tally.quantile(200, 0.99) < 4 * DEPTH / knee + 5 * REFUSED_SECONDS + late, report
+        wait = 4 * DEPTH / tally.rate() + 5 * REFUSED_SECONDS
+        assert tally.quantile(200, 0.99) < wait + late, report
         assert tally.quantile(429, 0.99) < REFUSED_SECONDS + late, report
         assert sorted(taken)[int(0.99 * len(taken))] < HEALTH_SECONDS + late, report
-        # Nothing is left to be worked off.
-        started = time.monotonic()
+        # Nothing is left to be worked off: at once it is as fast as before.
         check_good(server)
-        after = asyncio.run(closed_loop(server.port, sent, 8, SECONDS / 3))
+        speed = Speed(worker)
+        after = asyncio.run(closed_loop(server.port, sent, 8, SECONDS / 6))
         assert set(after.latencies) == {200}
-        assert after.rate() >= GOODPUT * knee, report
-        assert time.monotonic() - started < 5 + SECONDS / 3
+        assert speed.of(after) >= GOODPUT * knee, report
