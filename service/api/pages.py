@@ -1,4 +1,4 @@
-"""``/``, ``/docs`` and ``/redoc``: the playground and the documentation, from files of this host."""
+"""``/``, ``/docs`` and ``/redoc``: the playground and the API documentation, all from this host."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse

@@ -94,7 +94,9 @@ def visitor(chromium: Browser) -> Visitor:
         context.on("request", note)
         context.on(
             "console",
-            lambda m: opened.console.append(m.text) if m.type in {"error", "warning"} else None,
+            lambda message: (
+                opened.console.append(message.text) if message.type == "error" else None
+            ),
         )
         opened.page.on("pageerror", lambda error: opened.console.append(str(error)))
         yield opened

@@ -55,8 +55,8 @@ def test_arrow_keys_move_the_point(visit: Visit) -> None:
 def test_the_point_is_dragged(visit: Visit) -> None:
     visit.open()
     check(visit, 3)
-    plot = visit.page.locator("#curve-plot svg")
-    box, handle = plot.bounding_box(), visit.page.locator("#curve-plot [role=slider]").bounding_box()
+    point = visit.page.locator("#curve-plot [role=slider]")
+    box, handle = visit.page.locator("#curve-plot svg").bounding_box(), point.bounding_box()
     assert box
     assert handle
     y = handle["y"] + handle["height"] / 2
@@ -67,7 +67,7 @@ def test_the_point_is_dragged(visit: Visit) -> None:
     x = visit.page.locator("#curve-x")
     expect(x).not_to_have_value("3")
     check(visit, float(x.input_value()))
-    middle = visit.page.locator("#curve-plot [role=slider]").get_attribute("cx")
+    middle = point.get_attribute("cx")
     assert float(middle or "nan") == pytest.approx(box["width"] * 0.4, abs=1)
 
 

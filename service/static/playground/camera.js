@@ -19,8 +19,10 @@ export function camera(onpicture, onproblem) {
         throw new Error("Browsers give the camera only to pages over HTTPS or from this very machine.");
       }
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      byId("image-take").disabled = true; // until there is a picture to take
       place.hidden = false;
       await video.play();
+      byId("image-take").disabled = false;
     } catch (error) {
       stop();
       onproblem(error.name === "Error" ? error : new Error(`The camera gave no picture: ${error.message}`));

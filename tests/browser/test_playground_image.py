@@ -1,0 +1,148 @@
+"""The image panel: chosen, dropped, pasted, photographed; what it shows against the API."""
+
+import base64
+import json
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from service import imaging
+from service.templating import STATIC
+from tests.browser.conftest import Visit
+from tests.server_process import ROOT
+
+EXAMPLES = STATIC / "playground" / "examples"
+PHOTO = ROOT / "examples" / "cat.jpg"
+NETWORKS = ("cifar-baseline", "cifar-improved")
+
+# Gives the page a file as a drop or a paste would.
+HAND_OVER = """
+async ([kind, encoded, type]) => {
+  const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], "given.png", { type }));
+  const place = document.getElementById("image-drop");
+  const event = kind === "drop"
+    ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
+    : new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+  place.dispatchEvent(event);
+}
+"""
+
+
+def post(visit: Visit, path: str, image: bytes) -> dict[str, Any]:
+    status, answer = visit.server.request("POST", path, image, {"Content-Type": "image/png"})
+    assert status == 200, answer
+    return json.loads(answer)
+
+
+def check(visit: Visit, image: bytes, label: str | None = None) -> None:
+    """Both networks' bars and maps are those that the API gives for ``image``."""
+    for model in NETWORKS:
+        wanted = f"&label={label}" if label else ""
+        answer = post(visit, f"/explain?model={model}&top_k=5{wanted}", image)
+        place = visit.page.locator(f"#image-networks [data-model='{model}']")
+        expect(place.locator(".map")).to_have_attribute("src", answer["saliency"]["png"])
+        expect(place.locator("figcaption")).to_contain_text(answer["saliency"]["label"])
+        assert place.locator(".label").all_text_contents() == [t["label"] for t in answer["top"]]
+        percents = [float(t.rstrip(" %")) for t in place.locator(".percent").all_text_contents()]
+        probabilities = [t["probability"] * 100 for t in answer["top"]]
+        assert percents == pytest.approx(probabilities, abs=0.051)
+        widths = place.locator(".bar span").evaluate_all(
+            "bars => bars.map(b => b.getBoundingClientRect().width / b.parentNode.clientWidth)"
+        )
+        assert [width * 100 for width in widths] == pytest.approx(probabilities, abs=1)
+        expect(place.locator(".time")).to_contain_text("ms")
+
+
+def seen(page: Page) -> np.ndarray:
+    """The pixels on the canvas of what the networks see, [32, 32, 3]."""
+    values = page.locator("#image-seen").evaluate(
+        "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+    )
+    return np.array(values, np.uint8).reshape(32, 32, 4)[..., :3]
+
+
+def test_an_example_is_named_by_both_networks(visit: Visit) -> None:
+    page = visit.open()
+    expect(page.locator("[data-example]")).to_have_count(len(list(EXAMPLES.glob("*.png"))))
+    page.get_by_role("button", name="ship").click()
+    image = (EXAMPLES / "ship.png").read_bytes()
+    check(visit, image)
+    expect(page.locator("#image-facts")).to_contain_text("PNG of 256×256")
+    # Any class can be explained.
+    page.get_by_label("Explain the class").select_option("truck")
+    check(visit, image, "truck")
+    page.get_by_role("button", name="airplane").click()
+    check(visit, (EXAMPLES / "airplane.png").read_bytes())
+    expect(page.get_by_label("Explain the class")).to_have_value("")
+
+
+def test_shows_what_the_networks_see(visit: Visit) -> None:
+    page = visit.open()
+    wide = Image.new("RGBA", (300, 200), (0, 0, 0, 0))  # its corners are cut off; clear is white
+    wide.paste(Image.open(EXAMPLES / "cat.png").resize((150, 150)), (60, 20))
+    stream = BytesIO()
+    wide.save(stream, "PNG")
+    for name, image in (("wide", stream.getvalue()), ("cat", (EXAMPLES / "cat.png").read_bytes())):
+        page.locator("#image-file").set_input_files(
+            {"name": f"{name}.png", "mimeType": "image/png", "buffer": image}
+        )
+        expect(page.locator("#image-facts")).to_contain_text(f"{name}.png")
+        expected = imaging.decode(imaging.open_image(image, 10**6, 10**4), 32).pixels
+        difference = np.abs(seen(page).astype(int) - expected)
+        # Pillow first halves large pictures, so not every pixel is the same to the last bit.
+        assert difference.mean() < 1.5, name
+        assert np.percentile(difference, 99) < 12, name
+
+
+@pytest.mark.parametrize("way", ["choose", "drop", "paste"])
+def test_a_picture_of_ones_own(visit: Visit, way: str) -> None:
+    page = visit.open()
+    if way == "choose":
+        page.get_by_label("Choose a picture").set_input_files(PHOTO)
+    else:
+        page.evaluate(HAND_OVER, [way, base64.b64encode(PHOTO.read_bytes()).decode(), "image/jpeg"])
+    expect(page.locator("#image-result")).to_be_visible()
+    expect(page.locator("#image-name")).to_have_text("cat.jpg" if way == "choose" else "given.png")
+    check(visit, PHOTO.read_bytes())
+    expect(page.locator("#image-facts")).to_contain_text("JPEG of 451×300")
+
+
+def test_a_picture_from_the_camera(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="Use the camera").click()
+    video = page.locator("#image-shot video")
+    video.evaluate("video => new Promise((done) => video.requestVideoFrameCallback(done))")
+    page.get_by_role("button", name="Take the picture").click()
+    expect(page.locator("#image-facts")).to_contain_text("camera.jpg")
+    expect(page.locator("#image-shot")).to_be_hidden()
+    # What was taken can be saved, and it is what the API was asked about.
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save the file").click()
+    check(visit, download.value.path().read_bytes())
+
+
+def test_an_error_is_said_and_the_picture_stays(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="frog").click()
+    expect(page.locator("#image-networks article")).to_have_count(2)
+    page.locator("#image-file").set_input_files(
+        {"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    expect(page.locator("#image-problem")).to_contain_text("not an image")
+    expect(page.locator("#image-networks article")).to_have_count(2)
+    # A refusal that passes: the picture need not be chosen again.
+    page.route("**/classify*", lambda route: route.abort())
+    page.get_by_role("button", name="horse").click()
+    expect(page.locator("#image-problem")).to_contain_text("did not answer")
+    expect(page.locator("#image-name")).to_have_text("horse.png")
+    page.unroute("**/classify*")
+    visit.expect_refusals()
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator("#image-problem")).to_be_hidden()
+    check(visit, (EXAMPLES / "horse.png").read_bytes())

@@ -1,0 +1,56 @@
+"""The models panel, and the report pages it leads to."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import MODELS, Visit
+
+
+def test_every_model_with_its_parameters(visit: Visit) -> None:
+    page = visit.open()
+    expect(page.locator("#models-list article")).to_have_count(len(MODELS))
+    for model in MODELS:
+        _, details = visit.server.get(f"/models/{model}")
+        _, summary = visit.server.get(f"/models/{model}/summary")
+        card = page.locator(f"#models-list [data-model='{model}']")
+        expect(card.locator("h3")).to_contain_text(f"version {details['version']}")
+        for version in details["versions"]:
+            expect(card).to_contain_text(f"{version['version']} {version['state']}")
+        card.get_by_text("parameters,").click()
+        rows = card.locator("tbody tr")
+        expect(rows).to_have_count(len(summary["layers"]))
+        written = [row.split("\t") for row in rows.all_inner_texts()]
+        for cells, layer in zip(written, summary["layers"], strict=True):
+            assert cells[0] == layer["name"]
+            assert cells[4] == layer["formula"]
+            assert int(cells[5].replace(",", "")) == layer["count"]
+            assert int(cells[6].replace(",", "")) == layer["multiply_adds"]
+        expect(card.locator("tfoot")).to_contain_text(f"{summary['total']:,}")
+
+
+def test_accuracy_stands_beside_chance(visit: Visit) -> None:
+    page = visit.open()
+    for model in ("cifar-baseline", "cifar-improved"):
+        _, details = visit.server.get(f"/models/{model}")
+        figures = page.locator(f"#models-list [data-model='{model}'] .figures > div")
+        texts = dict(
+            zip(
+                figures.locator("dt").all_text_contents(),
+                figures.locator("dd").all_text_contents(),
+                strict=True,
+            )
+        )
+        top1, top5 = details["metrics"]["top1"]["test"], details["metrics"]["top5"]["test"]
+        assert texts["top-1, test images (chance: 10 %)"] == f"{top1 * 100:.2f} %"
+        assert texts["top-5, test images (chance: 50 %)"] == f"{top5 * 100:.2f} %"
+
+
+@pytest.mark.parametrize("model", ["curve-poly", "cifar-improved"])
+def test_a_link_leads_to_the_report(visit: Visit, model: str) -> None:
+    page = visit.open()
+    page.get_by_role("link", name=f"Report of {model}").click()
+    expect(page.locator("main h1").first).to_be_visible()
+    plots = page.locator("main img")
+    assert plots.count() > 0
+    loaded = plots.evaluate_all("images => images.map(i => i.complete && i.naturalWidth)")
+    assert all(loaded)
