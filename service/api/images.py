@@ -21,9 +21,10 @@ from service.runtime.state import services
 from service.settings import Settings
 from service.uploads import FIELD, File, places, read_files
 
-# Decoding up to this many pixels takes less than a millisecond, and stays on the event loop; a
-# larger picture is decoded in a thread, where it holds up nobody.
-INLINE_PIXELS = 160_000
+# Decoding a thumbnail takes less than a tenth of a millisecond, too little to queue for; a picture
+# of moderate size takes a few, and waits for its turn; a photo is decoded in a thread.
+THUMBNAIL_PIXELS = 10_000
+TURN_PIXELS = 160_000
 # Pictures of one request that are worked on before others get their turn.
 TURN = 8
 
@@ -173,8 +174,11 @@ async def decode_all(
     for index, content in enumerate(files):
         try:
             header = imaging.open_image(content, settings.max_pixels, settings.max_side)
-            if header.width * header.height <= INLINE_PIXELS:
+            pixels = header.width * header.height
+            if pixels <= THUMBNAIL_PIXELS:
                 picture = imaging.decode(header, side)
+            elif pixels <= TURN_PIXELS:
+                picture = await queue.do(imaging.decode, header, side)
             else:
                 picture = await queue.in_thread(imaging.decode, header, side)
         except Problem as problem:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,11 +36,19 @@ TURN_SECONDS = 0.005
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """Inputs that wait for their turn; the first dimension of each is the batch."""
+    """Work that waits for its turn. With a ``session`` it is a run of that, and ``arguments`` are
+    arrays whose first dimension is the batch.
+    """
 
-    session: Session
-    arrays: tuple[Array, ...]
-    result: asyncio.Future[list[Array]]
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    result: asyncio.Future[Any]
+    session: Session | None = None
+
+    @property
+    def rows(self) -> int:
+        """How much of a batch it takes."""
+        return len(self.arguments[0]) if self.session else 1
 
 
 class Queue:
@@ -87,14 +95,13 @@ class Queue:
         """
         if session.row_seconds * len(arrays[0]) > LONG_SECONDS:
             return await self.in_thread(session.run, *arrays)
-        loop = asyncio.get_running_loop()
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._next)
-            return session.run(*arrays)
-        job = Job(session, arrays, loop.create_future())
-        self._waiting.append(job)
-        return await job.result
+        outputs: list[Array] = await self._in_turn(session.run, arrays, session)
+        return outputs
+
+    async def do(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """The result of a ``function`` that takes a few milliseconds, in turn as well."""
+        result: Result = await self._in_turn(function, arguments)
+        return result
 
     async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         """The result of a long ``function``, computed beside the event loop."""
@@ -104,6 +111,18 @@ class Queue:
     def close(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_turn(
+        self, work: Callable[..., Any], arguments: tuple[Any, ...], session: Session | None = None
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._next)
+            return work(*arguments)
+        job = Job(work, arguments, loop.create_future(), session)
+        self._waiting.append(job)
+        return await job.result
 
     def _next(self) -> None:
         """One turn: run what is first, and what follows for as long as a turn may take."""
@@ -121,8 +140,9 @@ class Queue:
         while self._waiting:
             job = self._waiting[0]
             if not job.result.done():  # done: its client has gone
-                size += len(job.arrays[0])
-                if jobs and (size > self.batch or job.session is not jobs[0].session):
+                size += job.rows
+                alike = job.session is not None and jobs and job.session is jobs[0].session
+                if jobs and (size > self.batch or not alike):
                     break
                 jobs.append(job)
             self._waiting.popleft()
@@ -135,13 +155,13 @@ def _run(jobs: list[Job]) -> None:
         _finish(jobs[0])
         return
     try:
-        columns = zip(*(job.arrays for job in jobs), strict=True)
-        outputs = jobs[0].session.run(*(np.concatenate(parts) for parts in columns))
+        columns = zip(*(job.arguments for job in jobs), strict=True)
+        outputs = jobs[0].work(*(np.concatenate(parts) for parts in columns))
     except Exception:  # one of them may be to blame, or the size of all: each on its own, then
         for job in jobs:
             _finish(job)
         return
-    ends = np.cumsum([len(job.arrays[0]) for job in jobs])[:-1]
+    ends = np.cumsum([job.rows for job in jobs])[:-1]
     parts_of_each = zip(*(np.split(output, ends) for output in outputs), strict=True)
     for job, parts in zip(jobs, parts_of_each, strict=True):
         job.result.set_result(list(parts))
@@ -149,6 +169,6 @@ def _run(jobs: list[Job]) -> None:
 
 def _finish(job: Job) -> None:
     try:
-        job.result.set_result(job.session.run(*job.arrays))
+        job.result.set_result(job.work(*job.arguments))
     except Exception as error:  # belongs to the request that asked, and to no other
         job.result.set_exception(error)

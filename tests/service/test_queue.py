@@ -77,6 +77,26 @@ def test_a_client_that_goes_away_gives_up_its_turn() -> None:
     assert session.runs == [1, 1]
 
 
+def test_other_work_takes_its_turn_and_is_not_batched() -> None:
+    queue, session = Queue(64, batch=8), Doubler()
+
+    def fail() -> None:
+        raise KeyError("no")
+
+    answers = together(
+        queue.do(sorted, [2, 1]),
+        queue.run(session, one(1)),
+        queue.do(sorted, [4, 3]),
+        queue.do(fail),
+        queue.run(session, one(2)),
+        queue.run(session, one(3)),
+    )
+    assert answers[0] == [1, 2]
+    assert answers[2] == [3, 4]
+    assert isinstance(answers[3], KeyError)
+    assert session.runs == [1, 2]
+
+
 def test_what_is_long_runs_beside_the_loop() -> None:
     queue, session = Queue(64, batch=1), Doubler()
     session.row_seconds = 1.0
