@@ -3,40 +3,47 @@
 import math
 import mmap
 import os
-import struct
 import time
 from dataclasses import dataclass, field
 
-_SLOT = struct.Struct("dq")  # time of the last sign of life (monotonic, s), open connections
+_BYTES = 8  # of one figure
 
 
 class Board:
     """One slot a worker: when it last ran, and how many connections it holds.
 
     Made before forking. A slot is written by its worker alone, or by the parent before it starts.
+    Each figure is stored at once, as struct's packing is not: that clears the place first, and who
+    reads at that moment takes the worker for silent since the start of time.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._memory = mmap.mmap(-1, _SLOT.size * workers)
+        memory = memoryview(mmap.mmap(-1, 2 * _BYTES * workers))
+        half = _BYTES * workers
+        self._beats = memory[:half].cast("d")  # last sign of life (monotonic, s)
+        self._connections = memory[half:].cast("q")
 
     def write(self, worker: int, connections: int) -> None:
         """Show that ``worker`` runs, and holds so many connections."""
-        _SLOT.pack_into(self._memory, worker * _SLOT.size, time.monotonic(), connections)
+        self._connections[worker] = connections
+        self._beats[worker] = time.monotonic()
 
     def silence(self, worker: int) -> float:
         """Seconds since the last sign of life of ``worker``."""
-        return time.monotonic() - self._read(worker)[0]
+        return time.monotonic() - self._beats[worker]
 
     def fewest_connections(self, besides: int, within: float) -> float:
         """Connections of the least loaded other worker that ran ``within`` seconds, if any."""
         oldest = time.monotonic() - within
-        slots = (self._read(worker) for worker in range(self.workers) if worker != besides)
-        return min((connections for beat, connections in slots if beat >= oldest), default=math.inf)
-
-    def _read(self, worker: int) -> tuple[float, int]:
-        beat, connections = _SLOT.unpack_from(self._memory, worker * _SLOT.size)
-        return beat, connections
+        return min(
+            (
+                self._connections[worker]
+                for worker in range(self.workers)
+                if worker != besides and self._beats[worker] >= oldest
+            ),
+            default=math.inf,
+        )
 
 
 @dataclass
