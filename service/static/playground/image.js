@@ -9,6 +9,8 @@ import { centralSquare } from "./resample.js";
 const TOP = 5;
 const LIKELIEST = "";
 
+const percent = (share) => `${(share * 100).toFixed(1)} %`;
+
 export async function start(models) {
   const names = models.filter((model) => model.kind === "classifier").map((model) => model.model);
   try {
@@ -107,6 +109,10 @@ class ImagePanel {
     tell("image");
     if (this.shown !== file) await this.showFile(file, name, answers[0].explained.document.image);
     byId("image-networks").replaceChildren(...answers.map((answer) => this.network(answer)));
+    byId("image-said").textContent = answers.map(({ classified: { document } }) => {
+      const [first] = document.results[0].top;
+      return `${document.model}: ${first.label}, ${percent(first.probability)}`;
+    }).join("; ");
     byId("image-result").hidden = false;
     this.fade();
   }
@@ -117,7 +123,10 @@ class ImagePanel {
     this.url = URL.createObjectURL(file);
     const canvas = byId("image-seen");
     canvas.width = canvas.height = this.side;
-    canvas.getContext("2d").putImageData(await centralSquare(file, this.side), 0, 0);
+    // The service may read a format that this browser does not.
+    const square = await centralSquare(file, this.side).catch(() => null);
+    canvas.hidden = square === null;
+    if (square) canvas.getContext("2d").putImageData(square, 0, 0);
     byId("image-size").textContent = `${this.side}×${this.side}`;
     byId("image-facts").textContent = `The file, ${name}, is a ${facts.format} of ${facts.width}×${facts.height} pixels.`;
     Object.assign(byId("image-save"), { href: this.url, download: name });
@@ -130,7 +139,7 @@ class ImagePanel {
       const bar = html("span", { class: "bar" }, html("span"));
       bar.firstChild.style.width = `${probability * 100}%`;
       return html("li", {}, html("span", { class: "label" }, label), bar,
-        html("span", { class: "percent" }, `${(probability * 100).toFixed(1)} %`));
+        html("span", { class: "percent" }, percent(probability)));
     });
     const picture = html("div", { class: "square" },
       html("img", { src: this.url, alt: "The picture" }),

@@ -26,7 +26,10 @@ class W10Panel {
     this.rate = byId("w10-rate");
     this.steps = 0;
     this.update = latest(() => this.ask());
-    this.form.addEventListener("input", (event) => event.target !== this.rate && this.restart());
+    this.form.addEventListener("input", ({ target }) => {
+      if (this.cells.includes(target)) this.restart();
+      else if (target !== this.rate) this.update();
+    });
     this.form.addEventListener("reset", () => setTimeout(() => this.restart()));
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
