@@ -1,14 +1,18 @@
 """The classifier's jobs from pictures to a served artifact, on pictures made here."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from contract import store
 from contract.manifest import ClassifierManifest
+from service.app import create_app
+from service.settings import Settings
 from training.__main__ import main
 from training.fit import checkpoint
 
@@ -167,3 +171,16 @@ def test_bad_input_is_one_line_and_status_2(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_the_service_serves_it_at_once(published: Path, pictures: Path) -> None:
+    with TestClient(create_app(Settings(artifacts=published / "artifacts"))) as client:
+        while "being loaded" in client.get("/health/ready").text:
+            time.sleep(0.01)
+        for label in ("blue", "green", "red"):
+            answer = client.post(
+                "/classify?model=colours&top_k=3",
+                content=(pictures / "test" / label / "0.png").read_bytes(),
+                headers={"content-type": "image/png"},
+            ).json()
+            assert answer["results"][0]["top"][0]["label"] == label, answer
