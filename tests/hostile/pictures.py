@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -144,8 +145,13 @@ def two_tone_encodings(image: Image.Image) -> dict[str, bytes]:
     }
 
 
-def refused() -> Iterator[tuple[str, bytes, set[int]]]:
+@cache
+def refused() -> tuple[tuple[str, bytes, set[int]], ...]:
     """Name, file, and the statuses that are right."""
+    return tuple(_refused())
+
+
+def _refused() -> Iterator[tuple[str, bytes, set[int]]]:
     image = Image.effect_noise((96, 96), 80).convert("RGB")
     png, jpeg = encoded(image, "PNG"), encoded(image, "JPEG")
     gif, webp = encoded(image, "GIF"), encoded(image, "WEBP")
@@ -169,9 +175,9 @@ def refused() -> Iterator[tuple[str, bytes, set[int]]]:
     yield "PNG, 2**62 pixels", raw_png((2**31 - 1, 2**31 - 1), 8, COLOUR, b""), {400, 413, 415}
     # Sixty megabytes of zeros in sixty kilobytes: a picture over the limit, whole and valid.
     yield "PNG, 60 megapixels", raw_png((8000, 7500), 8, GREY, bytes(8001 * 7500)), {413}
-    bomb = zlib.compress(bytes(200_000_000), 9)
+    bomb = zlib.compress(bytes(100_000_000), 9)
     for kind, prefix in ((b"iTXt", b"a\0\1\0\0\0"), (b"zTXt", b"a\0\0"), (b"iCCP", b"a\0\0")):
-        name = f"PNG, 200 MB in {kind.decode()}"
+        name = f"PNG, 100 MB in {kind.decode()}"
         # Without a picture it's damaged whatever comes before; with one the text may be passed by.
         yield name, raw_png((8, 8), 8, COLOUR, b"", chunk(kind, prefix + bomb)), {400}
         pixels = bytes(25 * 8)
