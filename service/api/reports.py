@@ -68,7 +68,13 @@ def is_plot(name: str, model: Model) -> bool:
 def render(text: str, model: Model) -> str:
     """The report as HTML: its own plots by their address here, any other picture as its text."""
     tokens = markdown.parse(text)
+    for token, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        # A screen reader announces a header, so an empty one must not be one.
+        if token.type == "th_open" and not content.content:
+            token.tag = end.tag = "td"
     for token in tokens:
+        if token.type == "table_open":
+            token.attrSet("tabindex", "0")  # wide tables scroll, by the arrow keys too
         # The content policy forbids style attributes, by which columns are aligned.
         style = str(token.attrs.pop("style", ""))
         if style.startswith("text-align:"):

@@ -69,6 +69,7 @@ def test_reports_can_be_read_on_a_phone(visitor: Visitor, server: ServerProcess,
     with visitor(server, width=PHONE) as visit:
         page = visit.open(path)
         assert overflow(page) == []
+        assert violations(page) == []
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
