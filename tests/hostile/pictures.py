@@ -72,7 +72,8 @@ def turned(image: Image.Image, orientation: int, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     stored = image.transpose(STORED[orientation]) if orientation in STORED else image
-    return encoded(stored, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    best = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    return encoded(stored, kind, exif=exif, **best.get(kind, {}))
 
 
 def colour_encodings(image: Image.Image) -> dict[str, bytes]:

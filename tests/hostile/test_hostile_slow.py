@@ -40,6 +40,7 @@ def hasty(hostile_artifacts: Path) -> Iterator[ServerProcess]:
         # What is opened at first use stays open: threads, and the figures of each path.
         for sent in REQUESTS:
             assert exchange(server.port, sent).status == 200
+        time.sleep(0.3)
         yield server
 
 
@@ -117,6 +118,8 @@ def test_a_client_that_never_reads_is_cut_off(hostile_artifacts: Path) -> None:
         socket.socket() as client,
     ):
         (worker,) = server.workers()
+        assert exchange(server.port, question).status == 200  # opens what is opened at first use
+        time.sleep(0.3)
         before = descriptors(worker)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", server.port))
