@@ -126,7 +126,7 @@ def _export(
 def _steady_samples(
     served: Probabilities, classes: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Images and classes to check saliency with, and the largest value of their maps.
+    """Images and classes to check saliency with, and the largest value of any map.
 
     Where two inputs of a max-pool are equal but for rounding, the gradient jumps, and no two
     programs need agree. PyTorch's own maps in float32 and float64 tell: the images for which these
@@ -141,7 +141,7 @@ def _steady_samples(
     )(images, labels)
     differences = (single_maps - double_maps).abs().amax((1, 2))
     chosen = differences.argsort()[:SALIENCY_SAMPLES].sort().values
-    return images[chosen], labels[chosen], float(double_maps[chosen].max())
+    return images[chosen], labels[chosen], float(double_maps.max())
 
 
 def _add_int8(
