@@ -14,6 +14,11 @@ def resident_mib(pid: int) -> float:
     return _status(pid, "VmRSS") / 1024
 
 
+def own_mib(pid: int) -> float:
+    """Memory in use that is no file's, MiB: what a leak adds to."""
+    return _status(pid, "RssAnon") / 1024
+
+
 def peak_mib(pid: int) -> float:
     """The most memory that it has had since ``forget_peak``, MiB."""
     return _status(pid, "VmHWM") / 1024

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.hostile import documents, pictures
 from tests.hostile.load import Connection
-from tests.hostile.process import descriptors, resident_mib, threads
+from tests.hostile.process import descriptors, own_mib, threads
 from tests.hostile.wire import post
 from tests.server_process import ROOT, ServerProcess
 from tests.tiny_artifacts import encoded, png
@@ -179,7 +179,7 @@ def soak(
             minute = time.monotonic() + 60
             while any(not task.done() for task in clients):
                 await asyncio.sleep(min(1.0, duration / 50))
-                record.memory.append(held(resident_mib))
+                record.memory.append(held(own_mib))
                 if time.monotonic() > minute:
                     minute += 60
                     say(f"{sum(record.good.values())} answered, {record.memory[-1]:.1f} MiB")
@@ -204,7 +204,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gradserve-soak-") as folder:
         root = Path(folder) / "artifacts"
         root.symlink_to(ROOT / "artifacts")
-        with ServerProcess(root, workers=2, log_level="warning").wait_ready() as server:
+        with ServerProcess(root, workers=2, access_log=False).wait_ready() as server:
             record = soak(server, seconds, lambda line: print(line, flush=True))
     print(f"good {dict(record.good)}, hostile {dict(sorted(record.hostile.items()))}")
     print(f"memory {record.memory[0]:.1f} to {record.memory[-1]:.1f} MiB, {record.growth():+.1f}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.hostile.soak import soak
 from tests.server_process import ServerProcess
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "25"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
 LEAKY_SECONDS = 8
 
 
