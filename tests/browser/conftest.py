@@ -43,7 +43,9 @@ class Visit:
 Visitor = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running in this thread, in which asyncio.run of later tests would
+# fail: the browser goes with each file.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
@@ -72,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield process.wait_ready()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visitor(chromium: Browser) -> Visitor:
     """Opens a page as ``visitor(server, width=…, color_scheme=…)``; checks it when it closes."""
 
