@@ -169,7 +169,7 @@ def test_ctrl_c_ends_a_job_with_one_line_and_publishes_nothing(tmp_path: Path) -
         if line.startswith("polynomial:"):
             break
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=180)
     assert process.returncode == 130
     assert complaint == "python -m training: interrupted; nothing half-done was published\n"
     assert list_versions(tmp_path, "curve-mlp") == []
