@@ -1,11 +1,16 @@
 """Settings for the whole suite."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 # As the packages do: a test may import ONNX Runtime before them.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# A shell that starts the suite in the background has SIGINT ignored, which every process started
+# here would inherit; they are to hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The suite shares two cores with whatever else runs: a slow example is no failure.
 settings.register_profile("gradserve", deadline=None)
