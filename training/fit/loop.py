@@ -69,7 +69,7 @@ def fit(
     identity = json.loads(json.dumps((identity or {}) | asdict(recipe) | {"seed": seed}))
     train, validation = train.to(device.torch), validation.to(device.torch)
     normalise = Normalise.of(train.images).to(device.torch)
-    network = network.to(device.torch).to(memory_format=device.memory_format)
+    network = network.to(device.torch).to(memory_format=torch.channels_last)
     network.prepare(normalise(train.images[: 5 * recipe.batch]))  # type: ignore[operator]
     run = _Run(
         network,
@@ -109,8 +109,8 @@ def predictor(
     network.eval()
 
     def logits(pixels: Tensor) -> Tensor:
-        images = normalise(pixels.to(device.torch)).contiguous(memory_format=device.memory_format)
-        with torch.no_grad(), device.autocast():
+        images = normalise(pixels.to(device.torch)).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), device.precision():
             outputs: Tensor = network(images)
         return outputs.float()
 
@@ -146,8 +146,8 @@ def _train_epoch(
             images = augment.translate(images, recipe.translate, generator)
         if recipe.cutout:
             images = augment.cutout(images, recipe.cutout, generator)
-        images = images.contiguous(memory_format=device.memory_format)
-        with device.autocast():
+        images = images.contiguous(memory_format=torch.channels_last)
+        with device.precision():
             logits = run.network(images).float()
         loss = functional.cross_entropy(
             logits, train.labels[chosen], label_smoothing=recipe.label_smoothing

@@ -1,0 +1,86 @@
+"""Winograd's convolution against PyTorch's own."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.fit import winograd
+from training.fit.winograd import WinogradConvolutions, convolve, suits
+
+
+def _relative_error(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).detach().abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("n", "channels_in", "channels_out", "height", "width"),
+    [(1, 16, 16, 4, 4), (7, 24, 20, 16, 12), (5, 32, 64, 8, 32)],
+)
+@pytest.mark.parametrize("chunk", [1, 50_000, winograd.CHUNK])
+def test_results_and_gradients_are_those_of_conv2d(
+    monkeypatch: pytest.MonkeyPatch,
+    n: int,
+    channels_in: int,
+    channels_out: int,
+    height: int,
+    width: int,
+    chunk: int,
+) -> None:
+    monkeypatch.setattr(winograd, "CHUNK", chunk)
+    torch.manual_seed(1)
+    shapes = [(n, channels_in, height, width), (channels_out, channels_in, 3, 3), (channels_out,)]
+    inputs = [torch.randn(shape) for shape in shapes]
+    outer = torch.randn(n, channels_out, height, width)
+    found = [tensor.clone().requires_grad_() for tensor in inputs]
+    wanted = [tensor.double().requires_grad_() for tensor in inputs]
+    y = convolve(*found)
+    y.backward(outer)
+    exact = functional.conv2d(*wanted, padding=1)
+    exact.backward(outer.double())
+    assert _relative_error(y, exact) < 1e-5
+    for mine, its in zip(found, wanted, strict=True):
+        assert mine.grad is not None
+        assert its.grad is not None
+        assert _relative_error(mine.grad, its.grad) < 1e-5
+
+
+@pytest.mark.parametrize("trained", ["input", "filters"])
+def test_a_gradient_that_nobody_asked_for_is_left_out(trained: str) -> None:
+    x = torch.randn(2, 16, 8, 8, requires_grad=trained == "input")
+    weight = torch.randn(16, 16, 3, 3, requires_grad=trained == "filters")
+    convolve(x, weight).sum().backward()
+    assert (x.grad is not None) == (trained == "input")
+    assert (weight.grad is not None) == (trained == "filters")
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(16, 8, 3, padding="same", bias=False),
+        nn.Conv2d(16, 8, 3, padding="same"),
+        nn.Conv2d(16, 8, 3, padding=1),
+        nn.Conv2d(16, 8, 3),
+        nn.Conv2d(16, 8, 3, padding=1, stride=2),
+        nn.Conv2d(16, 8, 3, padding=2, dilation=2),
+        nn.Conv2d(16, 8, 3, padding=1, groups=2),
+        nn.Conv2d(16, 8, 5, padding=1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [8, 10])
+def test_the_mode_changes_no_convolution_but_in_rounding(conv: nn.Conv2d, size: int) -> None:
+    x = torch.randn(2, 16, size, size)
+    plain = conv(x)
+    with WinogradConvolutions():
+        assert _relative_error(conv(x), plain) < 1e-5
+
+
+def test_it_is_used_where_it_suits() -> None:
+    x, weight = torch.randn(2, 16, 8, 8), torch.randn(8, 16, 3, 3)
+    assert suits(x, weight, None, (1, 1), "same", (1, 1), 1)
+    assert not suits(x.double(), weight.double(), None, (1, 1), "same", (1, 1), 1)
+    assert not suits(x[:, :3], weight[:, :3], None, (1, 1), "same", (1, 1), 1)
+    conv = nn.Conv2d(16, 8, 3, padding="same")
+    with WinogradConvolutions():
+        assert "Winograd" in conv(x).grad_fn.next_functions[0][0].name()
