@@ -87,7 +87,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x: float32 [n, c, h, w], h and w multiples of 4; weight: [o, c, 3, 3]; result: [n, o, h, w],
     channels last.
     """
-    y: Tensor = _Winograd.apply(x, weight)  # type: ignore[no-untyped-call]
+    y: Tensor = _Winograd.apply(x, weight)
     return y if bias is None else y + bias[:, None, None]
 
 
@@ -96,7 +96,7 @@ class _Winograd(torch.autograd.Function):
     # for the products over channels, [36, tiles, channels].
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         n, c, h, w = x.shape
         o, rows, columns = len(weight), h // TILE, w // TILE
         filters = _both_sides(G, weight.permute(2, 3, 1, 0)).view(PATCH**2, c, o)
@@ -116,7 +116,7 @@ class _Winograd(torch.autograd.Function):
         return result.view(n, h, w, o).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         n, o, h, w = gradient.shape
         rows, columns, c = h // TILE, w // TILE, ctx.filters.shape[1]
         want_x, want_weight = ctx.needs_input_grad
@@ -166,7 +166,7 @@ def _tiles(padded: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _add_up(tiles: Tensor) -> Tensor:
-    """``_tiles`` transposed: images [n, h + 2, w + 2, c] from tiles, added up where they overlap."""
+    """``_tiles`` transposed: images [n, h + 2, w + 2, c] from tiles, summed where they overlap."""
     _, _, n, rows, columns, c = tiles.shape
     total = tiles.new_zeros(n, rows * TILE + 2, columns * TILE + 2, c)
     view = _tiles(total, rows, columns)
