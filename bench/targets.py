@@ -48,7 +48,8 @@ def best(
 def limit(measured: Measured, picture: str, precision: str) -> float | None:
     """Requests per second if nothing were spent but model, decoding and HTTP, on every core.
 
-    The cost of HTTP on one core is cores / (requests per second of the floor server on all).
+    Both are costs on one core while all are busy: that of HTTP is cores / (requests per second of
+    the floor server on all of them).
     """
     cores = measured["machine"]["cores_used"]
     floor = next((o for o in measured["outcomes"] if o["name"].startswith("floor")), None)
@@ -56,7 +57,7 @@ def limit(measured: Measured, picture: str, precision: str) -> float | None:
     if bare is None:
         return None
     http_ms = 1000 * cores / bare["requests_per_s"]
-    model_ms = measured["floors"]["model_ms"][precision]["1"]
+    model_ms = measured["floors"]["model_on_all_cores_ms"][precision]
     decoding_ms = measured["floors"]["decoding_ms"][picture]["ours"]
     return float(1000 * cores / (model_ms + decoding_ms + http_ms))
 

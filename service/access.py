@@ -9,6 +9,11 @@ from service.errors import problem_response
 
 HEALTH = "/health/"  # probes carry no key, and come by address instead of name
 MIN_KEY_CHARACTERS = 16
+# How a key is sent, in the words of OpenAPI.
+KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 
 class UnsafeKey(ValueError):

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from service import errors, logs
-from service.access import AllowedHosts, ApiKey, read_keys
+from service.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
 from service.api import curve, explain, health, images, metrics, models, pages, reports, v2, w10
 from service.direct import DirectRoutes, paths, posts
 from service.errors import ErrorItem, ProblemDetails
@@ -102,7 +102,7 @@ def create_app(
         app.include_router(router)
     app.mount("/static", Assets(directory=STATIC), name="static")
     errors.install(app)
-    _document_problems(app)
+    _complete_document(app, keys=settings.api_key_file is not None)
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
     stack: ASGIApp = DirectRoutes(app, endpoints=posts(routers))
     if settings.api_key_file is not None:
@@ -121,17 +121,21 @@ def create_app(
     return RequestLog(SecurityHeaders(stack), measured.observe, enabled=settings.access_log)
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Put the schema of errors where the endpoints' documentation refers to it."""
+def _complete_document(app: FastAPI, *, keys: bool) -> None:
+    """Add to OpenAPI the schema of errors, to which endpoints refer, and the keys, if any."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
         document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        components = document.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
         for model in (ErrorItem, ProblemDetails):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schema.pop("$defs", None)
             schemas.setdefault(model.__name__, schema)
+        if keys:
+            components["securitySchemes"] = KEY_SCHEMES
+            document["security"] = [{name: []} for name in KEY_SCHEMES]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

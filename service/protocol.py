@@ -23,6 +23,7 @@ FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
 PIECE_BYTES = 256 * 1024
 LINGER_SECONDS = 1.0
 MAX_HEAD_BYTES = 64 * 1024
+HTTP_VERSIONS = ("1.0", "1.1")
 
 
 class OneWrite:
@@ -101,6 +102,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request has arrived."""
+        if self.parser.get_http_version() not in HTTP_VERSIONS:
+            self._refuse(400, "The version of HTTP should be 1.0 or 1.1")
+            return
+        if self._head_size() > MAX_HEAD_BYTES:
+            self._refuse(431, "The head of the request is too large")
+            return
         self.waiting_since = None
         self.head_bytes = 0
         self.in_body = True
@@ -112,6 +119,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body. The request sees it when all of it is there, or a good deal."""
+        if self.refused or self.deaf:
+            return
         cycle = self.cycle
         if cycle.response_complete:
             return
@@ -122,6 +131,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request has arrived whole; what comes next is the head of another."""
+        if self.refused or self.deaf:
+            return
         self.head_bytes = 0
         self.in_body = False
         super().on_message_complete()
@@ -133,17 +144,19 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         shedder = self.shedder
-        if shedder.refuses(cycle.scope["path"]):
+        path = cycle.scope["path"]
+        if shedder.refuses(path):
             self._shed(cycle)
             return
-        shedder.starting += 1
+        places = shedder.places(path)
+        shedder.starting += places
         self.running = cycle
         begun = False
 
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
             nonlocal begun
             begun = True
-            shedder.starting -= 1
+            shedder.starting -= places
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
@@ -153,7 +166,7 @@ class Protocol(HttpToolsProtocol):
         def ended(task: asyncio.Task[None]) -> None:
             self.tasks.discard(task)
             if not begun:  # its client had gone by then
-                shedder.starting -= 1
+                shedder.starting -= places
 
         self.task = self.loop.create_task(cycle.run_asgi(until_gone))
         self.task.add_done_callback(ended)
@@ -208,6 +221,11 @@ class Protocol(HttpToolsProtocol):
         """Read again."""
         if not self.transport.is_closing():
             self.flow.resume_reading()
+
+    def _head_size(self) -> int:
+        """Bytes of the head that has just arrived: ``head_bytes`` may be those of its end only."""
+        fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self.url) + fields
 
     def _shed(self, cycle: Any) -> None:
         """Answer 429 from the head of a request alone."""

@@ -63,6 +63,10 @@ class Shedder:
         refused.inc()
         return True
 
+    def places(self, path: str) -> int:
+        """How many places a request to ``path`` takes at least, once it begins."""
+        return 1 if path in PATHS else 0
+
     def pause(self, connection: Pausable) -> None:
         """Read no more from ``connection`` until there is room, or some time has passed."""
         connection.pause()

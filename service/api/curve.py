@@ -23,6 +23,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 # and memory stays bounded. More than one run leaves the event loop, so that others get their turn.
 CHUNK = 2048
 
+VALUE, Y = "value", "y"  # a function, and its output
 GRADIENTS = {1: "gradient", 2: "gradient2", 3: "gradient3"}
 
 
@@ -110,13 +111,13 @@ def router(settings: Settings) -> APIRouter:
     async def predict(request: Request) -> Response:
         """The value of the fitted curve at each x."""
         _, x, model, manifest = await _read(request, CurveQuery)
-        (y,) = await _evaluate(services(request).queue, model, x, "value")
+        found = await _evaluate(services(request).queue, model, x, VALUE)
         return json_response(
             {
                 "model": manifest.model,
                 "version": manifest.version,
                 "x": x.tolist(),
-                "y": y.tolist(),
+                "y": found[Y].tolist(),
                 "extrapolated": _extrapolated(x, manifest),
             }
         )
@@ -130,16 +131,16 @@ def router(settings: Settings) -> APIRouter:
     async def gradient(request: Request) -> Response:
         """The exact derivative at each x, from a graph traced from PyTorch's autograd."""
         query, x, model, manifest = await _read(request, GradientQuery)
-        queue = services(request).queue
-        y, slope = await _evaluate(queue, model, x, "value", GRADIENTS[query.order])
+        name = GRADIENTS[query.order]
+        found = await _evaluate(services(request).queue, model, x, name)
         return json_response(
             {
                 "model": manifest.model,
                 "version": manifest.version,
                 "order": query.order,
                 "x": x.tolist(),
-                "y": y.tolist(),
-                "gradient": slope.tolist(),
+                "y": found[Y].tolist(),
+                "gradient": found[name].tolist(),
                 "extrapolated": _extrapolated(x, manifest),
             }
         )
@@ -165,31 +166,33 @@ async def _read(
 
 
 async def _evaluate(
-    queue: Queue, model: Model, x: NDArray[np.float64], *functions: str
-) -> list[NDArray[np.float64]]:
-    """Each function at each x. Raises Invalid where one is too large for a float64.
+    queue: Queue, model: Model, x: NDArray[np.float64], function: str
+) -> dict[str, NDArray[np.float64]]:
+    """The outputs of ``function`` at each x, and y. Raises Invalid where one exceeds a float64.
 
     Few x take some 20 µs, too little to queue for."""
     if x.size <= CHUNK:
-        results = [model.run(function, x)[0] for function in functions]
+        found = _run(model, x, function)
     else:
         with queue.place():
-            results = await queue.in_thread(_in_chunks, model, x, functions)
-    for result in results:
+            found = await queue.in_thread(_in_chunks, model, x, function)
+    for result in found.values():
         finite = np.isfinite(result)
         if not finite.all():
             where = int(np.argmin(finite))
             detail = "At this x the result is too large for a 64-bit float; move x towards the data"
             raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer=f"#/x/{where}")])
-    return results
+    return found
 
 
-def _in_chunks(model: Model, x: NDArray[np.float64], functions: tuple[str, ...]) -> list[Any]:
-    chunks = [x[start : start + CHUNK] for start in range(0, x.size, CHUNK)]
-    return [
-        np.concatenate([model.run(function, chunk)[0] for chunk in chunks])
-        for function in functions
-    ]
+def _run(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:
+    found = model.named(function, x)
+    return found if Y in found else found | model.named(VALUE, x)
+
+
+def _in_chunks(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:
+    parts = [_run(model, x[start : start + CHUNK], function) for start in range(0, x.size, CHUNK)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _extrapolated(x: NDArray[np.float64], manifest: CurveManifest) -> list[bool]:

@@ -64,6 +64,10 @@ class Explanation(BaseModel):
     version: int = Field(description="Its version", examples=[1])
     top: list[Label] = Field(description="Likeliest classes, likeliest first")
     image: ImageFacts
+    seen: str = Field(
+        description="The picture at the size the classifier sees, as a data URL of a PNG",
+        examples=["data:image/png;base64,…"],
+    )
     saliency: Saliency
 
 
@@ -105,6 +109,7 @@ def router(settings: Settings) -> APIRouter:
                 "version": manifest.version,
                 "top": top(row, manifest.classes, query.top_k),
                 "image": facts(picture),
+                "seen": png_url(picture.pixels),
                 "saliency": {
                     "label": manifest.classes[index],
                     "index": index,
@@ -124,6 +129,11 @@ def overlay(saliency: NDArray[np.float32]) -> str:
     pixels = np.empty((*saliency.shape, 4), np.uint8)
     pixels[..., :3] = COLOUR
     pixels[..., 3] = 0 if peak == 0 else size / peak * 255
+    return png_url(pixels)
+
+
+def png_url(pixels: NDArray[np.uint8]) -> str:
+    """A PNG of ``pixels``, RGB or RGBA [row, column, channel], as a data URL."""
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -59,22 +59,52 @@ async def infer(
         if name not in known:
             raise BadTensor(f"there is no such output; there are: {', '.join(known)}")
     found: dict[str, Array] = {}
-    for name, function in model.manifest.functions.items():
-        gives = [tensor.name for tensor in function.outputs]
-        missing = [tensor.name for tensor in function.inputs if tensor.name not in inputs]
-        if wanted and not set(wanted) & set(gives):
-            continue
-        if missing and wanted:
-            raise BadTensor(f"{', '.join(gives)} needs this input as well", missing[0])
-        if missing:
-            continue
+    for name in _chosen(model.manifest, inputs, wanted):
+        function = model.manifest.functions[name]
         arrays = [inputs[tensor.name] for tensor in function.inputs]
         rows = ROWS[model.manifest.kind]
         outputs = await _run(model.functions[name].session, arrays, rows, queue)
-        found |= dict(zip(gives, outputs, strict=True))
-    if not found:
+        found |= dict(zip(_names(function.outputs), outputs, strict=True))
+    return {name: found[name] for name in known if name in (wanted or found)}
+
+
+def _chosen(manifest: AnyManifest, inputs: Mapping[str, Array], wanted: Sequence[str]) -> list[str]:
+    """The functions to run: as few as give what is wanted, for one may give another's output too.
+
+    Raises BadTensor.
+    """
+    gives = {
+        name: _names(function.outputs)
+        for name, function in manifest.functions.items()
+        if inputs.keys() >= set(_names(function.inputs))
+    }
+    missing = set(wanted) or {output for outputs in gives.values() for output in outputs}
+    if not missing:
         raise BadTensor("these inputs suffice for no output")
-    return {name: array for name, array in found.items() if not wanted or name in wanted}
+    chosen: list[str] = []
+    while missing:
+        gain = {name: len(missing.intersection(outputs)) for name, outputs in gives.items()}
+        # Of those that give most, the one that gives least besides.
+        best = max(gain, key=lambda name: (gain[name], -len(gives[name])), default=None)
+        if best is None or not gain[best]:
+            raise _input_missing(manifest, inputs, missing)
+        chosen.append(best)
+        missing.difference_update(gives[best])
+    return chosen
+
+
+def _input_missing(
+    manifest: AnyManifest, inputs: Mapping[str, Array], outputs: set[str]
+) -> BadTensor:
+    for function in manifest.functions.values():
+        if outputs.intersection(gives := _names(function.outputs)):
+            lacking = next(name for name in _names(function.inputs) if name not in inputs)
+            return BadTensor(f"{', '.join(gives)} needs this input as well", lacking)
+    raise AssertionError("every output is some function's")
+
+
+def _names(tensors: Sequence[Tensor]) -> list[str]:
+    return [tensor.name for tensor in tensors]
 
 
 async def _run(session: Session, arrays: list[Array], rows: int, queue: Queue) -> list[Array]:

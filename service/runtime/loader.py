@@ -47,6 +47,11 @@ class Model:
         """Outputs of ``function``, in the manifest's order. Raises KeyError if it has none such."""
         return self.functions[function].session.run(*arrays)
 
+    def named(self, function: str, *arrays: Array) -> dict[str, Array]:
+        """The same by name."""
+        session = self.functions[function].session
+        return dict(zip(session.outputs, session.run(*arrays), strict=True))
+
 
 def load(folder: Path, settings: Settings) -> Model:
     """Verify every hash, load every graph, replay the samples.

@@ -7,12 +7,14 @@ a request holds on to the model it was given, so an old version lives until its 
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import ArtifactError
 from contract.manifest import ClassifierManifest, CurveManifest, SigmoidConvManifest
 from contract.store import AnyManifest, list_models, list_versions, version_folder
+from service.cores import available_cores
 from service.errors import NotFound, NotReady
 from service.memory import give_back
 from service.metrics import READY, VERSION
@@ -102,11 +104,13 @@ class Registry:
 
         A version that was refused is tried again only when its folder has changed.
         """
-        serving: dict[str, Model] = {}
-        for name in list_models(self.root):
-            model = self._newest(name, load_version)
-            if model is not None:
-                serving[name] = model
+        names = list_models(self.root)
+        # At the start no request is served that loading on every core could slow down.
+        with ThreadPoolExecutor(1 if self.scanned else available_cores()) as pool:
+            found = pool.map(lambda name: self._newest(name, load_version), names)
+            looked = dict(zip(names, found, strict=True))
+        serving = {name: model for name, (model, _) in looked.items() if model is not None}
+        self.refused = self.refused | {name: refused for name, (_, refused) in looked.items()}
         for name in self.models.keys() - serving.keys():
             log.warning("%s no longer serves: %s", name, self._why(name))
         changed = serving != self.models
@@ -138,8 +142,11 @@ class Registry:
         versions = list_versions(self.root, name)
         return versions if pinned is None else [v for v in versions if v == pinned]
 
-    def _newest(self, name: str, load_version: Callable[[Path, Settings], Model]) -> Model | None:
-        """The newest good version of a model: the one that serves, if it is still that."""
+    def _newest(
+        self, name: str, load_version: Callable[[Path, Settings], Model]
+    ) -> tuple[Model | None, dict[int, Refusal]]:
+        """The newest good version of a model, the one that serves if it is still that; and the
+        newer ones, which are refused."""
         serving = self.models.get(name)
         known = self.refused.get(name, {})
         refused: dict[int, Refusal] = {}
@@ -167,8 +174,7 @@ class Registry:
                 for reason in loaded.refused:
                     log.warning("%s version %d: not used: %s", name, version, reason)
             break
-        self.refused = {**self.refused, name: refused}
-        return found
+        return found, refused
 
     def _absent(self, name: str) -> NotFound | NotReady:
         if name in COMMANDS or name in self._expected or not self.scanned:

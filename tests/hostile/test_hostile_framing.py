@@ -197,6 +197,34 @@ def test_heads_without_end(server: ServerProcess, case: str) -> None:
     check_good(server)
 
 
+@pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 431), (250_000, 431)])
+@pytest.mark.parametrize("before", [b"", post("/predict", b'{"x": 2}')], ids=["alone", "pipelined"])
+def test_heads_that_arrive_all_at_once(
+    server: ServerProcess, size: int, status: int, before: bytes
+) -> None:
+    """The limit is the same for a head that is there before the first look at it."""
+    request = head("GET /health/live HTTP/1.1", HOST, "Connection: close", "X: " + "y" * size)
+    with socket.create_connection(("127.0.0.1", server.port), HANG_SECONDS) as client:
+        client.sendall(before + request)
+        received = b""
+        while chunk := client.recv(65536):
+            received += chunk
+    if before:  # is whole, and answered: at once, or as the last one
+        assert received.count(b'"y":[4.0]') == 1
+    if status == 200 or not before:
+        assert received.count(f"HTTP/1.1 {status} ".encode()) >= 1
+    assert (b'{"status":"live"}' in received) == (status == 200)
+    check_good(server)
+
+
+@pytest.mark.parametrize("version", ["", " HTTP/0.9", " HTTP/1.2", " HTTP/2.0", " HTTP/9.9"])
+def test_other_versions_of_http(server: ServerProcess, version: str) -> None:
+    answer = exchange(server.port, head(f"GET /health/live{version}", HOST))
+    check_rule(answer)
+    assert answer.status == 400
+    check_good(server)
+
+
 @pytest.mark.parametrize(
     ("path", "statuses"),
     [

@@ -25,6 +25,14 @@ def test_a_key_opens(guarded, headers: dict[str, str]) -> None:
     assert guarded.post("/predict", json={"x": 1}, headers=headers).status_code == 200
 
 
+def test_the_documentation_says_how_a_key_is_sent(guarded, client) -> None:
+    document = guarded.get("/openapi.json", headers={"x-api-key": OLD}).json()
+    schemes = document["components"]["securitySchemes"]
+    assert {scheme["type"] for scheme in schemes.values()} == {"http", "apiKey"}
+    assert document["security"] == [{name: []} for name in schemes]
+    assert "security" not in client.get("/openapi.json").json()
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service import imaging
 from tests.tiny_artifacts import png
 
 
@@ -17,6 +18,14 @@ def test_explains_the_likeliest_class(client: TestClient) -> None:
     assert answer["image"]["width"] == 50
     # The tiny artifact's map is the brightness times class + 1.
     assert np.array(answer["saliency"]["map"]) == pytest.approx(np.full((32, 32), 250 / 3 * 2))
+
+
+def test_shows_the_picture_as_the_network_sees_it(client: TestClient) -> None:
+    content = png((0, 250, 0), (50, 70))
+    answer = client.post("/explain", files={"file": content}).json()
+    seen = Image.open(BytesIO(base64.b64decode(answer["seen"].partition(",")[2])))
+    expected = imaging.decode(imaging.open_image(content, 10**6, 10**4), 32).pixels
+    np.testing.assert_array_equal(np.asarray(seen), expected)
 
 
 def test_explains_the_class_asked_for(client: TestClient) -> None:

@@ -4,7 +4,6 @@ import { get, latest, postFile, send } from "./api.js";
 import { camera } from "./camera.js";
 import { byId, html, tell } from "./dom.js";
 import { Record } from "./request.js";
-import { centralSquare } from "./resample.js";
 
 const TOP = 5;
 const LIKELIEST = "";
@@ -107,7 +106,7 @@ class ImagePanel {
       return;
     }
     tell("image");
-    if (this.shown !== file) await this.showFile(file, name, answers[0].explained.document.image);
+    if (this.shown !== file) this.showFile(file, name, answers[0].explained.document);
     byId("image-networks").replaceChildren(...answers.map((answer) => this.network(answer)));
     byId("image-said").textContent = answers.map(({ classified: { document } }) => {
       const [first] = document.results[0].top;
@@ -117,18 +116,13 @@ class ImagePanel {
     this.fade();
   }
 
-  async showFile(file, name, facts) {
+  showFile(file, name, { image, seen }) {
     this.shown = file;
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(file);
-    const canvas = byId("image-seen");
-    canvas.width = canvas.height = this.side;
-    // The service may read a format that this browser does not.
-    const square = await centralSquare(file, this.side).catch(() => null);
-    canvas.hidden = square === null;
-    if (square) canvas.getContext("2d").putImageData(square, 0, 0);
+    byId("image-seen").src = seen;
     byId("image-size").textContent = `${this.side}×${this.side}`;
-    byId("image-facts").textContent = `The file, ${name}, is a ${facts.format} of ${facts.width}×${facts.height} pixels.`;
+    byId("image-facts").textContent = `The file, ${name}, is a ${image.format} of ${image.width}×${image.height} pixels.`;
     Object.assign(byId("image-save"), { href: this.url, download: name });
   }
 
