@@ -12,9 +12,8 @@ from bench.subjects import Graph, Question, many_pictures, point_question
 COMPARED_AT = 16  # connections
 SEVERAL_X = 3
 MANY_X = 10_000
-SHORTEN_AFTER = (
-    15 * 60
-)  # seconds: what is left then gets one second a load, to end within 20 minutes
+# Seconds; what is left then gets one second a load, so that all ends within 20 minutes.
+SHORTEN_AFTER = 12 * 60
 OVERLOADED_BY = 640  # connections
 OVERLOAD = f"overload: {OVERLOADED_BY} connections that ask again at once"
 
