@@ -77,7 +77,10 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.waiting_since: float | None = None
         self.unread_since: float | None = None
+        # Of the head that is arriving: what came in reads after the one in which it began, and the
+        # length of that one.
         self.head_bytes = 0
+        self.first_read = self.read_bytes = 0
         self.in_body = False
         self.body_since = 0.0
         self.refused = False
@@ -95,6 +98,7 @@ class Protocol(HttpToolsProtocol):
         """Bytes from the client."""
         if self.refused or self.deaf:
             return
+        self.read_bytes = len(data)
         self.head_bytes += len(data)
         super().data_received(data)
         if self.head_bytes > MAX_HEAD_BYTES and not self.in_body:
@@ -105,7 +109,8 @@ class Protocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in HTTP_VERSIONS:
             self._refuse(400, "The version of HTTP should be 1.0 or 1.1")
             return
-        if self._head_size() > MAX_HEAD_BYTES:
+        at_most = self.first_read + self.head_bytes
+        if at_most > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             self._refuse(431, "The head of the request is too large")
             return
         self.waiting_since = None
@@ -134,6 +139,7 @@ class Protocol(HttpToolsProtocol):
         if self.refused or self.deaf:
             return
         self.head_bytes = 0
+        self.first_read = self.read_bytes
         self.in_body = False
         super().on_message_complete()
 
@@ -223,7 +229,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _head_size(self) -> int:
-        """Bytes of the head that has just arrived: ``head_bytes`` may be those of its end only."""
+        """Bytes of the head that has just arrived."""
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
         return len(self.url) + fields
 

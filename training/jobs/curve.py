@@ -98,17 +98,15 @@ def export_derivatives(
     functions: dict[str, Function] = {}
     samples: dict[str, NDArray[Any]] = {}
     for name, order in ORDERS.items():
-        function = _with_value(network, order) if order else network
-        outputs = (name, "y") if order else ("y",)
-        results = function(x) if order else (function(x),)
+        function = _with_value(network, order)
         # Near a zero of the function a relative error means nothing: rounding of the terms that
         # cancel there remains. It is judged by the largest value, or what is usual for the order.
         usual = unit * (high - low) ** (1 - order)
-        largest = max(usual, *(float(result.abs().max()) for result in results))
+        largest = max(usual, *(float(result.abs().max()) for result in function(x)))
         functions[name], arrays = export_function(
             function,
             {"x": x},
-            outputs,
+            (name, "y") if order else ("y",),
             folder,
             name,
             tolerances=Tolerances(absolute=1e-12 * largest, relative=1e-9),
@@ -118,8 +116,13 @@ def export_derivatives(
     return functions, samples
 
 
-def _with_value(network: nn.Module, order: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Derivative and value; what both compute alike is one in the graph that ONNX Runtime runs."""
+def _with_value(network: nn.Module, order: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """A derivative and the value, or the value alone if ``order`` is 0.
+
+    What the two compute alike is one in the graph that ONNX Runtime runs.
+    """
+    if order == 0:
+        return lambda x: (network(x),)
     differentiated = derivative(network, order)
     return lambda x: (differentiated(x), network(x))
 
