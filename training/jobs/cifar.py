@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=NAMES,
         default="release",
-        help="hour: on two CPU cores; quick: in a quarter of that, a narrower network",
+        help="hour: what two CPU cores train in one; quick: a narrower network, for fewer epochs",
     )
     parser.add_argument(
         "--images",
