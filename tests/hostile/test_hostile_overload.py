@@ -23,7 +23,7 @@ SECONDS = 30.0 if LONG else 3.0
 MULTIPLES = [2, 5, 10] if LONG else [5]
 # Where generator and server share two cores with others, each takes time from the other: in CI
 # nobody can be later than allowed by more than some times what the generator itself was late.
-GOODPUT = 0.9 if LONG else 0.3
+GOODPUT = 0.9 if LONG else 0.4
 REFUSED_SECONDS = 0.1 if LONG else 2.0
 HEALTH_SECONDS = 0.25 if LONG else 2.0
 DEPTH = 64
