@@ -186,8 +186,8 @@ async def _evaluate(
 
 
 def _run(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:
-    found = model.named(function, x)
-    return found if Y in found else found | model.named(VALUE, x)
+    found = model.run(function, x)
+    return found if Y in found else found | model.run(VALUE, x)
 
 
 def _in_chunks(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:

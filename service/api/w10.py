@@ -135,12 +135,9 @@ def router() -> APIRouter:
         # The graph takes a batch; this is a batch of one.
         batch = [np.array([values[i.name]], dtype=np.float64) for i in function.inputs]
         outputs = model.run("loss_gradient", *batch)
-        if not all(np.isfinite(output).all() for output in outputs):
+        if not all(np.isfinite(output).all() for output in outputs.values()):
             raise Invalid("These values are too large: the result is not a finite number")
-        got: dict[str, Any] = {
-            tensor.name: output[0].tolist()
-            for tensor, output in zip(function.outputs, outputs, strict=True)
-        }
+        got: dict[str, Any] = {name: output[0].tolist() for name, output in outputs.items()}
         kernel, weights = got["kernel_gradient"], got["weights_gradient"]
         sequential = query.naming == "sequential"
         return json_response(

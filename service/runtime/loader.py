@@ -43,12 +43,8 @@ class Model:
         """What the artifact says of itself."""
         return self.artifact.manifest
 
-    def run(self, function: str, *arrays: Array) -> list[Array]:
-        """Outputs of ``function``, in the manifest's order. Raises KeyError if it has none such."""
-        return self.functions[function].session.run(*arrays)
-
-    def named(self, function: str, *arrays: Array) -> dict[str, Array]:
-        """The same by name."""
+    def run(self, function: str, *arrays: Array) -> dict[str, Array]:
+        """Outputs of ``function`` by name. Raises KeyError if the model has none such."""
         session = self.functions[function].session
         return dict(zip(session.outputs, session.run(*arrays), strict=True))
 
