@@ -1,7 +1,6 @@
 """The HTTP/1.1 protocol: uvicorn's on httptools, with deadlines and limits that it lacks."""
 
 import asyncio
-import random
 import time
 from typing import Any
 
@@ -81,7 +80,7 @@ class Protocol(HttpToolsProtocol):
         # length of that one.
         self.head_bytes = 0
         self.first_read = self.read_bytes = 0
-        self.in_body = False
+        self.in_head = self.in_body = False
         self.body_since = 0.0
         self.refused = False
         self.deaf = False
@@ -98,14 +97,23 @@ class Protocol(HttpToolsProtocol):
         """Bytes from the client."""
         if self.refused or self.deaf:
             return
+        if self._idle() and self.shedder.refuses_unparsed(data):
+            self._shed(self.shedder.answer())
+            return
         self.read_bytes = len(data)
         self.head_bytes += len(data)
         super().data_received(data)
         if self.head_bytes > MAX_HEAD_BYTES and not self.in_body:
             self._refuse(431, "The head of the request is too large")
 
+    def on_message_begin(self) -> None:
+        """The first byte of a request has arrived."""
+        self.in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """The head of a request has arrived."""
+        self.in_head = False
         if self.parser.get_http_version() not in HTTP_VERSIONS:
             self._refuse(400, "The version of HTTP should be 1.0 or 1.1")
             return
@@ -152,7 +160,8 @@ class Protocol(HttpToolsProtocol):
         shedder = self.shedder
         path = cycle.scope["path"]
         if shedder.refuses(path):
-            self._shed(cycle)
+            cycle.response_started = cycle.response_complete = True
+            self._shed(shedder.answer(close=not cycle.keep_alive), close=not cycle.keep_alive)
             return
         places = shedder.places(path)
         shedder.starting += places
@@ -233,15 +242,16 @@ class Protocol(HttpToolsProtocol):
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
         return len(self.url) + fields
 
-    def _shed(self, cycle: Any) -> None:
-        """Answer 429 from the head of a request alone."""
-        cycle.response_started = cycle.response_complete = True
-        keep = b"" if cycle.keep_alive else b"\r\nconnection: close"
-        self.transport.write(
-            b"%s%016x%s\r\n\r\n%s"
-            % (self.shedder.head, random.getrandbits(64), keep, self.shedder.body)
+    def _idle(self) -> bool:
+        """Is everything answered that the client has sent, and may it send more?"""
+        return not (self.in_head or self.in_body or self.lifecycle.draining) and (
+            self.cycle is None or self.cycle.response_complete
         )
-        if not cycle.keep_alive:
+
+    def _shed(self, answer: bytes, *, close: bool = False) -> None:
+        """Refuse a request that has not begun."""
+        self.transport.write(answer)
+        if close:
             self.transport.close()
         self.on_response_complete()
         # Last, for the line above has uvicorn read on.

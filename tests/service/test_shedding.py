@@ -1,0 +1,109 @@
+"""Which requests are refused without being parsed: those that can be read in one way only."""
+
+import asyncio
+from typing import Any
+
+import httptools
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.runtime.queue import Queue
+from service.shedding import Shedder
+
+PLAIN = (
+    b"POST /classify?top_k=3 HTTP/1.1\r\nHost: localhost:8000\r\nContent-Type: image/png\r\n"
+    b"Connection: keep-alive\r\nContent-Length: 5\r\n\r\nabcde"
+)
+
+
+class Requests:
+    """What httptools makes of some bytes."""
+
+    def __init__(self) -> None:
+        self.begun = self.complete = 0
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
+    def on_message_complete(self) -> None:
+        self.complete += 1
+
+    @classmethod
+    def of(cls, data: bytes) -> "Requests | None":
+        """None if it is not HTTP, or asks for another protocol."""
+        found = cls()
+        try:
+            httptools.HttpRequestParser(found).feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return None
+        return found
+
+
+def shedder(depth: int) -> Shedder:
+    async def make() -> Shedder:
+        return Shedder(Queue(depth, 1))
+
+    return asyncio.run(make())
+
+
+FULL = shedder(0)
+
+
+def test_a_plain_request_is_refused_while_there_is_no_room() -> None:
+    assert FULL.refuses_unparsed(PLAIN)
+    assert FULL.refuses_unparsed(PLAIN.replace(b"/classify", b"/explain"))
+    assert not shedder(1).refuses_unparsed(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"abcde", b"abcd"),
+        (b"abcde", b"abcdef"),
+        (b"POST", b"GET"),
+        (b"HTTP/1.1", b"HTTP/1.0"),
+        (b"/classify", b"/predict"),
+        (b"/classify", b"http://localhost/classify"),
+        (b"keep-alive", b"close"),
+        (b"keep-alive", b"keep-alive, upgrade"),
+        (b"Connection: keep-alive", b"Expect: 100-continue"),
+        (b"Connection: keep-alive", b"Transfer-Encoding: chunked"),
+        (b"Connection: keep-alive", b"Upgrade: h2c"),
+        (b"Connection: keep-alive", b"content-length: 5"),
+        (b"Connection: keep-alive", b"X-Length: content-length: 0"),
+        (b"Content-Length: 5", b"Content-Length : 5"),
+        (b"Content-Length: 5", b"Content-Length: +5"),
+        (b"Content-Length: 5", b"Content-Length: 5, 5"),
+        (b"Content-Length: 5", b"Content-Length: 5\r\n 0"),
+        (b"Content-Length: 5", b"X: \nContent-Length: 5"),
+        (b"Content-Length: 5\r\n", b""),
+    ],
+)
+def test_any_other_is_left_to_the_parser(old: bytes, new: bytes) -> None:
+    assert old in PLAIN
+    assert not FULL.refuses_unparsed(PLAIN.replace(old, new))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_what_is_refused_ends_where_the_parser_says(data: Any) -> None:
+    pieces = [
+        b"\r\n",
+        b"\n",
+        b" ",
+        b"0",
+        b":",
+        b"\x00",
+        b"Content-Length: 5\r\n",
+        b"chunked",
+        PLAIN,
+    ]
+    changed = PLAIN
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(changed)))
+        end = data.draw(st.integers(start, min(len(changed), start + 12)))
+        changed = changed[:start] + data.draw(st.sampled_from(pieces)) + changed[end:]
+    if FULL.refuses_unparsed(changed):
+        found = Requests.of(changed)
+        assert found is None or (found.begun, found.complete) == (1, 1)
