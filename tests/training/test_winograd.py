@@ -6,16 +6,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.fit import winograd
+from training.fit.device import Device
 from training.fit.winograd import WinogradConvolutions, convolve, suits
+
+pytestmark = pytest.mark.skipif(
+    winograd.transforms() is None, reason="there is no C++ compiler to build winograd.cpp"
+)
 
 
 def _relative_error(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).detach().abs().max() / wanted.abs().max())
+    return float(((found - wanted).abs().max() / wanted.abs().max()).detach())
 
 
 @pytest.mark.parametrize(
     ("n", "channels_in", "channels_out", "height", "width"),
-    [(1, 16, 16, 4, 4), (7, 24, 20, 16, 12), (5, 32, 64, 8, 32)],
+    [(1, 16, 16, 4, 4), (7, 24, 20, 16, 12), (5, 32, 64, 8, 32), (2, 19, 5, 4, 8)],
 )
 @pytest.mark.parametrize("chunk", [1, 50_000, winograd.CHUNK])
 def test_results_and_gradients_are_those_of_conv2d(
@@ -84,3 +89,26 @@ def test_it_is_used_where_it_suits() -> None:
     conv = nn.Conv2d(16, 8, 3, padding="same")
     with WinogradConvolutions():
         assert "Winograd" in conv(x).grad_fn.next_functions[0][0].name()
+
+
+def test_without_a_compiler_training_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(torch.device("cpu"), bfloat16=False)
+    assert device.advice() is None
+    assert str(device).endswith(", fp32, Winograd")
+    monkeypatch.setattr(winograd, "transforms", lambda: None)
+    assert "C++ compiler" in (device.advice() or "")
+    assert str(device).endswith(", fp32")
+    conv = nn.Conv2d(16, 8, 3, padding="same")
+    with device.precision():
+        assert "Winograd" not in conv(torch.randn(2, 16, 8, 8)).grad_fn.name()
+
+
+def test_a_compiler_that_fails_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("Error building extension 'gradserve_winograd'")
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", fails)
+    assert winograd.transforms.__wrapped__() is None
+    monkeypatch.undo()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert winograd.transforms.__wrapped__() is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from training.errors import JobError
-from training.fit.winograd import WinogradConvolutions
+from training.fit import winograd
 from training.provenance import device_text
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
@@ -23,12 +23,25 @@ class Device:
 
     def precision(self) -> AbstractContextManager[object]:
         """Context for the forward pass: bfloat16, or fp32 with what makes that fast on a CPU."""
-        if self.torch.type == "cpu" and not self.bfloat16:
-            return WinogradConvolutions()
+        if self._winograd():
+            return winograd.WinogradConvolutions()
         return torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16)
 
+    def advice(self) -> str | None:
+        """What would make training faster here, or None."""
+        if self.bfloat16 or self.torch.type != "cpu" or self._winograd():
+            return None
+        return "training would take half the time if there were a C++ compiler, such as g++"
+
     def __str__(self) -> str:
-        return f"{device_text(self.torch)}, {'bf16 autocast' if self.bfloat16 else 'fp32'}"
+        precision = "bf16 autocast" if self.bfloat16 else "fp32"
+        return ", ".join(
+            (device_text(self.torch), precision, *(["Winograd"] if self._winograd() else []))
+        )
+
+    def _winograd(self) -> bool:
+        on_cpu = self.torch.type == "cpu" and not self.bfloat16
+        return on_cpu and winograd.transforms() is not None
 
 
 def choose_device(name: str) -> Device:

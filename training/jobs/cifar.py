@@ -159,6 +159,8 @@ def _fit(
     identity: dict[str, Any],
 ) -> Fitted:
     print(f"training on {device}, {recipe.epochs} epochs, seed {seed}")
+    if advice := device.advice():
+        print(advice)
     started = time.monotonic()
 
     def on_epoch(row: Epoch) -> None:
