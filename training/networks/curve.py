@@ -21,7 +21,7 @@ class CurveMLP(nn.Module):
     y_scaling: Tensor
 
     def __init__(
-        self, x_range: tuple[float, float], y_range: tuple[float, float], width: int = 32
+        self, x_range: tuple[float, float], y_range: tuple[float, float], width: int = 16
     ) -> None:
         super().__init__()
         self.dense1 = nn.Linear(1, width)
