@@ -1,5 +1,10 @@
 """Winograd's convolution against PyTorch's own."""
 
+import os
+import threading
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -112,3 +117,29 @@ def test_a_compiler_that_fails_is_as_none(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.undo()
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert winograd.transforms.__wrapped__() is None
+
+
+def test_a_build_that_was_killed_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lock = winograd._build_directory() / "lock"
+    lock.touch()
+    os.utime(lock, (time.time() - 2 * winograd.LONGEST_BUILD_SECONDS,) * 2)
+    winograd._build_directory()
+    assert not lock.exists()
+
+
+def test_a_build_that_goes_on_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lock = winograd._build_directory() / "lock"
+    lock.touch()
+    waiting = threading.Thread(target=winograd._build_directory)
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    lock.unlink()
+    waiting.join(10)
+    assert not waiting.is_alive()

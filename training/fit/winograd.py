@@ -11,7 +11,9 @@ import functools
 import logging
 import os
 import shutil
+import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 TILE = 4
 PATCH = TILE + 2
 LEAST_CHANNELS = 16  # below, the transforms cost more than they save
+LONGEST_BUILD_SECONDS = 120.0
 CHUNK = 2_000_000  # floats of transformed tiles at a time, which stay in the cache
 
 G = torch.tensor(
@@ -41,7 +44,7 @@ G = torch.tensor(
 def transforms() -> Any:
     """The operators of winograd.cpp; None where they can't be built, for want of a C++ compiler.
 
-    Building takes some 15 s, once: PyTorch keeps what it built in its cache.
+    Building takes some 15 s, once: what was built stays in the user's cache.
     """
     try:
         from torch.utils import cpp_extension
@@ -59,11 +62,29 @@ def transforms() -> Any:
             "gradserve_winograd",
             [str(SOURCE)],
             extra_cflags=["-O3", "-march=native", "-fopenmp"],
+            build_directory=str(_build_directory()),
             is_python_module=False,
         )
     except (RuntimeError, OSError):
         return None
     return torch.ops.gradserve_winograd
+
+
+def _build_directory() -> Path:
+    """Where the operators are built, free of a lock that nobody holds. Raises OSError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    which = f"winograd-{sys.implementation.cache_tag}-{torch.__version__}"
+    directory = cache / "gradserve" / which
+    directory.mkdir(parents=True, exist_ok=True)
+    # PyTorch waits without end for another build, even one that was killed.
+    lock = directory / "lock"
+    try:
+        while time.time() - lock.stat().st_mtime < LONGEST_BUILD_SECONDS:
+            time.sleep(0.2)
+        lock.unlink()
+    except FileNotFoundError:
+        pass
+    return directory
 
 
 class WinogradConvolutions(TorchFunctionMode):
