@@ -119,23 +119,22 @@ def test_a_compiler_that_fails_is_as_none(monkeypatch: pytest.MonkeyPatch) -> No
     assert winograd.transforms.__wrapped__() is None
 
 
-def test_a_build_that_was_killed_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The lock of a build in a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    lock = winograd._build_directory() / "lock"
-    lock.touch()
+    path = winograd._build_directory() / "lock"
+    path.touch()
+    return path
+
+
+def test_a_build_that_was_killed_is_not_waited_for(lock: Path) -> None:
     os.utime(lock, (time.time() - 2 * winograd.LONGEST_BUILD_SECONDS,) * 2)
     winograd._build_directory()
     assert not lock.exists()
 
 
-def test_a_build_that_goes_on_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    lock = winograd._build_directory() / "lock"
-    lock.touch()
+def test_a_build_that_goes_on_is_waited_for(lock: Path) -> None:
     waiting = threading.Thread(target=winograd._build_directory)
     waiting.start()
     waiting.join(0.3)
