@@ -1,8 +1,8 @@
 """Winograd's convolution against PyTorch's own."""
 
 import os
-import threading
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,37 +108,50 @@ def test_without_a_compiler_training_is_pytorchs_own(monkeypatch: pytest.MonkeyP
         assert "Winograd" not in conv(torch.randn(2, 16, 8, 8)).grad_fn.name()
 
 
-def test_a_compiler_that_fails_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_compiler_that_fails_is_as_none(
+    monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("Error building extension 'gradserve_winograd'")
 
     monkeypatch.setattr("torch.utils.cpp_extension.load", fails)
     assert winograd.transforms.__wrapped__() is None
+    assert not list(empty_cache.rglob("*.so"))
     monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache))
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert winograd.transforms.__wrapped__() is None
 
 
-@pytest.fixture
-def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The lock of a build in a cache of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = winograd._build_directory() / "lock"
-    path.touch()
-    return path
-
-
-def test_a_build_that_was_killed_is_not_waited_for(lock: Path) -> None:
-    os.utime(lock, (time.time() - 2 * winograd.LONGEST_BUILD_SECONDS,) * 2)
-    winograd._build_directory()
-    assert not lock.exists()
-
-
-def test_a_build_that_goes_on_is_waited_for(lock: Path) -> None:
-    waiting = threading.Thread(target=winograd._build_directory)
-    waiting.start()
-    waiting.join(0.3)
-    assert waiting.is_alive()
-    lock.unlink()
-    waiting.join(10)
-    assert not waiting.is_alive()
+def test_it_is_built_once_beside_a_build_that_was_killed(empty_cache: Path) -> None:
+    library = winograd._cached_library()
+    killed = library.parent / "tmp-of-a-build-that-was-killed"
+    killed.mkdir(parents=True)
+    (killed / "lock").touch()
+    check = (
+        "import sys; from training.fit import winograd;"
+        "print(winograd.transforms() is not None, 'torch.utils.cpp_extension' in sys.modules)"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(empty_cache)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", check],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert [first for first, _ in said] == ["True", "True"]
+    assert said[0][1] == "True", "the first process builds"
+    assert said[1][1] == "False", "the second finds what was built"
+    assert sorted(library.parent.iterdir()) == sorted([killed, library])

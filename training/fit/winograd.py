@@ -8,24 +8,25 @@ winograd.cpp, built by the machine's C++ compiler at the first use; the products
 """
 
 import functools
+import hashlib
 import logging
 import os
 import shutil
 import sys
 import sysconfig
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends.cpu import get_cpu_capability
 from torch.overrides import TorchFunctionMode
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 TILE = 4
 PATCH = TILE + 2
 LEAST_CHANNELS = 16  # below, the transforms cost more than they save
-LONGEST_BUILD_SECONDS = 120.0
 CHUNK = 2_000_000  # floats of transformed tiles at a time, which stay in the cache
 
 G = torch.tensor(
@@ -44,47 +45,49 @@ G = torch.tensor(
 def transforms() -> Any:
     """The operators of winograd.cpp; None where they can't be built, for want of a C++ compiler.
 
-    Building takes some 15 s, once: what was built stays in the user's cache.
+    Building takes some 15 s, once: the library that was built stays in the user's cache.
     """
+    library = _cached_library()
     try:
-        from torch.utils import cpp_extension
-    except ImportError:  # it needs setuptools
+        if library.exists():
+            torch.ops.load_library(library)
+        else:
+            library.parent.mkdir(parents=True, exist_ok=True)
+            _build(library)
+    except (ImportError, RuntimeError, OSError):
         return None
+    return torch.ops.gradserve_winograd
+
+
+def _cached_library() -> Path:
+    """Where the library of this source, for this Python, PyTorch and processor, is or will be."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    built_from = f"{sys.implementation.cache_tag}-{torch.__version__}-{get_cpu_capability()}"
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    return cache / "gradserve" / f"winograd-{built_from}-{digest[:16]}.so"
+
+
+def _build(library: Path) -> None:
+    """Build and load ``library``. Raises ImportError, RuntimeError or OSError where it can't."""
+    from torch.utils import cpp_extension  # it needs setuptools, which not everybody has
+
     if shutil.which(cpp_extension.get_cxx_compiler()) is None:
-        return None
+        raise OSError("there is no C++ compiler")
     # Of a virtual environment that is not activated, ninja would not be found.
     scripts = sysconfig.get_path("scripts")
     os.environ["PATH"] = os.pathsep.join((scripts, os.environ.get("PATH", os.defpath)))
     # It warns where CUDA is installed without a GPU, which does not matter here.
     logging.getLogger(cpp_extension.__name__).setLevel(logging.ERROR)
-    try:
+    # In a folder of its own, so that no build waits for another or finds half of one.
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         cpp_extension.load(
             "gradserve_winograd",
             [str(SOURCE)],
             extra_cflags=["-O3", "-march=native", "-fopenmp"],
-            build_directory=str(_build_directory()),
+            build_directory=folder,
             is_python_module=False,
         )
-    except (RuntimeError, OSError):
-        return None
-    return torch.ops.gradserve_winograd
-
-
-def _build_directory() -> Path:
-    """Where the operators are built, free of a lock that nobody holds. Raises OSError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    which = f"winograd-{sys.implementation.cache_tag}-{torch.__version__}"
-    directory = cache / "gradserve" / which
-    directory.mkdir(parents=True, exist_ok=True)
-    # PyTorch waits without end for another build, even one that was killed.
-    lock = directory / "lock"
-    try:
-        while time.time() - lock.stat().st_mtime < LONGEST_BUILD_SECONDS:
-            time.sleep(0.2)
-        lock.unlink()
-    except FileNotFoundError:
-        pass
-    return directory
+        Path(folder, "gradserve_winograd.so").replace(library)
 
 
 class WinogradConvolutions(TorchFunctionMode):
