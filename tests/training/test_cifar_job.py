@@ -155,6 +155,8 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
         (["--device", "abacus"], "no such device"),
         (["--set", "cutout=many"], "not a number"),
         (["--set", "colour=1"], "NAME must be one of"),
+        (["--set", "trained_share=0"], "above 0"),
+        (["--set", "trained_share=nan"], "above 0"),
         (["--epochs", "0"], "at least 1"),
         (["--name", "../up"], "lower-case letters"),
     ],

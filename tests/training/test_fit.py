@@ -1,5 +1,6 @@
 """The training loop and its parts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from training.errors import JobError
 from training.fit import augment, checkpoint
 from training.fit.checkpoint import Epoch
 from training.fit.device import choose_device
+from training.fit.hardest import LEARNS_EVERY, LEARNS_FIRST, Judge
 from training.fit.loop import Fitted, fit
 from training.fit.optim import orthogonalise, schedule
 from training.fit.presets import BASELINE, IMPROVED
@@ -20,7 +22,13 @@ from training.networks.cnn_improved import ImprovedCNN
 from training.publish.parameters import summarise
 
 SMALL = IMPROVED.with_changes(
-    epochs=4, batch=32, sgd_lr=2.0, head_lr=0.05, whitening_bias_epochs=2, average=0.9
+    epochs=4,
+    batch=32,
+    sgd_lr=2.0,
+    head_lr=0.05,
+    whitening_bias_epochs=2,
+    average=0.9,
+    trained_share=1.0,
 )
 
 
@@ -32,7 +40,12 @@ def two_classes(rows: int = 96) -> Split:
     return Split((images + 127 * labels[:, None, None, None]).to(torch.uint8), labels)
 
 
-def train(recipe: Recipe, folder: Path | None = None, stop_after: int | None = None) -> Fitted:
+def train(
+    recipe: Recipe,
+    folder: Path | None = None,
+    stop_after: int | None = None,
+    on_batch: Callable[[int, int], None] = lambda *_: None,
+) -> Fitted:
     torch.manual_seed(7)
     network = ImprovedCNN(2, widths=(8, 8, 8), depths=(1, 2, 2))
 
@@ -50,6 +63,7 @@ def train(recipe: Recipe, folder: Path | None = None, stop_after: int | None = N
         device=choose_device("cpu"),
         folder=folder,
         on_epoch=on_epoch,
+        on_batch=on_batch,
     )
 
 
@@ -57,12 +71,16 @@ def test_it_learns() -> None:
     assert train(SMALL).history[-1].validation_top1 > 0.95
 
 
+@pytest.mark.parametrize("trained_share", [1.0, 0.5])
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, stop_after: int) -> None:
-    whole = train(SMALL)
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    tmp_path: Path, stop_after: int, trained_share: float
+) -> None:
+    recipe = SMALL.with_changes(trained_share=trained_share, batch=round(32 * trained_share))
+    whole = train(recipe)
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL, tmp_path, stop_after)
-    resumed = train(SMALL, tmp_path)
+        train(recipe, tmp_path, stop_after)
+    resumed = train(recipe, tmp_path)
     assert [row.epoch for row in resumed.history] == [1, 2, 3, 4]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
@@ -94,6 +112,39 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / checkpoint.FILE).write_bytes(b"garbage")
     with pytest.raises(JobError, match="not a checkpoint"):
         train(SMALL, tmp_path)
+
+
+def test_the_judge_finds_the_images_that_it_gets_wrong() -> None:
+    recipe = SMALL.with_changes(trained_share=0.25)
+    split = two_classes(128)
+    images = split.images.float() / 64 - 2
+    torch.manual_seed(1)
+    judge = Judge(images, 2, recipe, choose_device("cpu"))
+    for step in range(LEARNS_FIRST):
+        batch = torch.randperm(128)
+        lr_factor = 1 - step / LEARNS_FIRST
+        assert len(judge.hardest(images[batch], split.labels[batch], step, lr_factor)) == 32
+    mislabelled = torch.tensor([3, 40, 77, 126])
+    labels = split.labels.clone()
+    labels[mislabelled] = 1 - labels[mislabelled]
+    before = {name: value.clone() for name, value in judge.network.named_parameters()}
+    judging = LEARNS_FIRST + 1
+    assert judging % LEARNS_EVERY
+    chosen = judge.hardest(images, labels, judging, lr_factor=1.0)
+    assert len(chosen) == len(set(chosen.tolist())) == 32
+    assert set(mislabelled.tolist()) <= set(chosen.tolist())
+    for name, value in judge.network.named_parameters():
+        assert torch.equal(value, before[name]), f"{name} was trained at a step for judging only"
+    judge.hardest(images, labels, judging + LEARNS_EVERY - judging % LEARNS_EVERY, lr_factor=1.0)
+    assert any(not torch.equal(v, before[name]) for name, v in judge.network.named_parameters())
+
+
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 3), (0.5, 1), (0.25, 1)])
+def test_an_epoch_shows_every_image_to_the_network_or_the_judge(share: float, steps: int) -> None:
+    seen: list[tuple[int, int]] = []
+    recipe = SMALL.with_changes(epochs=1, trained_share=share)
+    train(recipe, on_batch=lambda batch, batches: seen.append((batch, batches)))
+    assert seen == [(batch + 1, steps) for batch in range(steps)]
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:

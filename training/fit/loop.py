@@ -18,8 +18,9 @@ from training.fit import augment, checkpoint
 from training.fit.checkpoint import Checkpoint, Epoch
 from training.fit.device import Device
 from training.fit.evaluate import evaluate
+from training.fit.hardest import Judge
 from training.fit.normalise import Normalise
-from training.fit.optim import make_optimizers, schedule
+from training.fit.optim import make_optimizers, schedule, take_step
 from training.fit.recipe import Recipe
 
 
@@ -40,8 +41,12 @@ class _Run:
     network: nn.Module
     average: nn.Module | None
     optimizers: list[torch.optim.Optimizer]
+    judge: Judge | None
     history: list[Epoch] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
+
+    def all_optimizers(self) -> list[torch.optim.Optimizer]:
+        return self.optimizers + (self.judge.optimizers if self.judge is not None else [])
 
 
 def fit(
@@ -67,14 +72,19 @@ def fit(
     Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
     """
     identity = json.loads(json.dumps((identity or {}) | asdict(recipe) | {"seed": seed}))
+    if recipe.trained_share == 1:
+        del identity["trained_share"]  # older checkpoints have none
     train, validation = train.to(device.torch), validation.to(device.torch)
     normalise = Normalise.of(train.images).to(device.torch)
     network = network.to(device.torch).to(memory_format=torch.channels_last)
-    network.prepare(normalise(train.images[: 5 * recipe.batch]))  # type: ignore[operator]
+    first = normalise(train.images[: 5 * recipe.batch])
+    network.prepare(first)  # type: ignore[operator]
+    classes = int(train.labels.max()) + 1
     run = _Run(
         network,
         copy.deepcopy(network).requires_grad_(False) if recipe.average else None,
         make_optimizers(network, recipe),
+        Judge(first, classes, recipe, device) if recipe.trained_share < 1 else None,
     )
     saved = checkpoint.load(folder, identity) if folder is not None else None
     if saved is not None:
@@ -128,37 +138,35 @@ def _train_epoch(
     mirrored_first: Tensor,
     on_batch: Callable[[int, int], None],
 ) -> float:
-    """One pass over the training images; the mean loss."""
+    """One pass over the training images; the mean loss of those that were trained on."""
     torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
     generator = _generator(seed, epoch)
-    steps = max(1, len(train) // recipe.batch)
+    looked_at = round(recipe.batch / recipe.trained_share)
+    steps = max(1, len(train) // looked_at)
     run.network.train()
     if epoch >= recipe.whitening_bias_epochs and hasattr(run.network, "whitening"):
         run.network.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
     total = torch.zeros((), device=device.torch)
-    for index, rows in enumerate(_batches(len(train), recipe.batch, generator)):
+    for index, rows in enumerate(_batches(len(train), looked_at, generator)):
         step = epoch * steps + index
+        lr_factor = schedule(step, recipe.epochs * steps, recipe.warmup)
         chosen = rows.to(device.torch)
-        images = normalise(train.images[chosen])
+        images, labels = normalise(train.images[chosen]), train.labels[chosen]
         if recipe.flip:
             images = augment.alternating_flip(images, mirrored_first[chosen], epoch)
         if recipe.translate:
             images = augment.translate(images, recipe.translate, generator)
         if recipe.cutout:
             images = augment.cutout(images, recipe.cutout, generator)
+        if run.judge is not None:
+            hardest = run.judge.hardest(images, labels, step, lr_factor)
+            images, labels = images[hardest], labels[hardest]
         images = images.contiguous(memory_format=torch.channels_last)
         with device.precision():
             logits = run.network(images).float()
-        loss = functional.cross_entropy(
-            logits, train.labels[chosen], label_smoothing=recipe.label_smoothing
-        )
+        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
-        factor = schedule(step, recipe.epochs * steps, recipe.warmup)
-        for optimizer in run.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
-            optimizer.step()
-            optimizer.zero_grad()
+        take_step(run.optimizers, lr_factor)
         if run.average is not None:
             _average(run.average, run.network, recipe.average, step)
         total += loss.detach()
@@ -199,7 +207,9 @@ def _tensors(run: _Run, *, finished: bool) -> dict[str, Tensor]:
         parts = {"network": run.network.state_dict()}
         if run.average is not None:
             parts["average"] = run.average.state_dict()
-        for number, optimizer in enumerate(run.optimizers):
+        if run.judge is not None:
+            parts["judge"] = run.judge.network.state_dict()
+        for number, optimizer in enumerate(run.all_optimizers()):
             for index, state in optimizer.state_dict()["state"].items():
                 parts[f"optimizer.{number}.{index}"] = state
     return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
@@ -215,7 +225,9 @@ def _restore(run: _Run, saved: Checkpoint) -> None:
     run.network.load_state_dict(saved.part("network"))
     if run.average is not None:
         run.average.load_state_dict(saved.part("average"))
-    for number, optimizer in enumerate(run.optimizers):
+    if run.judge is not None:
+        run.judge.network.load_state_dict(saved.part("judge"))
+    for number, optimizer in enumerate(run.all_optimizers()):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in saved.part(f"optimizer.{number}").items():
             index, key = name.split(".")

@@ -60,6 +60,15 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return max(0.0, (steps - step) / (steps - turn))
 
 
+def take_step(optimizers: Iterable[torch.optim.Optimizer], lr_factor: float) -> None:
+    """Step at the peak learning rates times ``lr_factor``, and forget the gradients."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * lr_factor
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """What trains the parameters of ``network`` that ask for it.
 

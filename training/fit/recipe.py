@@ -10,6 +10,7 @@ class Recipe:
 
     epochs: int
     batch: int
+    """Images of one step."""
     optimizer: Literal["adamw", "muon"]
     lr: float
     """Of AdamW for all parameters, or of Muon for the convolution filters."""
@@ -32,6 +33,8 @@ class Recipe:
     average: float = 0.0
     """Decay per step of the weights' exponential moving average, which is what is published."""
     whitening_bias_epochs: int = 3
+    trained_share: float = 1.0
+    """Of the images of an epoch; below 1, the hardest ones, as a small network judges them."""
 
     def with_changes(self, **changes: Any) -> Self:
         """The same recipe but for ``changes``."""

@@ -58,6 +58,7 @@ def write(
         "![Loss and validation accuracy by epoch](curves.png)",
         "The training loss is the one that was minimised: with augmentation and label smoothing, "
         "if any. The validation loss is plain cross-entropy without them.",
+        _trained_share(manifest),
     ]
     if "confusion" in metrics:
         classifier_plots.draw_confusion(
@@ -131,6 +132,17 @@ def _comparison(manifest: ClassifierManifest, other: Other | None) -> str:
         f"On the same test images {manifest.model} is **{found['points']:+.2f} points** of top-1 "
         f"from {other.manifest.model} (95 % interval of the paired difference: "
         f"{found['low']:+.2f} to {found['high']:+.2f}).",
+    )
+
+
+def _trained_share(manifest: ClassifierManifest) -> str:
+    share = manifest.training.config.get("trained_share", 1.0)
+    if share == 1:
+        return ""
+    return (
+        f"Only {share:.0%} of the images of an epoch are trained on, and make its training loss: "
+        "those on which a small network, trained beside this one, has the largest loss. What is "
+        "easily told would teach little more, and an epoch takes that much less time."
     )
 
 
