@@ -1,6 +1,7 @@
 """The HTTP/1.1 protocol: uvicorn's on httptools, with deadlines and limits that it lacks."""
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -83,6 +84,7 @@ class Protocol(HttpToolsProtocol):
         self.in_head = self.in_body = False
         self.body_since = 0.0
         self.refused = False
+        self.shed_at = -math.inf  # for being over capacity; the connection goes on
         self.deaf = False
         self.shedder: Shedder = self.app_state["shedder"]
         self.task: asyncio.Task[None] | None = None
@@ -98,7 +100,7 @@ class Protocol(HttpToolsProtocol):
         if self.refused or self.deaf:
             return
         if self._idle() and self.shedder.refuses_unparsed(data):
-            self._shed(self.shedder.answer())
+            self._shed_unparsed()
             return
         self.read_bytes = len(data)
         self.head_bytes += len(data)
@@ -224,6 +226,19 @@ class Protocol(HttpToolsProtocol):
         elif now - self.waiting_since > limits.header_seconds:
             self._refuse(408, "The head of the request was not complete in time")
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, which has been idle for long, unless it was refused meanwhile.
+
+        A refusal does not put this off by itself, as an answer does: a timer each costs too much.
+        """
+        rest = self.shed_at + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                rest, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or what a parser could take in two ways."""
         self._refuse(400, msg)
@@ -257,6 +272,14 @@ class Protocol(HttpToolsProtocol):
         # Last, for the line above has uvicorn read on.
         if not self.transport.is_closing():
             self.shedder.pause(self)
+
+    def _shed_unparsed(self) -> None:
+        """The same before anything of the request has been parsed: nothing is to be tidied up."""
+        self.transport.write(self.shedder.answer())
+        self.shed_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_handler()
+        self.shedder.pause(self)
 
     def _cut_short(self, detail: str) -> None:
         if self.cycle.response_started:

@@ -20,6 +20,7 @@ from service.runtime.queue import Queue
 
 # The endpoints whose every request needs a place in the queue.
 PATHS = {path: REQUESTS.labels(path, Busy.status) for path in ("/classify", "/explain")}
+UNPARSED = {path.encode(): counter for path, counter in PATHS.items()}
 PAUSE_SECONDS = 0.07  # a refusal is promised within 0.1 s
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
 # A head that can be read in one way only; every other is left to the parser.
@@ -59,6 +60,8 @@ class Shedder:
         self.starting = 0
         self._paused: deque[tuple[float, Pausable]] = deque()  # until when, and who
         self._looking = False
+        # Refusals of which the metrics are to learn: telling them one by one would cost more.
+        self._uncounted = dict.fromkeys(UNPARSED, 0)
         queue.on_room = self._resume
 
     @property
@@ -78,7 +81,7 @@ class Shedder:
         """The same for what a connection sent between requests, if that is one whole request.
 
         Where ``data`` leaves any doubt about where its request ends, this is False, and the parser
-        decides.
+        decides. Where it is True, the connection is to be paused.
         """
         plain = PLAIN_HEAD.match(data) if self.full else None
         if plain is None:
@@ -87,7 +90,10 @@ class Shedder:
         lengths = LENGTH.findall(head)
         if len(lengths) != 1 or head.count(b"content-length") != 1 or NOT_PLAIN.search(head):
             return False
-        return len(data) == len(head) + int(lengths[0]) and self.refuses(plain[1].decode())
+        if len(data) != len(head) + int(lengths[0]):
+            return False
+        self._uncounted[plain[1]] += 1
+        return True
 
     def answer(self, *, close: bool = False) -> bytes:
         """The refusal, whole."""
@@ -114,6 +120,10 @@ class Shedder:
         now = loop.time()
         while self._paused and self._paused[0][0] <= now:
             self._resume()
+        for path, refusals in self._uncounted.items():
+            if refusals:
+                UNPARSED[path].inc(refusals)
+                self._uncounted[path] = 0
         self._looking = bool(self._paused)
         if self._looking:
             loop.call_later(LOOK_SECONDS, self._look, loop)

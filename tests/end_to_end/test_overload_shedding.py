@@ -22,6 +22,12 @@ def test_the_surplus_is_refused_while_the_rest_and_health_are_answered(tmp_path:
     going.set()
 
     def hammer(server: ServerProcess) -> None:
+        try:
+            hammer_one_connection(server)
+        except (OSError, http.client.HTTPException) as error:
+            problems.append(f"the connection broke: {error!r}")
+
+    def hammer_one_connection(server: ServerProcess) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         while going.is_set():
             connection.request("POST", "/classify", image, {"Content-Type": "image/png"})
@@ -35,9 +41,13 @@ def test_the_surplus_is_refused_while_the_rest_and_health_are_answered(tmp_path:
                 or b'"status":429' not in body
             ):
                 problems.append(f"{response.headers} {body!r}")
+        # Kept while it was used, refused or not, and closed once it is idle.
+        assert connection.sock is not None
+        if connection.sock.recv(1):
+            problems.append("an answer that nobody asked for")
         connection.close()
 
-    with ServerProcess(root, queue_depth=2).wait_ready() as server:
+    with ServerProcess(root, queue_depth=2, keep_alive_seconds=1).wait_ready() as server:
         threads = [threading.Thread(target=hammer, args=(server,)) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()

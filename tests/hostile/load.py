@@ -8,6 +8,7 @@ closed loop waits for the answer, and so asks less of a server that is slow.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -44,30 +45,74 @@ class Tally:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-class Connection:
-    """One connection that is kept."""
+class Connection(asyncio.Protocol):
+    """One connection that is kept, on which one request at a time is asked."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._got = bytearray()
+        self._answered: Callable[[int, bytes], None] | None = None
 
     @classmethod
     async def open(cls, port: int) -> "Connection":
         """Connect."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(cls, "127.0.0.1", port)
+        return connection
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and head of the answer; its body is read and dropped."""
-        self.writer.write(request)
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        lower = head.lower()
+        """Status and head of the answer. Raises EOFError if the connection breaks instead."""
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+
+        def answered(status: int, head: bytes) -> None:
+            if answer.done():
+                return
+            if status:
+                answer.set_result((status, head))
+            else:
+                answer.set_exception(EOFError("the connection broke"))
+
+        self.send(request, answered)
+        return await answer
+
+    def send(self, request: bytes, answered: Callable[[int, bytes], None]) -> None:
+        """Ask, and call ``answered`` with status and head, in lower case; 0 if it breaks."""
+        self._answered = answered
+        if self._transport is None or self._transport.is_closing():
+            self._end(0, b"")
+        else:
+            self._transport.write(request)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of an answer. Its body is dropped."""
+        self._got += data
+        head, end, _ = self._got.partition(b"\r\n\r\n")
+        if not end:
+            return
+        lower = bytes(head).lower() + end
         length = int(lower.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        await self.reader.readexactly(length)
-        return int(head[9:12]), lower
+        if len(self._got) >= len(lower) + length:
+            self._got.clear()
+            self._end(int(lower[9:12]), lower)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Closed by the server."""
+        self._end(0, b"")
 
     def close(self) -> None:
         """Disconnect."""
-        self.writer.close()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _end(self, status: int, head: bytes) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(status, head)
 
 
 async def closed_loop(port: int, request: bytes, clients: int, seconds: float) -> Tally:
@@ -90,28 +135,23 @@ async def open_loop(port: int, request: bytes, rate: float, seconds: float) -> T
     """``rate`` requests a second for ``seconds``, evenly spaced, on connections that are kept."""
     tally = Tally(seconds)
     idle: deque[Connection] = deque()
-    running: set[asyncio.Task[None]] = set()
+    asking: dict[int, float] = {}  # when each was meant to be sent
+    connecting: set[asyncio.Task[None]] = set()
     opened = 0
 
-    async def one(intended: float) -> None:
-        nonlocal opened
-        status = 0
-        connection = None
-        with suppress(OSError, EOFError, ValueError, TimeoutError):
-            async with asyncio.timeout(HANG_SECONDS):
-                if idle:
-                    connection = idle.popleft()
-                elif opened < MAX_CONNECTIONS:
-                    opened += 1
-                    connection = await Connection.open(port)
-                else:
-                    raise OSError("no connection is free")
-                status, head = await connection.ask(request)
-                if status == 429 and b"\r\nretry-after: " not in head:
-                    tally.without_retry_after += 1
-        tally.add(status, time.perf_counter() - intended)
-        if connection is not None and status:
-            idle.append(connection)
+    def ask(connection: Connection, number: int) -> None:
+        def answered(status: int, head: bytes) -> None:
+            tally.add(status, time.perf_counter() - asking.pop(number))
+            if status == 429 and b"\r\nretry-after: " not in head:
+                tally.without_retry_after += 1
+            if status:
+                idle.append(connection)
+
+        connection.send(request, answered)
+
+    async def connect(number: int) -> None:
+        with suppress(OSError):
+            ask(await Connection.open(port), number)
 
     start = time.perf_counter()
     total = int(rate * seconds)
@@ -120,13 +160,21 @@ async def open_loop(port: int, request: bytes, rate: float, seconds: float) -> T
         due = min(total, int((time.perf_counter() - start) * rate) + 1)
         tally.lag = max(tally.lag, time.perf_counter() - start - sent / rate)
         for number in range(sent, due):
-            task = asyncio.create_task(one(start + number / rate))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            asking[number] = start + number / rate
+            if idle:
+                ask(idle.popleft(), number)
+            elif opened < MAX_CONNECTIONS:
+                opened += 1
+                task = asyncio.create_task(connect(number))
+                connecting.add(task)
+                task.add_done_callback(connecting.discard)
         sent = due
         await asyncio.sleep(0.001)
-    if running:
-        await asyncio.wait(running)
+    end = time.perf_counter() + HANG_SECONDS
+    while asking and time.perf_counter() < end:
+        await asyncio.sleep(0.01)
+    for intended in asking.values():
+        tally.add(0, time.perf_counter() - intended)
     for connection in idle:
         connection.close()
     return tally
