@@ -28,7 +28,6 @@ SMALL = IMPROVED.with_changes(
     head_lr=0.05,
     whitening_bias_epochs=2,
     average=0.9,
-    trained_share=1.0,
 )
 
 

@@ -1,6 +1,6 @@
 """Train an image classifier and publish it.
 
-python -m training cifar --network baseline|improved [--preset quick] [--images FOLDER_OR_ZIP]
+python -m training cifar --network baseline|improved [--preset hour|quick] [--images FOLDER_OR_ZIP]
 
 The test images are not looked at here: ``python -m training evaluate MODEL`` does that, once.
 """
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=NAMES,
         default="release",
-        help="quick: a narrower network, for fewer epochs",
+        help="hour: what two CPU cores train in one; quick: a narrower network, for fewer epochs",
     )
     parser.add_argument(
         "--images",

@@ -8,9 +8,9 @@ from training.publish import report
 
 FILE = Path(__file__).parent / "studies.csv"
 TITLES = {
-    "seeds": "Other seeds",
+    "seeds": "The released recipe with other seeds",
     "epochs": "How long to train",
-    "recipe": "One change at a time to the released network, on all images for 45 epochs",
+    "recipe": "One change at a time to the released network, 45 epochs",
     "network": "Other networks of about the same cost",
     "short": "Changes to a short schedule (64, 128, 256 channels, about 20 epochs), 3 seeds each",
 }
