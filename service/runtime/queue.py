@@ -5,17 +5,22 @@ gives. An idle worker runs a request at once. While it was busy others may have 
 and each turn of the loop runs some milliseconds of them, so that reading, refusing and /health go
 on in between. There is no timer and no polling.
 
+Who came first is finished first: a picture that has been decoded is classified before later ones
+are decoded. Else all that wait would be decoded first, with the memory of all their decoders held.
+
 Batching is a setting, off by default: one core takes as long for each of 64 images together as for
 one alone (int8 and fp32 alike, measured with the shipped networks), so that waiting for company
 only adds latency. On a GPU it pays; there a turn takes everything that waited, up to ``batch``.
 """
 
 import asyncio
+import heapq
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,13 +38,17 @@ LONG_SECONDS = 0.01
 # A turn ends with the run in which this time is over.
 TURN_SECONDS = 0.005
 
+# Of the request that this task serves: all its work is ordered by when it came.
+_ticket: ContextVar[int | None] = ContextVar("ticket", default=None)
+
 
 @dataclass(eq=False, slots=True)
 class Job:
     """Work that waits for its turn. With a ``session`` it is a run of that, and ``arguments`` are
-    arrays whose first dimension is the batch.
+    arrays whose first dimension is the batch. Its ``turn`` is that of its request, then its own.
     """
 
+    turn: tuple[int, int]
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
     result: asyncio.Future[Any]
@@ -49,6 +58,9 @@ class Job:
     def rows(self) -> int:
         """How much of a batch it takes."""
         return len(self.arguments[0]) if self.session else 1
+
+    def __lt__(self, other: "Job") -> bool:
+        return self.turn < other.turn
 
 
 class Queue:
@@ -60,7 +72,8 @@ class Queue:
         self.taken = 0
         # Called for each place that becomes free.
         self.on_room: Callable[[], None] = lambda: None
-        self._waiting: deque[Job] = deque()
+        self._numbers = itertools.count()
+        self._waiting: list[Job] = []  # a heap
         self._busy = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="heavy")
 
@@ -73,15 +86,18 @@ class Queue:
     def place(self, count: int = 1) -> Iterator[None]:
         """Hold ``count`` places, from the whole body to the answer. Raises Busy if too few are.
 
-        A request that is larger than the queue is let in when it is alone.
+        A request that is larger than the queue is let in when it is alone. One of several places
+        does its work piece by piece among the others', so as not to hold them up.
         """
         if self.taken and self.taken + count > self.depth:
             raise Busy
         self.taken += count
         WAITING.set(self.taken)
+        ticket = _ticket.set(next(self._numbers) if count == 1 else None)
         try:
             yield
         finally:
+            _ticket.reset(ticket)
             self.taken -= count
             WAITING.set(self.taken)
             for _ in range(count):
@@ -120,8 +136,11 @@ class Queue:
             self._busy = True
             loop.call_soon(self._next)
             return work(*arguments)
-        job = Job(work, arguments, loop.create_future(), session)
-        self._waiting.append(job)
+        number = next(self._numbers)
+        ticket = _ticket.get()
+        turn = (number if ticket is None else ticket, number)
+        job = Job(turn, work, arguments, loop.create_future(), session)
+        heapq.heappush(self._waiting, job)
         return await job.result
 
     def _next(self) -> None:
@@ -135,18 +154,24 @@ class Queue:
         self._busy = False
 
     def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        size = 0
+        """The next job, and those that can run together with it."""
         while self._waiting:
-            job = self._waiting[0]
-            if not job.result.done():  # done: its client has gone
+            first = heapq.heappop(self._waiting)
+            if first.result.done():  # its client has gone
+                continue
+            jobs, size = [first], first.rows
+            while first.session is not None and self._waiting:
+                job = self._waiting[0]
                 size += job.rows
-                alike = job.session is not None and jobs and job.session is jobs[0].session
-                if jobs and (size > self.batch or not alike):
+                if job.session is not first.session or size > self.batch:
                     break
-                jobs.append(job)
-            self._waiting.popleft()
-        return jobs
+                heapq.heappop(self._waiting)
+                if job.result.done():
+                    size -= job.rows
+                else:
+                    jobs.append(job)
+            return jobs
+        return []
 
 
 def _run(jobs: list[Job]) -> None:

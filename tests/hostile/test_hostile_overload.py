@@ -107,12 +107,19 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(
         uvloop.run(closed_loop(server.port, sent, 8, 0.5))  # warms up
         speed = Speed(worker)
         closed = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 3))
-        knee, rate = speed.of(closed), multiple * closed.rate()
+        before, rate = speed.of(closed), multiple * closed.rate()
         speed = Speed(worker)
         tally, taken = uvloop.run(overload(server.port, sent, rate))
         goodput = speed.of(tally)
+        # Nothing is left to be worked off: at once it is as fast as before.
+        check_good(server)
+        speed = Speed(worker)
+        again = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 6))
+        after = speed.of(again)
+        knee = (before + after) / 2  # a machine that others use is not as fast at all times
         report = (
-            f"knee {closed.rate():.0f}/s, sent {rate:.0f}/s, answered {tally.rate():.0f}/s "
+            f"knee {closed.rate():.0f}/s before and {again.rate():.0f}/s after, "
+            f"sent {rate:.0f}/s, answered {tally.rate():.0f}/s "
             f"(goodput {goodput / knee:.2f}), p99 {tally.quantile(200, 0.99):.3f} s; "
             f"refused {tally.rate(429):.0f}/s, p99 {tally.quantile(429, 0.99):.3f} s; "
             f"health at most {max(taken):.3f} s; generator late by at most {tally.lag:.3f} s"
@@ -128,9 +135,5 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(
         assert tally.quantile(200, 0.99) < wait + late, report
         assert tally.quantile(429, 0.99) < REFUSED_SECONDS + late, report
         assert sorted(taken)[int(0.99 * len(taken))] < HEALTH_SECONDS + late, report
-        # Nothing is left to be worked off: at once it is as fast as before.
-        check_good(server)
-        speed = Speed(worker)
-        after = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 6))
-        assert set(after.latencies) == {200}
-        assert speed.of(after) >= GOODPUT * knee, report
+        assert set(again.latencies) == {200}
+        assert after >= GOODPUT * before, report

@@ -97,6 +97,32 @@ def test_other_work_takes_its_turn_and_is_not_batched() -> None:
     assert session.runs == [1, 2]
 
 
+def work_of(queue: Queue, places: dict[str, int], jobs: int) -> list[str]:
+    """In which order requests with so many ``places`` do their jobs, one job a turn."""
+    done: list[str] = []
+
+    async def request(name: str) -> None:
+        with queue.place(places[name]):
+            for _ in range(jobs):
+                await queue.do(done.append, name)
+
+    together(*(request(name) for name in places))
+    return done
+
+
+def test_who_came_first_is_finished_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.runtime.queue.TURN_SECONDS", 0)
+    order = work_of(Queue(64, batch=1), {"a": 1, "b": 1, "c": 1}, jobs=2)
+    assert order == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_a_large_request_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.runtime.queue.TURN_SECONDS", 0)
+    order = work_of(Queue(64, batch=1), {"large": 5, "b": 1, "c": 1}, jobs=4)
+    assert order.index("b") < 3
+    assert order[-1] == "large"
+
+
 def test_what_is_long_runs_beside_the_loop() -> None:
     queue, session = Queue(64, batch=1), Doubler()
     session.row_seconds = 1.0
