@@ -7,11 +7,9 @@ Under another C library these functions do nothing.
 
 import ctypes
 
-M_TRIM_THRESHOLD = -1  # mallopt(3)
-M_MMAP_THRESHOLD = -3
+M_MMAP_THRESHOLD = -3  # mallopt(3)
 M_ARENA_MAX = -8
 LARGE_BYTES = 1024 * 1024
-KEPT_BYTES = 8 * 1024 * 1024
 ARENAS = 2
 
 _libc = ctypes.CDLL(None)
@@ -21,12 +19,9 @@ def settle() -> None:
     """Let large blocks go back when they are freed, and threads share their heaps.
 
     By default the first large block that is freed makes glibc keep all such blocks from then on.
-    Small blocks at the end of the heap are kept up to a bound: giving back what decoding a picture
-    took, and having the kernel clear it again for the next, took a fifth of the time.
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-        _libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         _libc.mallopt(M_ARENA_MAX, ARENAS)
 
 

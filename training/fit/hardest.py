@@ -45,7 +45,10 @@ class Judge:
                 logits, labels, label_smoothing=self._recipe.label_smoothing, reduction="none"
             )
         count = max(1, round(len(images) * self._recipe.trained_share))
-        chosen = torch.arange(count) if learns_first else losses.detach().topk(count).indices
+        if learns_first:
+            chosen = torch.arange(count, device=losses.device)
+        else:
+            chosen = losses.detach().topk(count).indices
         if learns:
             losses[chosen].mean().backward()
             take_step(self.optimizers, lr_factor)
