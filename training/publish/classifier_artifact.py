@@ -28,8 +28,8 @@ from training.publish.measure import run_classifier, single_image_seconds
 from training.publish.parameters import summarise
 
 SAMPLES = 8
-# A map costs as much as dozens of predictions, and every start of the service replays them.
-SALIENCY_SAMPLES = 2
+# Every start of the service replays it, and a map costs as much as dozens of predictions.
+SALIENCY_SAMPLES = 1
 
 
 def write_artifact(
