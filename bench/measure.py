@@ -43,6 +43,8 @@ class Outcome:
     failure: str | None = None
     start_seconds: float | None = None
     loads: dict[str, list[Measured]] = field(default_factory=dict)
+    beside: dict[str, list[Measured]] = field(default_factory=dict)
+    """What our own service gave right before: a machine's speed drifts from minute to minute."""
     precision: str | None = None
     """Of the graph of probabilities that serves, where the server says so."""
     memory_at_start: Memory | None = None
@@ -96,6 +98,7 @@ def measure(
                 outcome.precision = _precision(port, server.details.format_map(filled))
             for question in dict.fromkeys(step.question.name for step in steps):
                 step = next(step for step in steps if step.question.name == question)
+                running.settle(SETTLE_LIMIT)  # or a load before may have it refused
                 outcome.answers[question] = _check(port, path, server, step.question)
                 run(f"http://127.0.0.1:{port}{path}", step.question.body, 4, 1)  # warms up
                 outcome.loads[question] = []

@@ -6,7 +6,7 @@ from typing import Self
 
 from bench import pictures
 from bench.measure import Step
-from bench.servers import Server
+from bench.servers import FLOOR, Server
 from bench.subjects import Graph, Question, many_pictures, point_question
 
 COMPARED_AT = 16  # connections
@@ -26,6 +26,8 @@ class Plan:
     seconds: dict[pictures.Picture, float]
     gradient_seconds: float
     floor_seconds: float
+    beside_seconds: float
+    """Of our own service, again right before each other server; 0 for not at all."""
     extras: bool
     """Also overload, many images in a request and other numbers of x, of our own service."""
 
@@ -38,6 +40,7 @@ class Plan:
             seconds={picture: min(limit, value) for picture, value in self.seconds.items()},
             gradient_seconds=min(limit, self.gradient_seconds),
             floor_seconds=min(limit / 5, self.floor_seconds),
+            beside_seconds=min(limit, self.beside_seconds),
         )
 
 
@@ -46,6 +49,7 @@ FULL = Plan(
     seconds={pictures.CIFAR_SIZE: 5, pictures.WEB_SIZE: 3, pictures.PHOTO_SIZE: 5},
     gradient_seconds=4,
     floor_seconds=0.7,
+    beside_seconds=2,
     extras=True,
 )
 QUICK = Plan(
@@ -53,6 +57,7 @@ QUICK = Plan(
     seconds={pictures.CIFAR_SIZE: 2, pictures.PHOTO_SIZE: 3},
     gradient_seconds=2,
     floor_seconds=0.2,
+    beside_seconds=0,
     extras=False,
 )
 
@@ -74,6 +79,30 @@ def classify_steps(
             for count in (1, 8, 64)
         ]
     return steps
+
+
+def steps_of(
+    plan: Plan,
+    server: Server,
+    questions: dict[pictures.Picture, Question],
+    derivative: Graph,
+    scratch: Path,
+) -> list[Step]:
+    """The loads of a server. Those whose bodies are made for it are written to ``scratch``."""
+    if server is FLOOR:
+        return floor_steps(plan, questions)
+    if server.endpoint == "classify":
+        return classify_steps(plan, server, questions, scratch)
+    return gradient_steps(plan, server, derivative, scratch)
+
+
+def beside_steps(plan: Plan, ours: list[Step]) -> list[Step]:
+    """Of the loads of our own service those by which it is compared, to repeat beside a server."""
+    return [
+        replace(step, seconds=plan.beside_seconds)
+        for step in ours
+        if step.connections == COMPARED_AT
+    ]
 
 
 def floor_steps(plan: Plan, questions: dict[pictures.Picture, Question]) -> list[Step]:

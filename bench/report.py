@@ -91,8 +91,6 @@ def _loads(measured: dict[str, Any], endpoint: str, question: str) -> str:
     connections = sorted(
         {entry["connections"] for o in outcomes for entry in o["loads"].get(question, [])}
     )
-    mine = targets.ours(measured, endpoint)
-    base = targets.load(mine, question) if mine else None
     header = ["server", "as"]
     for number in connections:
         header += [f"{number} conn.: req/s", "p50 ms", "p99 ms"]
@@ -108,8 +106,8 @@ def _loads(measured: dict[str, Any], endpoint: str, question: str) -> str:
         row = [outcome["name"], outcome["role"]]
         for number in connections:
             row += _cells(targets.load(outcome, question, number))
-        its = targets.load(outcome, question)
-        row.append(f"{base['requests_per_s'] / its['requests_per_s']:.2f}" if base and its else "–")
+        compared = targets.compare(measured, outcome, question)
+        row.append(f"{compared.faster:.2f}" if compared else "–")
         rows.append(row)
     return _table(header, rows)
 

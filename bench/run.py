@@ -25,9 +25,8 @@ from bench.plan import (
     MANY_X,
     QUICK,
     SHORTEN_AFTER,
-    classify_steps,
-    floor_steps,
-    gradient_steps,
+    beside_steps,
+    steps_of,
 )
 from bench.servers import FLOOR, SERVERS, Server
 from bench.subjects import graph, newest, picture_questions
@@ -49,6 +48,8 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gradserve-bench-") as folder:
         scratch = Path(folder)
+        apart = scratch / "beside"
+        apart.mkdir()
         environment = {
             "BENCH_CLASSIFIER": str(classifier.artifact.folder),
             "BENCH_CLASSIFIER_GRAPH": str(classifier.file),
@@ -85,13 +86,14 @@ def main() -> None:
             _say(f"{server.endpoint}: {server.name} ({server.role})")
             if time.monotonic() - began > SHORTEN_AFTER:
                 plan = plan.shortened(1)
-            if server is FLOOR:
-                steps = floor_steps(plan, questions)
-            elif server.endpoint == "classify":
-                steps = classify_steps(plan, server, questions, scratch)
-            else:
-                steps = gradient_steps(plan, server, derivative, scratch)
+            steps = steps_of(plan, server, questions, derivative, scratch)
+            beside = None
+            if plan.beside_seconds and server is not FLOOR and server.role != "ours":
+                own = next(s for s in SERVERS if s.role == "ours" and s.endpoint == server.endpoint)
+                before = beside_steps(plan, steps_of(plan, own, questions, derivative, apart))
+                beside = measure(own, before, substitutes, environment, scratch)
             outcome = measure(server, steps, substitutes, environment, scratch)
+            outcome.beside = beside.loads if beside else {}
             outcomes.append(outcome)
             _say(f"  {report.one_line(outcome)}")
             if server.role == "ours" and outcome.failure is None and server.endpoint == "gradient":

@@ -33,16 +33,41 @@ def ours(measured: Measured, endpoint: str) -> Measured | None:
     return next(iter(_outcomes(measured, endpoint, ("ours",))), None)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A peer's load and ours, measured one right after the other where the plan has it so."""
+
+    peer: str
+    its: Measured
+    ours: Measured
+
+    @property
+    def faster(self) -> float:
+        """Our requests per second over the peer's."""
+        return float(self.ours["requests_per_s"] / self.its["requests_per_s"])
+
+
+def compare(measured: Measured, outcome: Measured, question: str) -> Comparison | None:
+    """One peer and us at one question, if both served it."""
+    its = load(outcome, question)
+    mine = load({"loads": outcome.get("beside", {})}, question) or _mine(
+        measured, outcome["endpoint"], question
+    )
+    if its is None or mine is None:
+        return None
+    return Comparison(f"{outcome['name']} ({outcome['role']})", its, mine)
+
+
 def best(
     measured: Measured, endpoint: str, roles: Iterable[str], question: str
-) -> tuple[str, Measured] | None:
-    """The peer of these roles that serves most requests per second: its name and its load."""
-    loads = [
-        (f"{outcome['name']} ({outcome['role']})", found)
+) -> Comparison | None:
+    """The comparison with that peer of these roles which comes nearest to us, or farthest ahead."""
+    comparisons = [
+        found
         for outcome in _outcomes(measured, endpoint, tuple(roles))
-        if (found := load(outcome, question))
+        if (found := compare(measured, outcome, question))
     ]
-    return max(loads, key=lambda pair: pair[1]["requests_per_s"], default=None)
+    return min(comparisons, key=lambda comparison: comparison.faster, default=None)
 
 
 def limit(measured: Measured, picture: str, precision: str) -> float | None:
@@ -142,22 +167,20 @@ def _ratio(
 ) -> Target:
     what = f"/{endpoint}, {question}: requests/s against {against}"
     wish = f"≥ {wanted:g}×" if wanted else "no target"
-    mine = _mine(measured, endpoint, question)
-    peer = best(measured, endpoint, roles, question)
-    if mine is None or peer is None:
+    found = best(measured, endpoint, roles, question)
+    if found is None:
         return Target(what, wish, "not measured", None)
-    ratio = mine["requests_per_s"] / peer[1]["requests_per_s"]
-    return Target(what, wish, f"{ratio:.2f}× {peer[0]}", ratio >= wanted if wanted else None)
+    ratio = found.faster
+    return Target(what, wish, f"{ratio:.2f}× {found.peer}", ratio >= wanted if wanted else None)
 
 
 def _p99(measured: Measured, question: str, roles: tuple[str, ...]) -> Target:
     what = f"/classify, {question}: p99 against that peer"
-    mine = _mine(measured, "classify", question)
-    peer = best(measured, "classify", roles, question)
-    if mine is None or peer is None:
-        return Target(what, "≤ ½", "not measured", None)
-    ratio = mine["p99_ms"] / peer[1]["p99_ms"]
-    return Target(what, "≤ 0.5×", f"{ratio:.2f}× {peer[0]}", ratio <= 0.5)
+    found = best(measured, "classify", roles, question)
+    if found is None:
+        return Target(what, "≤ 0.5×", "not measured", None)
+    ratio = found.ours["p99_ms"] / found.its["p99_ms"]
+    return Target(what, "≤ 0.5×", f"{ratio:.2f}× {found.peer}", ratio <= 0.5)
 
 
 def _limit(measured: Measured, question: str) -> Target:

@@ -148,6 +148,18 @@ def _measure(folder: Path, command: tuple[str, ...]) -> Any:
     return measure(server, [Step(question, 1, 1)], {}, {}, folder)
 
 
+def test_a_peer_is_compared_with_what_ours_gave_beside_it() -> None:
+    measured = _measured()
+    small = pictures.CIFAR_SIZE.name
+    mine, litserve = measured["outcomes"][1], measured["outcomes"][2]
+    litserve["beside"] = {small: [mine["loads"][small][0] | {"requests_per_s": 800.0}]}
+    (row, *_) = targets.evaluate(measured)
+    assert row.found == "2.00× LitServe (same graph)"
+    assert not row.met
+    table = next(line for line in report.markdown(measured).splitlines() if "| LitServe" in line)
+    assert table.endswith("| 2.00 |")
+
+
 def _measured() -> dict[str, Any]:
     small = pictures.CIFAR_SIZE.name
     memory = {"processes": 3, "total_pss": 200.0, "largest_pss": 90.0, "largest_rss": 120.0}
