@@ -81,6 +81,28 @@ def classify_steps(
     return steps
 
 
+def floor_steps(plan: Plan, questions: dict[pictures.Picture, Question]) -> list[Step]:
+    """The loads of the server that only reads: it answers a constant, which is never wrong."""
+    return [
+        Step(replace(question, expected=None), COMPARED_AT, plan.seconds[picture])
+        for picture, question in questions.items()
+    ]
+
+
+def gradient_steps(plan: Plan, server: Server, derivative: Graph, scratch: Path) -> list[Step]:
+    """The loads of one server of derivatives, each in the JSON that it takes."""
+
+    def question(count: int) -> Question:
+        return point_question(derivative, count, server.points, scratch / f"{count}-points")
+
+    steps = [
+        Step(question(SEVERAL_X), connections, plan.gradient_seconds)
+        for connections in plan.connections
+    ]
+    counts = (1, 100, MANY_X, 100_000) if plan.extras and server.role == "ours" else (MANY_X,)
+    return steps + [Step(question(count), 1, 2) for count in counts]
+
+
 def steps_of(
     plan: Plan,
     server: Server,
@@ -103,25 +125,3 @@ def beside_steps(plan: Plan, ours: list[Step]) -> list[Step]:
         for step in ours
         if step.connections == COMPARED_AT
     ]
-
-
-def floor_steps(plan: Plan, questions: dict[pictures.Picture, Question]) -> list[Step]:
-    """The loads of the server that only reads: it answers a constant, which is never wrong."""
-    return [
-        Step(replace(question, expected=None), COMPARED_AT, plan.seconds[picture])
-        for picture, question in questions.items()
-    ]
-
-
-def gradient_steps(plan: Plan, server: Server, derivative: Graph, scratch: Path) -> list[Step]:
-    """The loads of one server of derivatives, each in the JSON that it takes."""
-
-    def question(count: int) -> Question:
-        return point_question(derivative, count, server.points, scratch / f"{count}-points")
-
-    steps = [
-        Step(question(SEVERAL_X), connections, plan.gradient_seconds)
-        for connections in plan.connections
-    ]
-    counts = (1, 100, MANY_X, 100_000) if plan.extras and server.role == "ours" else (MANY_X,)
-    return steps + [Step(question(count), 1, 2) for count in counts]
