@@ -158,6 +158,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
         (["--set", "trained_share=0"], "above 0"),
         (["--set", "trained_share=nan"], "above 0"),
         (["--epochs", "0"], "at least 1"),
+        (["--validation", "0"], "can be set aside for validation, not 0"),
         (["--name", "../up"], "lower-case letters"),
     ],
 )

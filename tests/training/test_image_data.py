@@ -73,6 +73,22 @@ def test_another_split_seed_sets_other_images_aside(tmp_path: Path) -> None:
     assert not torch.equal(first.test.images, second.test.images)
 
 
+def test_as_many_as_wanted_are_set_aside_of_the_same(tmp_path: Path) -> None:
+    folder = tree(tmp_path, {"a": 40, "b": 80})
+    usual, fewer = load_images(folder), load_images(folder, validation=6)
+    assert (len(usual.validation), len(fewer.validation), len(fewer.train)) == (11, 6, 102)
+    assert fewer.validation.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    usual_rows = {image.numpy().tobytes() for image in usual.validation.images}
+    assert {image.numpy().tobytes() for image in fewer.validation.images} < usual_rows
+    assert torch.equal(usual.test.images, fewer.test.images)
+
+
+@pytest.mark.parametrize("rows", [0, -1, 55, 10**9])
+def test_no_more_than_half_is_set_aside(tmp_path: Path, rows: int) -> None:
+    with pytest.raises(JobError, match="from 1 to 54 of its 108 images can be set aside"):
+        load_images(tree(tmp_path, {"a": 40, "b": 80}), validation=rows)
+
+
 def test_one_unreadable_file_in_many_is_named_and_skipped(tmp_path: Path) -> None:
     folder = tree(tmp_path, {"a": 60, "b": 60})
     (folder / "a" / "broken.png").write_bytes(b"not a picture")

@@ -22,7 +22,7 @@ from training.errors import JobError
 
 SIDE = 32  # pixels; what the networks are made for
 VALIDATION_ROWS = 5000
-HELD_OUT = 0.1
+HELD_OUT = 0.1  # of few images
 UNREADABLE_LIMIT = 0.01
 MIN_CLASSES, MAX_CLASSES = 2, 1000
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".mpo", ".ppm", ".tif", ".tiff"}
@@ -72,6 +72,7 @@ def load_images(
     source: Path | None,
     *,
     split_seed: int = 0,
+    validation: int | None = None,
     download_to: Path = Path("data"),
     progress: Callable[[int], None] = lambda _: None,
 ) -> ImageData:
@@ -79,10 +80,12 @@ def load_images(
 
     Pictures of any size and mode are centre-cropped to a square and reduced to 32×32 with
     antialiasing, as the service does with what it is sent. Within each class the images are put in
-    an order of their own (by their bytes), so that the splits do not depend on file names.
+    an order of their own (by their bytes), so that the splits do not depend on file names. About
+    ``validation`` images are set aside for that, the same share of every class, by default 5,000
+    or a tenth; fewer are a part of those that more would be.
 
     Raises JobError: no such file, not a zip, fewer than 2 or more than 1,000 classes, an empty
-    class, or more than 1 % of the files unreadable.
+    class, more than 1 % of the files unreadable, or too few images for ``validation``.
     """
     collected = _Collected()
     if source is None:
@@ -91,7 +94,7 @@ def load_images(
     else:
         _read_tree(source, collected, progress)
         name = source.name
-    return _assemble(name, collected, split_seed)
+    return _assemble(name, collected, split_seed, validation)
 
 
 def to_square(image: Image.Image, side: int = SIDE) -> Pixels:
@@ -187,7 +190,9 @@ def _members(
             yield path, lambda info=info: archive.read(info)  # type: ignore[misc]
 
 
-def _assemble(name: str, collected: _Collected, split_seed: int) -> ImageData:
+def _assemble(
+    name: str, collected: _Collected, split_seed: int, validation_rows: int | None
+) -> ImageData:
     train = collected.images.get("train", {})
     classes = tuple(sorted(train))
     if not MIN_CLASSES <= len(classes) <= MAX_CLASSES:
@@ -221,8 +226,13 @@ def _assemble(name: str, collected: _Collected, split_seed: int) -> ImageData:
     generator = torch.Generator().manual_seed(split_seed)
     if not len(test):
         whole, test = _hold_out(whole, len(whole) * HELD_OUT, generator)
-    share = min(VALIDATION_ROWS, len(whole) * HELD_OUT)
-    rest, validation = _hold_out(whole, share, generator)
+    if validation_rows is not None and not 1 <= validation_rows <= len(whole) / 2:
+        raise JobError(
+            f"{name}: from 1 to {len(whole) // 2:,} of its {len(whole):,} images can be set aside "
+            f"for validation, not {validation_rows:,}"
+        )
+    rows = validation_rows or min(VALIDATION_ROWS, len(whole) * HELD_OUT)
+    rest, validation = _hold_out(whole, rows, generator)
     if not len(validation) or not len(test):
         raise JobError(f"{name}: too few pictures to set some aside for validation and test")
     return ImageData(

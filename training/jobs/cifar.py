@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER_OR_ZIP",
         help="train/<class>/* and test/<class>/*, or <class>/*; by default CIFAR-10 is downloaded",
     )
+    parser.add_argument(
+        "--validation",
+        type=int,
+        default=None,
+        metavar="IMAGES",
+        help="to set aside from training; by default 5,000, of few images a tenth",
+    )
     parser.add_argument("--name", default=None, help="of the model; by default cifar-NETWORK")
     parser.add_argument("--epochs", type=int, default=None, help="by default the preset's")
     parser.add_argument("--seed", type=int, default=0, help="0 is the released one")
@@ -82,12 +89,14 @@ def run(arguments: argparse.Namespace) -> None:
     except UnsafePath as error:
         raise JobError(f"--name {model}: {error.reason}") from None
     _prepare_folder(folder, arguments)
-    data = _load(arguments.images)
+    data = _load(arguments.images, arguments.validation)
     torch.manual_seed(arguments.seed)
     network = make_classifier(arguments.network, arguments.preset, len(data.classes))
     identity = {"network": arguments.network, "data": data.sha256, "split_seed": SPLIT_SEED}
     if arguments.preset != "release":
         identity["preset"] = arguments.preset
+    if arguments.validation is not None:
+        identity["validation"] = arguments.validation
     fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity)
     if arguments.no_publish:
         return
@@ -137,10 +146,13 @@ def _prepare_folder(folder: Path, arguments: argparse.Namespace) -> None:
     shutil.rmtree(folder)
 
 
-def _load(source: Path | None) -> ImageData:
+def _load(source: Path | None, validation: int | None) -> ImageData:
     with tqdm(desc="reading images", unit=" files", leave=False, disable=None) as bar:
         data = load_images(
-            source, split_seed=SPLIT_SEED, progress=lambda files: bar.update(files - bar.n) and None
+            source,
+            split_seed=SPLIT_SEED,
+            validation=validation,
+            progress=lambda files: bar.update(files - bar.n) and None,
         )
     print(
         f"{data.name}: {len(data.classes)} classes; {len(data.train):,} images to train on, "
@@ -160,7 +172,8 @@ def _fit(
     folder: Path,
     identity: dict[str, Any],
 ) -> Fitted:
-    print(f"training on {device}, {recipe.epochs} epochs, seed {seed}")
+    count = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    print(f"training on {device}, {count}, seed {seed}")
     if advice := device.advice():
         print(advice)
     started = time.monotonic()
