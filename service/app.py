@@ -15,6 +15,7 @@ from service.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
 from service.api import curve, explain, health, images, metrics, models, pages, reports, v2, w10
 from service.direct import DirectRoutes, paths, posts
 from service.errors import ErrorItem, ProblemDetails
+from service.head import HeadAsGet
 from service.lifecycle import Lifecycle
 from service.logs import RequestLog
 from service.metrics import RequestMetrics
@@ -104,7 +105,7 @@ def create_app(
     errors.install(app)
     _complete_document(app, keys=settings.api_key_file is not None)
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
-    stack: ASGIApp = DirectRoutes(app, endpoints=posts(routers))
+    stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=posts(routers))
     if settings.api_key_file is not None:
         stack = ApiKey(stack, read_keys(settings.api_key_file))
     if settings.cors_origins:

@@ -224,7 +224,10 @@ def install(app: FastAPI) -> None:
             404: "There is nothing at this address; /docs lists what there is",
             405: "This address does not answer that method; the Allow header lists those it does",
         }.get(error.status_code, HTTPStatus(error.status_code).phrase)
-        return problem_response(error.status_code, detail, headers=error.headers)
+        headers = error.headers
+        if headers and headers.get("Allow") == "GET":
+            headers = headers | {"Allow": "GET, HEAD"}  # see service.head
+        return problem_response(error.status_code, detail, headers=headers)
 
     async def on_validation(_request: Request, error: Any) -> Response:
         # FastAPI's own handler repeats the input, and so fails on NaN and on lone surrogates.

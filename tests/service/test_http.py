@@ -52,6 +52,19 @@ def test_routing_errors_are_problems(
     assert answer.json()["title"]
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/models", "/docs", "/metrics"])
+def test_head_is_answered_as_get_without_the_content(client: TestClient, path: str) -> None:
+    answer = client.head(path)
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["content-type"] == client.get(path).headers["content-type"]
+
+
+def test_a_405_allows_what_is_answered(client: TestClient) -> None:
+    assert client.head("/predict").headers["allow"] == "POST"
+    assert client.post("/health/live").headers["allow"] == "GET, HEAD"
+
+
 def test_the_access_log_has_one_line_a_request(client: TestClient, caplog) -> None:
     logger = logging.getLogger("gradserve")
     logger.addHandler(caplog.handler)
