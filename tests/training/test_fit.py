@@ -1,7 +1,5 @@
 """The training loop and its parts."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +20,6 @@ from training.fit.recipe import Recipe
 from training.networks.cnn_baseline import BaselineCNN
 from training.networks.cnn_improved import ImprovedCNN
 from training.publish.parameters import summarise
-
-HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 SMALL = IMPROVED.with_changes(
     epochs=4, batch=32, sgd_lr=2.0, head_lr=0.05, whitening_bias_epochs=2, average=0.9
@@ -241,22 +237,3 @@ def test_an_unknown_device_is_said_in_one_line() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(JobError, match="sees 0 GPUs"):
             choose_device("cuda")
-
-
-@pytest.mark.skipif(
-    not HUGE_PAGES.is_file() or "[never]" in HUGE_PAGES.read_text(),
-    reason="this system has no transparent huge pages",
-)
-def test_large_tensors_lie_in_huge_pages() -> None:
-    program = """if True:
-        import pathlib, torch
-        from training.fit.device import choose_device
-        choose_device("cpu")
-        kept = torch.ones(64, 1 << 20)
-        print(pathlib.Path("/proc/self/smaps_rollup").read_text())
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("AnonHugePages:")]
-    assert int(line.split()[1]) > 100_000  # of 262,144 kB

@@ -1,7 +1,6 @@
 """Where a run computes, and in which precision and memory layout."""
 
 import ctypes
-import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -53,7 +52,6 @@ def choose_device(name: str) -> Device:
         raise JobError(f"--device {name}: no such device; use cpu or cuda") from None
     if device.type == "cpu":
         _keep_freed_memory()
-        _use_huge_pages()
         return Device(device, bfloat16=_cpu_multiplies_bfloat16())
     if device.type != "cuda":
         raise JobError(f"--device {name}: only cpu and cuda are supported")
@@ -79,11 +77,3 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)
-
-
-def _use_huge_pages() -> None:
-    """Have PyTorch ask Linux for pages of 2 MiB for its large tensors, where none exists yet.
-
-    Looking up the usual 4 KiB ones took a fourteenth of the time, in a virtual machine.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
