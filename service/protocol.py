@@ -111,6 +111,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request has arrived."""
         self.in_head = True
+        self._unset_keepalive_if_required()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -152,6 +153,12 @@ class Protocol(HttpToolsProtocol):
         self.first_read = self.read_bytes
         self.in_body = False
         super().on_message_complete()
+        answered = self.cycle.response_complete and not self.transport.is_closing()
+        if answered and self.timeout_keep_alive_task is None:
+            # Before all of it was here, and from now on idle: that is ended by closing, not by 408.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         """An answer has been given."""

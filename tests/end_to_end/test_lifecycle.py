@@ -226,6 +226,22 @@ def test_requests_on_one_connection_one_by_one_and_pipelined(slow_server: Server
     assert answer.count(b'{"status":"live"}') == 3
 
 
+def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
+    publish_all(tmp_path / "artifacts")
+    head = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+    started = ServerProcess(tmp_path / "artifacts", keep_alive_seconds=3, header_seconds=1)
+    with started.wait_ready() as server:
+        for late in (b"", b"body", b"body" + head + b"body"):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(head if late else head + b"body")
+                answer = client.recv(65536)  # before the body is there, if it comes late
+                client.sendall(late)
+                answer += read_all(client)
+            assert (
+                answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 404 ") == 1 + late.count(head)
+            )
+
+
 def test_expect_continue_is_answered_before_the_body(slow_server: ServerProcess) -> None:
     image = png((0, 0, 9))
     with socket.create_connection(("127.0.0.1", slow_server.port)) as client:
