@@ -242,6 +242,24 @@ def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
             )
 
 
+def test_a_request_that_arrives_slowly_after_another_is_not_idle(tmp_path: Path) -> None:
+    publish_all(tmp_path / "artifacts")
+    early = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+    body = b'{"x": 2}'
+    slow = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    slow += b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        ServerProcess(tmp_path / "artifacts", keep_alive_seconds=1).wait_ready() as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(early)
+        assert b" 404 " in client.recv(65536)
+        client.sendall(b"body" + slow)
+        time.sleep(1.5)
+        client.sendall(body)
+        assert read_all(client).startswith(b"HTTP/1.1 200 ")
+
+
 def test_expect_continue_is_answered_before_the_body(slow_server: ServerProcess) -> None:
     image = png((0, 0, 9))
     with socket.create_connection(("127.0.0.1", slow_server.port)) as client:

@@ -22,7 +22,7 @@ from training.errors import JobError
 
 SIDE = 32  # pixels; what the networks are made for
 VALIDATION_ROWS = 5000
-HELD_OUT = 0.1  # of few images
+HELD_OUT = 0.1
 UNREADABLE_LIMIT = 0.01
 MIN_CLASSES, MAX_CLASSES = 2, 1000
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".mpo", ".ppm", ".tif", ".tiff"}
@@ -226,9 +226,10 @@ def _assemble(
     generator = torch.Generator().manual_seed(split_seed)
     if not len(test):
         whole, test = _hold_out(whole, len(whole) * HELD_OUT, generator)
-    if validation_rows is not None and not 1 <= validation_rows <= len(whole) / 2:
+    most = len(whole) // 2
+    if validation_rows is not None and not 1 <= validation_rows <= most:
         raise JobError(
-            f"{name}: from 1 to {len(whole) // 2:,} of its {len(whole):,} images can be set aside "
+            f"{name}: from 1 to {most:,} of its {len(whole):,} images can be set aside "
             f"for validation, not {validation_rows:,}"
         )
     rows = validation_rows or min(VALIDATION_ROWS, len(whole) * HELD_OUT)
