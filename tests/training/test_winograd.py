@@ -67,31 +67,31 @@ def test_a_gradient_that_nobody_asked_for_is_left_out(trained: str) -> None:
 @pytest.mark.parametrize(
     "conv",
     [
-        nn.Conv2d(16, 8, 3, padding="same", bias=False),
-        nn.Conv2d(16, 8, 3, padding="same"),
-        nn.Conv2d(16, 8, 3, padding=1),
-        nn.Conv2d(16, 8, 3),
-        nn.Conv2d(16, 8, 3, padding=1, stride=2),
-        nn.Conv2d(16, 8, 3, padding=2, dilation=2),
-        nn.Conv2d(16, 8, 3, padding=1, groups=2),
-        nn.Conv2d(16, 8, 5, padding=1),
+        nn.Conv2d(32, 8, 3, padding="same", bias=False),
+        nn.Conv2d(32, 8, 3, padding="same"),
+        nn.Conv2d(32, 8, 3, padding=1),
+        nn.Conv2d(32, 8, 3),
+        nn.Conv2d(32, 8, 3, padding=1, stride=2),
+        nn.Conv2d(32, 8, 3, padding=2, dilation=2),
+        nn.Conv2d(64, 8, 3, padding=1, groups=2),
+        nn.Conv2d(32, 8, 5, padding=1),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("size", [8, 10])
 def test_the_mode_changes_no_convolution_but_in_rounding(conv: nn.Conv2d, size: int) -> None:
-    x = torch.randn(2, 16, size, size)
+    x = torch.randn(2, conv.in_channels, size, size)
     plain = conv(x)
     with WinogradConvolutions():
         assert _relative_error(conv(x), plain) < 1e-5
 
 
 def test_it_is_used_where_it_suits() -> None:
-    x, weight = torch.randn(2, 16, 8, 8), torch.randn(8, 16, 3, 3)
+    x, weight = torch.randn(2, 32, 8, 8), torch.randn(8, 32, 3, 3)
     assert suits(x, weight, None, (1, 1), "same", (1, 1), 1)
     assert not suits(x.double(), weight.double(), None, (1, 1), "same", (1, 1), 1)
     assert not suits(x[:, :3], weight[:, :3], None, (1, 1), "same", (1, 1), 1)
-    conv = nn.Conv2d(16, 8, 3, padding="same")
+    conv = nn.Conv2d(32, 8, 3, padding="same")
     with WinogradConvolutions():
         assert "Winograd" in conv(x).grad_fn.next_functions[0][0].name()
 
@@ -103,9 +103,9 @@ def test_without_a_compiler_training_is_pytorchs_own(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(winograd, "transforms", lambda: None)
     assert "C++ compiler" in (device.advice() or "")
     assert str(device).endswith(", fp32")
-    conv = nn.Conv2d(16, 8, 3, padding="same")
+    conv = nn.Conv2d(32, 8, 3, padding="same")
     with device.precision():
-        assert "Winograd" not in conv(torch.randn(2, 16, 8, 8)).grad_fn.name()
+        assert "Winograd" not in conv(torch.randn(2, 32, 8, 8)).grad_fn.name()
 
 
 @pytest.fixture
