@@ -22,7 +22,13 @@ from training.networks.cnn_improved import ImprovedCNN
 from training.publish.parameters import summarise
 
 SMALL = IMPROVED.with_changes(
-    epochs=4, batch=32, sgd_lr=2.0, head_lr=0.05, whitening_bias_epochs=2, average=0.9
+    trained_share=1.0,
+    epochs=4,
+    batch=32,
+    sgd_lr=2.0,
+    head_lr=0.05,
+    whitening_bias_epochs=2,
+    average=0.9,
 )
 
 

@@ -27,7 +27,8 @@ def _relative_error(found: Tensor, wanted: Tensor) -> float:
     ("n", "channels_in", "channels_out", "height", "width"),
     [(1, 16, 16, 4, 4), (7, 24, 20, 16, 12), (5, 32, 64, 8, 32), (2, 19, 5, 4, 8)],
 )
-@pytest.mark.parametrize("chunk", [1, 50_000, winograd.CHUNK])
+@pytest.mark.parametrize("chunk", [1, 200_000, winograd.CHUNK])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.04)])
 def test_results_and_gradients_are_those_of_conv2d(
     monkeypatch: pytest.MonkeyPatch,
     n: int,
@@ -36,23 +37,50 @@ def test_results_and_gradients_are_those_of_conv2d(
     height: int,
     width: int,
     chunk: int,
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> None:
     monkeypatch.setattr(winograd, "CHUNK", chunk)
     torch.manual_seed(1)
     shapes = [(n, channels_in, height, width), (channels_out, channels_in, 3, 3), (channels_out,)]
     inputs = [torch.randn(shape) for shape in shapes]
-    outer = torch.randn(n, channels_out, height, width)
+    inputs[0] = inputs[0].to(dtype)
+    outer = torch.randn(n, channels_out, height, width).to(dtype)
     found = [tensor.clone().requires_grad_() for tensor in inputs]
     wanted = [tensor.double().requires_grad_() for tensor in inputs]
     y = convolve(*found)
+    assert y.dtype is dtype
     y.backward(outer)
     exact = functional.conv2d(*wanted, padding=1)
     exact.backward(outer.double())
-    assert _relative_error(y, exact) < 1e-5
+    assert _relative_error(y, exact) < tolerance
     for mine, its in zip(found, wanted, strict=True):
         assert mine.grad is not None
         assert its.grad is not None
-        assert _relative_error(mine.grad, its.grad) < 1e-5
+        assert mine.grad.dtype is mine.dtype
+        assert _relative_error(mine.grad, its.grad) < tolerance
+
+
+def test_bfloat16_tiles_are_rounded_to_the_nearest() -> None:
+    images = torch.randn(3, 8, 8, 19).bfloat16()
+    tiles = [winograd._empty_tiles(images.to(dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    for of in tiles:
+        winograd.transforms().input(images.to(of.dtype), of)
+    torch.testing.assert_close(tiles[1].float(), tiles[0], rtol=1.01 * 2**-8, atol=1e-6)
+
+
+def test_autocast_decides_the_precision_and_the_filters_stay_in_fp32() -> None:
+    conv = nn.Conv2d(32, 8, 3, padding="same")
+    device = Device(torch.device("cpu"), bfloat16=True)
+    assert str(device).endswith(", bf16 autocast, Winograd")
+    x = torch.randn(2, 32, 8, 8)
+    with device.precision():
+        y = conv(x)
+    assert y.dtype is torch.bfloat16
+    assert 1e-5 < _relative_error(y.float(), conv(x)) < 0.04
+    y.float().sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype is torch.float32
 
 
 @pytest.mark.parametrize("trained", ["input", "filters"])

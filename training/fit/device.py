@@ -2,7 +2,8 @@
 
 import ctypes
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +22,16 @@ class Device:
     torch: torch.device
     bfloat16: bool
 
-    def precision(self) -> AbstractContextManager[object]:
-        """Context for the forward pass: bfloat16, or fp32 with what makes that fast on a CPU."""
-        if self._winograd():
-            return winograd.WinogradConvolutions()
-        return torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16)
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Context for the forward pass: in bfloat16 or fp32, with what makes it fast on a CPU."""
+        convolutions = winograd.WinogradConvolutions() if self._winograd() else nullcontext()
+        with torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16), convolutions:
+            yield
 
     def advice(self) -> str | None:
         """What would make training faster here, or None."""
-        if self.bfloat16 or self.torch.type != "cpu" or self._winograd():
+        if self.torch.type != "cpu" or self._winograd():
             return None
         return "training would take half the time if there were a C++ compiler, such as g++"
 
@@ -40,8 +42,7 @@ class Device:
         )
 
     def _winograd(self) -> bool:
-        on_cpu = self.torch.type == "cpu" and not self.bfloat16
-        return on_cpu and winograd.transforms() is not None
+        return self.torch.type == "cpu" and winograd.transforms() is not None
 
 
 def choose_device(name: str) -> Device:

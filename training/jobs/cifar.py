@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=NAMES,
         default="release",
-        help="hour: what two CPU cores train in one; quick: a narrower network, for fewer epochs",
+        help="hour: what two CPU cores train in one, even without bfloat16; "
+        "quick: a narrower network, for fewer epochs",
     )
     parser.add_argument(
         "--images",
