@@ -8,7 +8,7 @@ from training.publish import report
 
 FILE = Path(__file__).parent / "studies.csv"
 TITLES = {
-    "seeds": "The released recipe with other seeds",
+    "seeds": "Several seeds",
     "epochs": "How long to train",
     "recipe": "One change at a time to the released network, 45 epochs",
     "network": "Other networks of about the same cost",
