@@ -33,7 +33,7 @@ class Device:
         """What would make training faster here, or None."""
         if self.torch.type != "cpu" or self._winograd():
             return None
-        return "training would take half the time if there were a C++ compiler, such as g++"
+        return "training would take less time if there were a C++ compiler, such as g++"
 
     def __str__(self) -> str:
         precision = "bf16 autocast" if self.bfloat16 else "fp32"
