@@ -323,6 +323,16 @@ def publish_all(root: Path) -> None:
     publish_sigmoid_conv(root)
 
 
+def publish_expected(root: Path) -> None:
+    """Every model that the service expects: hypothesis finds their names in its source, and asks.
+
+    One that is missing is a 503, as it should be, where a test wants none.
+    """
+    publish_all(root)
+    publish_curve(root, "curve-poly")
+    publish_classifier(root, "cifar-baseline")
+
+
 def png(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> bytes:
     """A PNG of one colour."""
     return encoded(Image.new("RGB", size, colour), "PNG")

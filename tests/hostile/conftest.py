@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.server_process import ServerProcess
-from tests.tiny_artifacts import publish_all
+from tests.tiny_artifacts import publish_expected
 
 
 @pytest.fixture(scope="session")
 def hostile_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One artifact of each kind. Not to be written to."""
+    """Every model that the service expects. Not to be written to."""
     root = tmp_path_factory.mktemp("hostile") / "artifacts"
-    publish_all(root)
+    publish_expected(root)
     return root
 
 

@@ -9,12 +9,11 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from service.app import create_app
 from service.settings import Settings
-from tests.tiny_artifacts import publish_all, publish_curve
+from tests.tiny_artifacts import publish_expected
 
 
 def load_schema(root: Path) -> schemathesis.BaseSchema:
-    publish_all(root)
-    publish_curve(root, "curve-poly")
+    publish_expected(root)
     app = create_app(Settings(artifacts=root, access_log=False, log_level="error"))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
