@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from service.errors import PROBLEM_TYPE, problem_response
 from service.lifecycle import Lifecycle
 from service.settings import Settings
-from service.shedding import Shedder
+from service.shedding import AT_ONCE_SECONDS, Shedder
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
@@ -278,15 +278,21 @@ class Protocol(HttpToolsProtocol):
         self.on_response_complete()
         # Last, for the line above has uvicorn read on.
         if not self.transport.is_closing():
-            self.shedder.pause(self)
+            self._pause_if_again()
 
     def _shed_unparsed(self) -> None:
         """The same before anything of the request has been parsed: nothing is to be tidied up."""
         self.transport.write(self.shedder.answer())
-        self.shed_at = self.loop.time()
+        self._pause_if_again()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_handler()
-        self.shedder.pause(self)
+
+    def _pause_if_again(self) -> None:
+        """Pause a client that asks again at once. One that waited costs less without."""
+        now = self.loop.time()
+        if now - self.shed_at < AT_ONCE_SECONDS:
+            self.shedder.pause(self)
+        self.shed_at = now
 
     def _cut_short(self, detail: str) -> None:
         if self.cycle.response_started:

@@ -3,9 +3,9 @@
 A refusal that goes through the application takes a fifth of a millisecond, half of what the answer
 would have taken; at ten times the capacity nothing else would get done. So while the queue is full
 a request for it is refused from its head, before a task is made, and one that has arrived whole
-before it is even parsed. Its connection is then not read until there is room again, or for at most
-``PAUSE_SECONDS``: a client that asks again at once waits a little, at no cost, instead of being
-refused again.
+before it is even parsed. A client that asks again at once is refused once more; then its connection
+is not read until there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no
+cost, instead of being refused over and over.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from service.runtime.queue import Queue
 PATHS = {path: REQUESTS.labels(path, Busy.status) for path in ("/classify", "/explain")}
 UNPARSED = {path.encode(): counter for path, counter in PATHS.items()}
 PAUSE_SECONDS = 0.07  # a refusal is promised within 0.1 s
+# Longer than a pause: who never waits is paused each time but the first.
+AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
 # A head that can be read in one way only; every other is left to the parser.
 PLAIN_HEAD = re.compile(
@@ -81,7 +83,7 @@ class Shedder:
         """The same for what a connection sent between requests, if that is one whole request.
 
         Where ``data`` leaves any doubt about where its request ends, this is False, and the parser
-        decides. Where it is True, the connection is to be paused.
+        decides.
         """
         plain = PLAIN_HEAD.match(data) if self.full else None
         if plain is None:

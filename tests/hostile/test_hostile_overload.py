@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from PIL import Image
 
+from service.shedding import PAUSE_SECONDS
 from tests.hostile.load import Tally, closed_loop, open_loop
 from tests.hostile.process import cpu_seconds
 from tests.hostile.wire import check_good, post
@@ -136,3 +137,15 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(
         assert sorted(taken)[int(0.99 * len(taken))] < HEALTH_SECONDS + late, report
         assert set(again.latencies) == {200}
         assert after >= GOODPUT * knee, report
+
+
+def test_who_asks_again_at_once_waits_instead_of_being_refused_over_and_over(
+    hostile_artifacts: Path,
+) -> None:
+    clients, seconds = 300, 2.0
+    with ServerProcess(hostile_artifacts, queue_depth=4, access_log=False).wait_ready() as server:
+        tally = uvloop.run(closed_loop(server.port, request(), clients, seconds))
+    # Read again after a pause, or for a place that became free; the first two come at once.
+    most = clients * (2 + seconds / PAUSE_SECONDS) + tally.count(200)
+    assert set(tally.latencies) == {200, 429}
+    assert 2 * clients < tally.count(429) < most
