@@ -166,21 +166,21 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        shedder = self.shedder
+        shedder, queue = self.shedder, self.shedder.queue
         path = cycle.scope["path"]
         if shedder.refuses(path):
             cycle.response_started = cycle.response_complete = True
             self._shed(shedder.answer(close=not cycle.keep_alive), close=not cycle.keep_alive)
             return
         places = shedder.places(path)
-        shedder.starting += places
+        queue.coming += places
         self.running = cycle
         begun = False
 
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
             nonlocal begun
             begun = True
-            shedder.starting -= places
+            queue.coming -= places
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
@@ -190,7 +190,7 @@ class Protocol(HttpToolsProtocol):
         def ended(task: asyncio.Task[None]) -> None:
             self.tasks.discard(task)
             if not begun:  # its client had gone by then
-                shedder.starting -= places
+                queue.coming -= places
 
         self.task = self.loop.create_task(cycle.run_asgi(until_gone))
         self.task.add_done_callback(ended)

@@ -59,21 +59,15 @@ class Shedder:
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        self.starting = 0
         self._paused: deque[tuple[float, Pausable]] = deque()  # until when, and who
         self._looking = False
         # Refusals of which the metrics are to learn: telling them one by one would cost more.
         self._uncounted = dict.fromkeys(UNPARSED, 0)
         queue.on_room = self._resume
 
-    @property
-    def full(self) -> bool:
-        """Is there no room? Requests that have arrived but not begun count as having a place."""
-        return self.queue.taken + self.starting >= self.queue.depth
-
     def refuses(self, path: str) -> bool:
         """Is there no room for a request to ``path``? Counts the refusal, if so."""
-        refused = PATHS.get(path) if self.full else None
+        refused = PATHS.get(path) if self.queue.full else None
         if refused is None:
             return False
         refused.inc()
@@ -85,7 +79,7 @@ class Shedder:
         Where ``data`` leaves any doubt about where its request ends, this is False, and the parser
         decides.
         """
-        plain = PLAIN_HEAD.match(data) if self.full else None
+        plain = PLAIN_HEAD.match(data) if self.queue.full else None
         if plain is None:
             return False
         head = plain[0].lower()

@@ -50,6 +50,35 @@ def test_without_batching_each_runs_alone() -> None:
     assert session.runs == [1] * 5
 
 
+@pytest.mark.parametrize(
+    ("requests", "order"),
+    [
+        (1, ["read 0", "ran 0", "all have begun"]),
+        (3, ["read 0", "read 1", "read 2", "all have begun", "ran 0", "ran 1", "ran 2"]),
+    ],
+)
+def test_a_request_runs_at_once_if_alone_else_after_all_have_been_read(
+    requests: int, order: list[str]
+) -> None:
+    queue = Queue(64, batch=1)
+    happened: list[str] = []
+
+    async def serve(number: int) -> None:
+        queue.coming -= 1
+        with queue.place():
+            happened.append(f"read {number}")
+            await queue.do(happened.append, f"ran {number}")
+
+    async def scenario() -> None:
+        queue.coming = requests
+        tasks = [asyncio.create_task(serve(i)) for i in range(requests)]
+        asyncio.get_running_loop().call_soon(happened.append, "all have begun")
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+    assert happened == order
+
+
 def test_one_failure_fails_no_neighbour() -> None:
     queue, session = Queue(64, batch=8), Doubler()
     answers = together(*(queue.run(session, one(i)) for i in (0, 1, -1, 3)))
