@@ -1,0 +1,44 @@
+"""What a worker keeps of the memory that it has freed, seen in a fresh process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PRELUDE = """
+import resource
+from service import memory
+
+memory.settle()
+
+def hold(mib, blocks):
+    held = [bytearray(mib * 2**20) for _ in range(blocks)]
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * resource.getpagesize() / 2**20
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="settle() is for glibc's heap")
+
+
+def printed(program: str) -> float:
+    """The number that ``program`` prints."""
+    command = [sys.executable, "-c", PRELUDE + program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_what_a_request_takes_is_kept_for_the_next() -> None:
+    program = "hold(1, 6); n = faults(); [hold(1, 6) for _ in range(20)]; print(faults() - n)"
+    assert printed(program) < 100  # 30,720 pages, if they were taken anew
+
+
+def test_what_is_large_goes_back_when_it_is_freed() -> None:
+    program = "n = resident(); [hold(20, 2) for _ in range(3)]; print(resident() - n)"
+    assert printed(program) < 5
