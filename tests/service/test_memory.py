@@ -40,5 +40,5 @@ def test_what_a_request_takes_is_kept_for_the_next() -> None:
 
 
 def test_what_is_large_goes_back_when_it_is_freed() -> None:
-    program = "n = resident(); [hold(20, 2) for _ in range(3)]; print(resident() - n)"
+    program = "n = resident(); [hold(20, 1) for _ in range(3)]; print(resident() - n)"
     assert printed(program) < 5
