@@ -1,7 +1,8 @@
 """Open-loop load far over what the server can do: it goes on doing what it can.
 
-In CI once, at five times the knee and with bounds that a busy machine keeps; GRADSERVE_LONG=1 (and
-``make soak``) takes 30 s at twice, five and ten times with the bounds that are promised.
+In CI once, at five times the knee, with a network that the tests make and bounds that a busy
+machine keeps; GRADSERVE_LONG=1 (and ``make soak``) takes 30 s at twice, five and ten times with the
+shipped network and the bounds that are promised.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from service.shedding import PAUSE_SECONDS
 from tests.hostile.load import Tally, closed_loop, open_loop
 from tests.hostile.process import cpu_seconds
 from tests.hostile.wire import check_good, post
-from tests.server_process import ServerProcess
+from tests.server_process import ROOT, ServerProcess
 from tests.tiny_artifacts import encoded
 
 LONG = os.environ.get("GRADSERVE_LONG") == "1"
@@ -31,6 +32,15 @@ GOODPUT = 0.9 if LONG else 0.4
 REFUSED_SECONDS = 0.1 if LONG else 2.0
 HEALTH_SECONDS = 0.25 if LONG else 2.0
 DEPTH = 64
+
+
+@pytest.fixture
+def artifacts(hostile_artifacts: Path, tmp_path: Path) -> Path:
+    """What is served: the promise is about the shipped network."""
+    if not LONG:
+        return hostile_artifacts
+    (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
+    return tmp_path / "artifacts"
 
 
 @contextmanager
@@ -95,14 +105,12 @@ class Speed:
 
 
 @pytest.mark.parametrize("multiple", MULTIPLES)
-def test_goodput_holds_and_the_rest_is_refused_at_once(
-    hostile_artifacts: Path, multiple: int
-) -> None:
+def test_goodput_holds_and_the_rest_is_refused_at_once(artifacts: Path, multiple: int) -> None:
     sent = request()
     settings = {"queue_depth": DEPTH, "access_log": False}
     *others, last = sorted(os.sched_getaffinity(0))
     with on_cores(others or [last]):
-        starting = ServerProcess(hostile_artifacts, **settings)
+        starting = ServerProcess(artifacts, **settings)
     with on_cores([last]), starting.wait_ready() as server:
         (worker,) = server.workers()
         uvloop.run(closed_loop(server.port, sent, 8, 0.5))  # warms up
@@ -113,7 +121,8 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(
         tally, taken = uvloop.run(overload(server.port, sent, rate))
         goodput = speed.of(tally)
         # Nothing is left to be worked off: at once it is as fast as before.
-        check_good(server)
+        if not LONG:  # which answers it is to give is known of the tests' own models
+            check_good(server)
         speed = Speed(worker)
         again = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 6))
         after = speed.of(again)
