@@ -5,7 +5,7 @@ gives. A request that is alone runs at once. Of several that have arrived, all a
 then run one after the other, some milliseconds of them in each turn of the loop, so that reading,
 refusing and /health go on in between. Interpreter and model push each other out of the processor's
 caches, and what is done first after a change takes up to three times as long: changing once a turn
-instead of once a request serves 8 % more of the shipped int8 network. There is no timer and no
+instead of once a request serves 9 % more of the shipped int8 network. There is no timer and no
 polling.
 
 Who came first is finished first: a picture that has been decoded is classified before later ones
