@@ -58,10 +58,15 @@ def on_cores(cores: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def request() -> bytes:
+def picture() -> bytes:
     """A small file that takes milliseconds to decode: the server is the bottleneck, not we."""
     rings = Image.radial_gradient("L").resize((400, 400)).convert("RGB")
-    return post("/classify", encoded(rings, "WEBP", quality=30), "image/webp")
+    return encoded(rings, "WEBP", quality=30)
+
+
+def request() -> bytes:
+    """One to classify it."""
+    return post("/classify", picture(), "image/webp")
 
 
 async def health(port: int, seconds: float) -> list[float]:
@@ -114,6 +119,7 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(artifacts: Path, multiple
     with on_cores([last]), starting.wait_ready() as server:
         (worker,) = server.workers()
         uvloop.run(closed_loop(server.port, sent, 8, 0.5))  # warms up
+        answer = server.classify(picture())
         speed = Speed(worker)
         closed = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 3))
         knee, rate = speed.of(closed), multiple * closed.rate()
@@ -121,7 +127,8 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(artifacts: Path, multiple
         tally, taken = uvloop.run(overload(server.port, sent, rate))
         goodput = speed.of(tally)
         # Nothing is left to be worked off: at once it is as fast as before.
-        if not LONG:  # which answers it is to give is known of the tests' own models
+        assert server.classify(picture()) == answer
+        if not LONG:  # what else it is to answer is known of the tests' own models
             check_good(server)
         speed = Speed(worker)
         again = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 6))

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.server_process import ROOT
+
 PRELUDE = """
 import resource
 from service import memory
