@@ -1,14 +1,14 @@
 """Open-loop load far over what the server can do: it goes on doing what it can.
 
 In CI once, at five times the knee, with a network that the tests make and bounds that a busy
-machine keeps; GRADSERVE_LONG=1 (and ``make soak``) takes 30 s at twice, five and ten times with the
-shipped network and the bounds that are promised.
+machine keeps; GRADSERVE_LONG=1 (and ``make soak``) takes three times 30 s each at twice, five and
+ten times with the shipped network and the bounds that are promised.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tests.tiny_artifacts import encoded
 LONG = os.environ.get("GRADSERVE_LONG") == "1"
 SECONDS = 30.0 if LONG else 3.0
 MULTIPLES = [2, 5, 10] if LONG else [5]
+ROUNDS = 3 if LONG else 1
 # Where others use the same cores, too, as in CI, nobody can be later than allowed by more than some
 # times what the generator itself was late.
 GOODPUT = 0.9 if LONG else 0.4
@@ -69,9 +70,8 @@ def request() -> bytes:
     return post("/classify", picture(), "image/webp")
 
 
-async def health(port: int, seconds: float) -> list[float]:
+async def health(port: int, seconds: float, taken: list[float]) -> None:
     """How long /health/live took, asked again and again on new connections."""
-    taken = []
     end = time.perf_counter() + seconds
     line = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     while time.perf_counter() < end:
@@ -82,28 +82,39 @@ async def health(port: int, seconds: float) -> list[float]:
         writer.close()
         taken.append(time.perf_counter() - started)
         await asyncio.sleep(0.05)
-    return taken
 
 
-async def overload(port: int, sent: bytes, rate: float) -> tuple[Tally, list[float]]:
-    """Load, and what health says meanwhile."""
-    tally, taken = await asyncio.gather(open_loop(port, sent, rate, SECONDS), health(port, SECONDS))
-    return tally, taken
+async def overload(port: int, sent: bytes, rate: float, taken: list[float]) -> Tally:
+    """Load, and in ``taken`` how long health took meanwhile."""
+    tally, _ = await asyncio.gather(
+        open_loop(port, sent, rate, SECONDS), health(port, SECONDS, taken)
+    )
+    return tally
 
 
 class Speed:
     """Good answers a second: of time in the long run, of the worker's processor time in CI.
 
-    Of that, what else the machine does takes nothing away.
+    Of that, what else the machine does takes nothing away. The stretches of one kind are taken in
+    turn with those that they are compared with, since the machine's speed drifts.
     """
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
-        self.started = self._now()
+        self.good, self.seconds = 0, 0.0
 
-    def of(self, tally: Tally) -> float:
-        """The speed since this was made."""
-        return tally.count(200) / (self._now() - self.started)
+    def take(self, load: Coroutine[None, None, Tally]) -> Tally:
+        """One stretch of ``load``."""
+        started = self._now()
+        tally = uvloop.run(load)
+        self.seconds += self._now() - started
+        self.good += tally.count(200)
+        return tally
+
+    @property
+    def rate(self) -> float:
+        """The speed over all stretches."""
+        return self.good / self.seconds
 
     def _now(self) -> float:
         return time.monotonic() if LONG else cpu_seconds(self.worker)
@@ -120,39 +131,39 @@ def test_goodput_holds_and_the_rest_is_refused_at_once(artifacts: Path, multiple
         (worker,) = server.workers()
         uvloop.run(closed_loop(server.port, sent, 8, 0.5))  # warms up
         answer = server.classify(picture())
-        speed = Speed(worker)
-        closed = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 3))
-        knee, rate = speed.of(closed), multiple * closed.rate()
-        speed = Speed(worker)
-        tally, taken = uvloop.run(overload(server.port, sent, rate))
-        goodput = speed.of(tally)
-        # Nothing is left to be worked off: at once it is as fast as before.
-        assert server.classify(picture()) == answer
-        if not LONG:  # what else it is to answer is known of the tests' own models
-            check_good(server)
-        speed = Speed(worker)
-        again = uvloop.run(closed_loop(server.port, sent, 8, SECONDS / 6))
-        after = speed.of(again)
-        report = (
-            f"knee {closed.rate():.0f}/s before and {again.rate():.0f}/s after, "
-            f"sent {rate:.0f}/s, answered {tally.rate():.0f}/s "
-            f"(goodput {goodput / knee:.2f}), p99 {tally.quantile(200, 0.99):.3f} s; "
-            f"refused {tally.rate(429):.0f}/s, p99 {tally.quantile(429, 0.99):.3f} s; "
-            f"health at most {max(taken):.3f} s; generator late by at most {tally.lag:.3f} s"
-        )
-        print(report)
-        late = 0.0 if LONG else 5 * tally.lag
-        assert set(tally.latencies) <= {200, 429}, report
-        assert tally.count(429), report
-        assert tally.without_retry_after == 0
-        assert goodput >= GOODPUT * knee, report
-        # Who is let in waits for those before him, and not for longer.
-        wait = 4 * DEPTH / tally.rate() + 5 * REFUSED_SECONDS
-        assert tally.quantile(200, 0.99) < wait + late, report
-        assert tally.quantile(429, 0.99) < REFUSED_SECONDS + late, report
-        assert sorted(taken)[int(0.99 * len(taken))] < HEALTH_SECONDS + late, report
-        assert set(again.latencies) == {200}
-        assert after >= GOODPUT * knee, report
+        knee, under, after = Speed(worker), Speed(worker), Speed(worker)
+        for _ in range(ROUNDS):
+            closed = knee.take(closed_loop(server.port, sent, 8, SECONDS / 3))
+            rate = multiple * closed.rate()
+            taken: list[float] = []
+            tally = under.take(overload(server.port, sent, rate, taken))
+            # Nothing is left to be worked off: at once it is as fast as before.
+            assert server.classify(picture()) == answer
+            if not LONG:  # what else it is to answer is known of the tests' own models
+                check_good(server)
+            again = after.take(closed_loop(server.port, sent, 8, SECONDS / 6))
+            report = (
+                f"knee {closed.rate():.0f}/s before and {again.rate():.0f}/s after, "
+                f"sent {rate:.0f}/s, answered {tally.rate():.0f}/s, "
+                f"p99 {tally.quantile(200, 0.99):.3f} s; "
+                f"refused {tally.rate(429):.0f}/s, p99 {tally.quantile(429, 0.99):.3f} s; "
+                f"health at most {max(taken):.3f} s; generator late by at most {tally.lag:.3f} s"
+            )
+            print(report)
+            late = 0.0 if LONG else 5 * tally.lag
+            assert set(tally.latencies) <= {200, 429}, report
+            assert tally.count(429), report
+            assert tally.without_retry_after == 0
+            # Who is let in waits for those before him, and not for longer.
+            wait = 4 * DEPTH / tally.rate() + 5 * REFUSED_SECONDS
+            assert tally.quantile(200, 0.99) < wait + late, report
+            assert tally.quantile(429, 0.99) < REFUSED_SECONDS + late, report
+            assert sorted(taken)[int(0.99 * len(taken))] < HEALTH_SECONDS + late, report
+            assert set(again.latencies) == {200}
+    report = f"of the knee: {under.rate / knee.rate:.2f} during, {after.rate / knee.rate:.2f} after"
+    print(report)
+    assert under.rate >= GOODPUT * knee.rate, report
+    assert after.rate >= GOODPUT * knee.rate, report
 
 
 def test_who_asks_again_at_once_waits_instead_of_being_refused_over_and_over(
