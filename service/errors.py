@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
@@ -140,7 +140,7 @@ def problem_response(
         ],
     )
     content = document.model_dump(exclude_none=True) | members
-    return Response(to_json(content), status, headers=headers, media_type=PROBLEM_TYPE)
+    return Response(orjson.dumps(content), status, headers=headers, media_type=PROBLEM_TYPE)
 
 
 def from_problem(problem: Problem, **members: str) -> Response:

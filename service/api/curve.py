@@ -20,7 +20,7 @@ from service.settings import Settings
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 # One run of the graph takes this many x: intermediate results of a network then stay in cache,
-# and memory stays bounded. More than one run leaves the event loop, so that others get their turn.
+# and memory stays bounded. Where it takes more than one, others get their turn in between.
 CHUNK = 2048
 
 VALUE, Y = "value", "y"  # a function, and its output
@@ -116,8 +116,8 @@ def router(settings: Settings) -> APIRouter:
             {
                 "model": manifest.model,
                 "version": manifest.version,
-                "x": x.tolist(),
-                "y": found[Y].tolist(),
+                "x": x,
+                "y": found[Y],
                 "extrapolated": _extrapolated(x, manifest),
             }
         )
@@ -138,9 +138,9 @@ def router(settings: Settings) -> APIRouter:
                 "model": manifest.model,
                 "version": manifest.version,
                 "order": query.order,
-                "x": x.tolist(),
-                "y": found[Y].tolist(),
-                "gradient": found[name].tolist(),
+                "x": x,
+                "y": found[Y],
+                "gradient": found[name],
                 "extrapolated": _extrapolated(x, manifest),
             }
         )
@@ -175,7 +175,9 @@ async def _evaluate(
         found = _run(model, x, function)
     else:
         with queue.place():
-            found = await queue.in_thread(_in_chunks, model, x, function)
+            chunks = [x[start : start + CHUNK] for start in range(0, x.size, CHUNK)]
+            parts = [await queue.do(_run, model, chunk, function) for chunk in chunks]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for result in found.values():
         finite = np.isfinite(result)
         if not finite.all():
@@ -190,12 +192,6 @@ def _run(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:
     return found if Y in found else found | model.run(VALUE, x)
 
 
-def _in_chunks(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:
-    parts = [_run(model, x[start : start + CHUNK], function) for start in range(0, x.size, CHUNK)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _extrapolated(x: NDArray[np.float64], manifest: CurveManifest) -> list[bool]:
+def _extrapolated(x: NDArray[np.float64], manifest: CurveManifest) -> NDArray[np.bool_]:
     low, high = manifest.domain
-    outside: list[bool] = ((x < low) | (x > high)).tolist()
-    return outside
+    return (x < low) | (x > high)

@@ -113,7 +113,7 @@ def router(settings: Settings) -> APIRouter:
                 "saliency": {
                     "label": manifest.classes[index],
                     "index": index,
-                    "map": maps[0].tolist(),
+                    "map": maps[0],
                     "png": overlay(maps[0]),
                 },
             }

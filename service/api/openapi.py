@@ -7,8 +7,8 @@ pydantic models that they validate with.
 
 from typing import Any
 
+import orjson
 from pydantic import BaseModel
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.errors import PROBLEM_TYPE, ProblemDetails
@@ -64,5 +64,6 @@ def query_parameters(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def json_response(document: Any) -> Response:
-    """An answer, serialised once. ``document`` may hold what pydantic-core can write."""
-    return Response(to_json(document), media_type="application/json")
+    """An answer, serialised once. ``document`` may hold NumPy arrays, of finite numbers."""
+    content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, media_type="application/json")

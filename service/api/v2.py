@@ -165,7 +165,7 @@ def _add_model(
                     "name": name,
                     "datatype": DATATYPES[str(array.dtype)],
                     "shape": list(array.shape),
-                    "data": array.ravel().tolist(),
+                    "data": array.ravel(),
                 }
                 for name, array in outputs.items()
             ],

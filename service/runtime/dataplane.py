@@ -16,7 +16,7 @@ from service.runtime.queue import Queue
 from service.runtime.session import Array, Session
 
 CLASS = "class"  # the input of ``saliency`` that says which class to explain
-# Rows that one run takes on the event loop; more of them run in a thread, so many at a time.
+# Rows that one run takes; where there are more, others get their turn in between.
 ROWS = {"curve": 2048, "sigmoid-conv": 256, "classifier": 8}
 
 
@@ -108,14 +108,8 @@ def _names(tensors: Sequence[Tensor]) -> list[str]:
 
 
 async def _run(session: Session, arrays: list[Array], rows: int, queue: Queue) -> list[Array]:
-    if len(arrays[0]) <= rows:
-        return await queue.run(session, *arrays)
-    return await queue.in_thread(_in_parts, session, arrays, rows)
-
-
-def _in_parts(session: Session, arrays: list[Array], rows: int) -> list[Array]:
     parts = [
-        session.run(*(array[start : start + rows] for array in arrays))
+        await queue.run(session, *(array[start : start + rows] for array in arrays))
         for start in range(0, len(arrays[0]), rows)
     ]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
