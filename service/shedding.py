@@ -93,6 +93,7 @@ class Shedder:
 
     def answer(self, *, close: bool = False) -> bytes:
         """The refusal, whole."""
+        self._look_later()
         connection = b"\r\nconnection: close" if close else b""
         return b"%s%016x%s\r\n\r\n%s" % (self.head, random.getrandbits(64), connection, self.body)
 
@@ -103,23 +104,28 @@ class Shedder:
     def pause(self, connection: Pausable) -> None:
         """Read no more from ``connection`` until there is room, or some time has passed."""
         connection.pause()
-        loop = asyncio.get_running_loop()
-        self._paused.append((loop.time() + PAUSE_SECONDS, connection))
-        if not self._looking:
-            self._look(loop)
+        until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+        self._paused.append((until, connection))
+        self._look_later()
 
     def _resume(self) -> None:
         if self._paused:
             self._paused.popleft()[1].resume()
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Resume whose pause is over, and tell the metrics."""
+        now = asyncio.get_running_loop().time()
         while self._paused and self._paused[0][0] <= now:
             self._resume()
         for path, refusals in self._uncounted.items():
             if refusals:
                 UNPARSED[path].inc(refusals)
                 self._uncounted[path] = 0
-        self._looking = bool(self._paused)
-        if self._looking:
-            loop.call_later(LOOK_SECONDS, self._look, loop)
+        self._looking = False
+        if self._paused:
+            self._look_later()

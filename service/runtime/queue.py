@@ -197,10 +197,11 @@ def _run(jobs: list[Job]) -> None:
         for job in jobs:
             _finish(job)
         return
-    ends = np.cumsum([job.rows for job in jobs])[:-1]
-    parts_of_each = zip(*(np.split(output, ends) for output in outputs), strict=True)
-    for job, parts in zip(jobs, parts_of_each, strict=True):
-        job.result.set_result(list(parts))
+    start = 0
+    for job in jobs:
+        rows = slice(start, start + job.rows)
+        job.result.set_result([output[rows] for output in outputs])
+        start = rows.stop
 
 
 def _finish(job: Job) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.metrics import REQUESTS
 from service.runtime.queue import Queue
-from service.shedding import Shedder
+from service.shedding import LOOK_SECONDS, Shedder
 
 PLAIN = (
     b"POST /classify?top_k=3 HTTP/1.1\r\nHost: localhost:8000\r\nContent-Type: image/png\r\n"
@@ -83,6 +84,20 @@ def test_a_plain_request_is_refused_while_there_is_no_room() -> None:
 def test_any_other_is_left_to_the_parser(old: bytes, new: bytes) -> None:
     assert old in PLAIN
     assert not FULL.refuses_unparsed(PLAIN.replace(old, new))
+
+
+def test_the_metrics_are_told_of_each_refusal() -> None:
+    counter = REQUESTS.labels("/explain", 429)
+
+    async def refuse() -> None:
+        full = Shedder(Queue(0, 1))
+        assert full.refuses_unparsed(PLAIN.replace(b"/classify", b"/explain"))
+        assert full.answer().startswith(b"HTTP/1.1 429 ")
+        await asyncio.sleep(3 * LOOK_SECONDS)
+
+    before = counter._value.get()
+    asyncio.run(refuse())
+    assert counter._value.get() == before + 1
 
 
 @settings(max_examples=500, deadline=None)
