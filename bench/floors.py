@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pydantic_core
 
 from bench.peers.model import load_classifier, read_image, session
@@ -59,6 +60,7 @@ def json_ms(body: bytes, answer: Any) -> dict[str, float]:
     libraries = {
         "json": (json.loads, lambda value: json.dumps(value).encode()),
         "pydantic-core": (pydantic_core.from_json, pydantic_core.to_json),
+        "pydantic-core and orjson": (pydantic_core.from_json, orjson.dumps),
     }
     return {
         name: timed(lambda: (parse(body), dump(answer)), 0.5)  # noqa: B023 — called at once
