@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from service import memory
 from service.accept import Acceptor
 from service.lifecycle import Lifecycle
 from service.protocol import Protocol
@@ -36,6 +37,7 @@ class Server(uvicorn.Server):
         self.lifecycle = lifecycle
         self.listener = listener
         self.stop_at: float | None = None
+        self.seen = self.tidied = 0  # requests, a second ago and when memory was given back
         protocol = type(
             "BoundProtocol", (Protocol,), {"service_settings": settings, "lifecycle": lifecycle}
         )
@@ -86,6 +88,7 @@ class Server(uvicorn.Server):
         if counter % TICKS_A_SECOND == 0:
             for connection in list(self.server_state.connections):
                 connection.check_deadlines(now)  # type: ignore[union-attr]
+            self._tidy()
             if os.getppid() != self.lifecycle.parent and self.stop_at is None:
                 log.warning("the parent process has gone")
                 self.handle_exit(signal.SIGINT, None)
@@ -105,6 +108,15 @@ class Server(uvicorn.Server):
         timer = asyncio.get_running_loop().call_later(self.settings.drain_seconds, self._cut_off)
         await super().shutdown(sockets)
         timer.cancel()
+
+    def _tidy(self) -> None:
+        """Give back what the last requests took, once nobody has asked for a second."""
+        state = self.server_state
+        idle = state.total_requests == self.seen and not state.tasks
+        if idle and self.seen != self.tidied:
+            memory.give_back()
+            self.tidied = self.seen
+        self.seen = state.total_requests
 
     def _cut_off(self) -> None:
         connections = list(self.server_state.connections)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from service.shedding import PAUSE_SECONDS
 from tests.hostile.load import Tally, closed_loop, open_loop
-from tests.hostile.process import cpu_seconds
+from tests.hostile.process import cpu_seconds, forget_peak, own_mib, peak_mib, resident_mib
 from tests.hostile.wire import check_good, post
 from tests.server_process import ROOT, ServerProcess
 from tests.tiny_artifacts import encoded
@@ -176,3 +176,18 @@ def test_who_asks_again_at_once_waits_instead_of_being_refused_over_and_over(
     most = clients * (2 + seconds / PAUSE_SECONDS) + tally.count(200)
     assert set(tally.latencies) == {200, 429}
     assert 2 * clients < tally.count(429) < most
+
+
+def test_what_a_crowd_of_photos_took_is_given_back_when_it_has_gone(
+    hostile_artifacts: Path,
+) -> None:
+    noise = Image.effect_noise((1000, 750), 100).resize((4000, 3000)).convert("RGB")
+    photo = post("/classify", encoded(noise, "JPEG", quality=95), "image/jpeg")
+    with ServerProcess(hostile_artifacts, access_log=False).wait_ready() as server:
+        (worker,) = server.workers()
+        server.classify(picture())
+        before = own_mib(worker)
+        forget_peak(worker)
+        uvloop.run(closed_loop(server.port, photo, 32, 2.0))
+        assert peak_mib(worker) > resident_mib(worker) - own_mib(worker) + before + 60
+        server.wait_until(lambda: own_mib(worker) < before + 30, "memory to be given back")
