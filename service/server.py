@@ -37,7 +37,8 @@ class Server(uvicorn.Server):
         self.lifecycle = lifecycle
         self.listener = listener
         self.stop_at: float | None = None
-        self.seen = self.tidied = 0  # requests, a second ago and when memory was given back
+        self.requests_seen = 0  # a second ago
+        self.resident = 0  # bytes, when memory was last given back, or since if fewer
         protocol = type(
             "BoundProtocol", (Protocol,), {"service_settings": settings, "lifecycle": lifecycle}
         )
@@ -110,13 +111,14 @@ class Server(uvicorn.Server):
         timer.cancel()
 
     def _tidy(self) -> None:
-        """Give back what the last requests took, once nobody has asked for a second."""
+        """Give back much that the last requests took, if nobody has asked for a second."""
         state = self.server_state
-        idle = state.total_requests == self.seen and not state.tasks
-        if idle and self.seen != self.tidied:
-            memory.give_back()
-            self.tidied = self.seen
-        self.seen = state.total_requests
+        if state.total_requests == self.requests_seen and not state.tasks:
+            if memory.resident() > self.resident + memory.SPARE_BYTES:
+                memory.give_back()
+                self.resident = memory.resident()
+            self.resident = min(self.resident, memory.resident())
+        self.requests_seen = state.total_requests
 
     def _cut_off(self) -> None:
         connections = list(self.server_state.connections)
