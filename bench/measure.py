@@ -7,10 +7,11 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bench.load import Measured, run
 from bench.processes import Memory, Running
@@ -44,7 +45,7 @@ class Outcome:
     start_seconds: float | None = None
     loads: dict[str, list[Measured]] = field(default_factory=dict)
     beside: dict[str, list[Measured]] = field(default_factory=dict)
-    """What our own service gave right before: a machine's speed drifts from minute to minute."""
+    """What our own service gave right before and right after those that are compared."""
     precision: str | None = None
     """Of the graph of probabilities that serves, where the server says so."""
     memory_at_start: Memory | None = None
@@ -65,57 +66,163 @@ class NoStart(Exception):
     """The server did not answer in time, or ended."""
 
 
+class Serving:
+    """A server that runs, and is asked and loaded over the loopback address."""
+
+    def __init__(
+        self,
+        server: Server,
+        substitutes: Mapping[str, str],
+        environment: Mapping[str, str],
+        scratch: Path,
+    ) -> None:
+        self.server = server
+        self.port = free_port()
+        self.filled = {**substitutes, "python": sys.executable, "port": str(self.port)}
+        self.path = server.path.format_map(self.filled)
+        self.running = Running(
+            [part.format_map(self.filled) for part in server.command],
+            {
+                **environment,
+                "PYTHONPATH": str(ROOT),
+                "BENCH_PORT": str(self.port),
+                **server.environment,
+            },
+            ROOT,
+            scratch / "server.log",
+        )
+
+    def __enter__(self) -> Self:
+        self.started = time.perf_counter()
+        self.running.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.running.__exit__(*error)
+
+    def wait_until_right(self, question: Question) -> float:
+        """Seconds from the start to the first right answer after which there were right ones only.
+
+        Each is asked for on a connection of its own: of several workers, which listen on one port,
+        the first may be ready before the others are.
+        """
+        deadline = time.monotonic() + START_LIMIT
+        last = "nothing listens"
+        ready: list[float] = []
+        while time.monotonic() < deadline:
+            if not self.running.alive():
+                raise NoStart(f"it ended by itself: {self.running.last_words()}")
+            try:
+                self.check(question)
+            except (OSError, http.client.HTTPException, Refused) as error:
+                last = str(error)
+                ready.clear()
+                time.sleep(0.02)
+            else:
+                ready.append(time.perf_counter())
+                if len(ready) == RIGHT_IN_A_ROW:
+                    return ready[0] - self.started
+        raise NoStart(f"no answer within {START_LIMIT} s ({last}): {self.running.last_words()}")
+
+    def check(self, question: Question) -> Any:
+        """Its answer to one request. Raises Refused or WrongAnswer."""
+        body = question.body
+        status, content = post(self.port, self.path, body.file.read_bytes(), body.content_type)
+        if status != 200:
+            raise Refused(f"{question.name}: status {status}: {content[:200]!r}")
+        try:
+            answer = json.loads(content)
+            found = self.server.found(answer)
+        except (ValueError, LookupError, TypeError):
+            raise WrongAnswer(f"{question.name}: unexpected answer {content[:200]!r}") from None
+        if not right(found, question.expected):
+            raise WrongAnswer(
+                f"{question.name}: answered {str(found)[:60]}, the graph gives "
+                f"{str(question.expected)[:60]}"
+            )
+        return answer
+
+    def warm_up(self, question: Question) -> Any:
+        """Its answer, then a second of load."""
+        self.running.settle(SETTLE_LIMIT)  # or a load before may have it refused
+        answer = self.check(question)
+        self._run(question, 4, 1)
+        return answer
+
+    def load(self, step: Step) -> Measured:
+        """One load, once it has worked off the one before."""
+        self.running.settle(SETTLE_LIMIT)
+        return self._run(step.question, step.connections, step.seconds)
+
+    def precision(self) -> str | None:
+        """Of the graph of probabilities that serves, where the server says so."""
+        if not self.server.details:
+            return None
+        url = f"http://127.0.0.1:{self.port}{self.server.details.format_map(self.filled)}"
+        with urllib.request.urlopen(url, timeout=ANSWER_LIMIT) as response:
+            return str(json.load(response)["functions"]["probabilities"]["precision"])
+
+    def _run(self, question: Question, connections: int, seconds: float) -> Measured:
+        url = f"http://127.0.0.1:{self.port}{self.path}"
+        return run(url, question.body, connections, seconds)
+
+
+class Beside:
+    """Our own service, loaded right before and right after another server, which it is held
+    against: a machine's speed drifts from minute to minute.
+    """
+
+    def __init__(self, serving: Serving, steps: Sequence[Step]) -> None:
+        self.serving = serving
+        self.steps = {step.question.name: step for step in steps}
+
+    def around(
+        self, step: Step, load: Callable[[Step], Measured]
+    ) -> tuple[Measured, list[Measured]]:
+        """What ``load`` measures, and what ours gave before and after it, if the two compare."""
+        own = self.steps.get(step.question.name)
+        if own is None or own.connections != step.connections:
+            return load(step), []
+        self.serving.warm_up(own.question)
+        before = self.serving.load(own)
+        measured = load(step)
+        return measured, [before, self.serving.load(own)]
+
+
 def measure(
     server: Server,
     steps: Sequence[Step],
     substitutes: Mapping[str, str],
     environment: Mapping[str, str],
     scratch: Path,
+    beside: Beside | None = None,
 ) -> Outcome:
     """Start the server, check its answers, load it step by step and stop it.
 
     Never raises for what is the server's own failure: that is in the outcome.
     """
     outcome = Outcome(server.name, server.role, server.endpoint)
-    port = free_port()
-    filled = {**substitutes, "python": sys.executable, "port": str(port)}
-    command = [part.format_map(filled) for part in server.command]
-    path = server.path.format_map(filled)
-    environment = {
-        **environment,
-        "PYTHONPATH": str(ROOT),
-        "BENCH_PORT": str(port),
-        **server.environment,
-    }
-    log = scratch / "server.log"
-    started = time.perf_counter()
-    with Running(command, environment, ROOT, log) as running:
+    with Serving(server, substitutes, environment, scratch) as serving:
         try:
-            ready = _wait_until_right(running, port, path, server, steps[0].question)
-            outcome.start_seconds = ready - started
-            outcome.memory_at_start = running.memory()
-            if server.details:
-                outcome.precision = _precision(port, server.details.format_map(filled))
-            for question in dict.fromkeys(step.question.name for step in steps):
-                step = next(step for step in steps if step.question.name == question)
-                running.settle(SETTLE_LIMIT)  # or a load before may have it refused
-                outcome.answers[question] = _check(port, path, server, step.question)
-                run(f"http://127.0.0.1:{port}{path}", step.question.body, 4, 1)  # warms up
-                outcome.loads[question] = []
-                for step in (s for s in steps if s.question.name == question):
-                    running.settle(SETTLE_LIMIT)
-                    measured = run(
-                        f"http://127.0.0.1:{port}{path}",
-                        step.question.body,
-                        step.connections,
-                        step.seconds,
-                    )
-                    outcome.loads[question].append(measured)
-            outcome.memory = running.memory()
+            outcome.start_seconds = serving.wait_until_right(steps[0].question)
+            outcome.memory_at_start = serving.running.memory()
+            outcome.precision = serving.precision()
+            for name, group in groupby(steps, key=lambda step: step.question.name):
+                loads = list(group)
+                outcome.answers[name] = serving.warm_up(loads[0].question)
+                outcome.loads[name], outcome.beside[name] = [], []
+                for step in loads:
+                    if beside is None:
+                        outcome.loads[name].append(serving.load(step))
+                        continue
+                    measured, ours = beside.around(step, serving.load)
+                    outcome.loads[name].append(measured)
+                    outcome.beside[name] += ours
+            outcome.memory = serving.running.memory()
         except (WrongAnswer, Refused, NoStart) as error:
             outcome.failure = str(error)
         except (OSError, LookupError, http.client.HTTPException, RuntimeError) as error:
-            outcome.failure = f"{type(error).__name__}: {error}; {running.last_words()}"
+            outcome.failure = f"{type(error).__name__}: {error}; {serving.running.last_words()}"
     return outcome
 
 
@@ -135,55 +242,6 @@ def post(port: int, path: str, body: bytes, content_type: str) -> tuple[int, byt
         return response.status, response.read()
     finally:
         connection.close()
-
-
-def _precision(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWER_LIMIT) as response:
-        return str(json.load(response)["functions"]["probabilities"]["precision"])
-
-
-def _check(port: int, path: str, server: Server, question: Question) -> Any:
-    status, content = post(port, path, question.body.file.read_bytes(), question.body.content_type)
-    if status != 200:
-        raise Refused(f"{question.name}: status {status}: {content[:200]!r}")
-    try:
-        answer = json.loads(content)
-        found = server.found(answer)
-    except (ValueError, LookupError, TypeError):
-        raise WrongAnswer(f"{question.name}: unexpected answer {content[:200]!r}") from None
-    if not right(found, question.expected):
-        raise WrongAnswer(
-            f"{question.name}: answered {str(found)[:60]}, the graph gives "
-            f"{str(question.expected)[:60]}"
-        )
-    return answer
-
-
-def _wait_until_right(
-    running: Running, port: int, path: str, server: Server, question: Question
-) -> float:
-    """The moment of the first right answer after which there were right answers only.
-
-    Each is asked for on a connection of its own: of several workers, which listen on one port, the
-    first may be ready before the others are.
-    """
-    deadline = time.monotonic() + START_LIMIT
-    last = "nothing listens"
-    ready: list[float] = []
-    while time.monotonic() < deadline:
-        if not running.alive():
-            raise NoStart(f"it ended by itself: {running.last_words()}")
-        try:
-            _check(port, path, server, question)
-        except (OSError, http.client.HTTPException, Refused) as error:
-            last = str(error)
-            ready.clear()
-            time.sleep(0.02)
-        else:
-            ready.append(time.perf_counter())
-            if len(ready) == RIGHT_IN_A_ROW:
-                return ready[0]
-    raise NoStart(f"no answer within {START_LIMIT} s ({last}): {running.last_words()}")
 
 
 def cores(count: int) -> list[int]:

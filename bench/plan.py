@@ -27,7 +27,7 @@ class Plan:
     gradient_seconds: float
     floor_seconds: float
     beside_seconds: float
-    """Of our own service, again right before each other server; 0 for not at all."""
+    """Of our own service, right before and right after each load it is held against; 0: not."""
     extras: bool
     """Also overload, many images in a request and other numbers of x, of our own service."""
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from bench import floors, report
 from bench.load import wrk_path
 from bench.machine import describe
-from bench.measure import ROOT, Outcome, cores, measure
+from bench.measure import ROOT, Beside, Outcome, Serving, cores, measure
 from bench.plan import (
     FULL,
     MANY_X,
@@ -87,13 +88,17 @@ def main() -> None:
             if time.monotonic() - began > SHORTEN_AFTER:
                 plan = plan.shortened(1)
             steps = steps_of(plan, server, questions, derivative, scratch)
-            beside = None
-            if plan.beside_seconds and server is not FLOOR and server.role != "ours":
-                own = next(s for s in SERVERS if s.role == "ours" and s.endpoint == server.endpoint)
-                before = beside_steps(plan, steps_of(plan, own, questions, derivative, apart))
-                beside = measure(own, before, substitutes, environment, scratch)
-            outcome = measure(server, steps, substitutes, environment, scratch)
-            outcome.beside = beside.loads if beside else {}
+            with ExitStack() as stack:
+                beside = None
+                if plan.beside_seconds and server is not FLOOR and server.role != "ours":
+                    own = next(
+                        s for s in SERVERS if s.role == "ours" and s.endpoint == server.endpoint
+                    )
+                    compared = beside_steps(plan, steps_of(plan, own, questions, derivative, apart))
+                    serving = Serving(own, substitutes, environment, apart)
+                    stack.enter_context(serving).wait_until_right(compared[0].question)
+                    beside = Beside(serving, compared)
+                outcome = measure(server, steps, substitutes, environment, scratch, beside)
             outcomes.append(outcome)
             _say(f"  {report.one_line(outcome)}")
             if server.role == "ours" and outcome.failure is None and server.endpoint == "gradient":

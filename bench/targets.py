@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from bench import pictures
@@ -55,12 +56,20 @@ class Comparison:
 def compare(measured: Measured, outcome: Measured, question: str) -> Comparison | None:
     """One peer and us at one question, if both served it."""
     its = load(outcome, question)
-    mine = load({"loads": outcome.get("beside", {})}, question) or _mine(
+    mine = _mean(outcome.get("beside", {}).get(question, [])) or _mine(
         measured, outcome["endpoint"], question
     )
     if its is None or mine is None:
         return None
     return Comparison(f"{outcome['name']} ({outcome['role']})", its, mine)
+
+
+def _mean(loads: list[Measured]) -> Measured | None:
+    """The mean of what was measured several times."""
+    if not loads:
+        return None
+    names = ("requests_per_s", "p50_ms", "p99_ms")
+    return {name: fmean(entry[name] for entry in loads) for name in names}
 
 
 def limit(measured: Measured, picture: str, precision: str) -> float | None:

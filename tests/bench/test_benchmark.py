@@ -155,7 +155,10 @@ def test_a_peer_is_compared_with_what_ours_gave_beside_it() -> None:
     measured = _measured()
     small = pictures.CIFAR_SIZE.name
     mine, litserve = measured["outcomes"][1], measured["outcomes"][2]
-    litserve["beside"] = {small: [mine["loads"][small][0] | {"requests_per_s": 800.0}]}
+    before_and_after = (700.0, 900.0)
+    litserve["beside"] = {
+        small: [mine["loads"][small][0] | {"requests_per_s": rate} for rate in before_and_after]
+    }
     measured["outcomes"][3]["loads"][small][0]["p99_ms"] = 10.0
     rate, p99, *_ = targets.evaluate(measured)
     assert rate.found == "2.00× LitServe (same graph)"
