@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -176,17 +176,18 @@ class Beside:
         self.serving = serving
         self.steps = {step.question.name: step for step in steps}
 
-    def around(
-        self, step: Step, load: Callable[[Step], Measured]
-    ) -> tuple[Measured, list[Measured]]:
-        """What ``load`` measures, and what ours gave before and after it, if the two compare."""
+    def around(self, step: Step, other: Serving) -> tuple[Measured, list[Measured]]:
+        """What the other gives, and what ours gave before and after it, if the two compare."""
         own = self.steps.get(step.question.name)
         if own is None or own.connections != step.connections:
-            return load(step), []
-        self.serving.warm_up(own.question)
-        before = self.serving.load(own)
-        measured = load(step)
-        return measured, [before, self.serving.load(own)]
+            return other.load(step), []
+        with other.running.stopped():
+            self.serving.warm_up(own.question)
+            before = self.serving.load(own)
+        measured = other.load(step)
+        with other.running.stopped():
+            after = self.serving.load(own)
+        return measured, [before, after]
 
 
 def measure(
@@ -215,7 +216,7 @@ def measure(
                     if beside is None:
                         outcome.loads[name].append(serving.load(step))
                         continue
-                    measured, ours = beside.around(step, serving.load)
+                    measured, ours = beside.around(step, serving)
                     outcome.loads[name].append(measured)
                     outcome.beside[name] += ours
             outcome.memory = serving.running.memory()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +93,18 @@ class Running:
                 except OSError:
                     continue  # it has ended meanwhile, or is another user's
         return found
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """All of it stands still meanwhile: some servers are busy even when nobody asks."""
+        pids = self.pids()
+        try:
+            for pid in pids:
+                _signal(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                _signal(pid, signal.SIGCONT)
 
     def memory(self) -> Memory:
         """What the processes hold now."""
