@@ -66,6 +66,12 @@ class NoStart(Exception):
     """The server did not answer in time, or ended."""
 
 
+FAILURES = (
+    *(WrongAnswer, Refused, NoStart),
+    *(OSError, LookupError, http.client.HTTPException, RuntimeError),
+)
+
+
 class Serving:
     """A server that runs, and is asked and loaded over the loopback address."""
 
@@ -168,26 +174,48 @@ class Serving:
 
 
 class Beside:
-    """Our own service, loaded right before and right after another server, which it is held
-    against: a machine's speed drifts from minute to minute.
+    """Our own service while another server runs: loaded right before and right after those loads
+    of the other that it is held against, since a machine's speed drifts from minute to minute.
+
+    What fails here is not the other's failure: it is said, and not measured.
     """
 
     def __init__(self, serving: Serving, steps: Sequence[Step]) -> None:
         self.serving = serving
         self.steps = {step.question.name: step for step in steps}
 
+    def __enter__(self) -> Self:
+        self.serving.__enter__()
+        try:
+            self.serving.wait_until_right(next(iter(self.steps.values())).question)
+        except FAILURES as error:
+            print(f"our own service did not start beside: {error}", file=sys.stderr)
+            self.steps = {}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.serving.__exit__(*error)
+
     def around(self, step: Step, other: Serving) -> tuple[Measured, list[Measured]]:
         """What the other gives, and what ours gave before and after it, if the two compare."""
         own = self.steps.get(step.question.name)
         if own is None or own.connections != step.connections:
             return other.load(step), []
-        with other.running.stopped():
-            self.serving.warm_up(own.question)
-            before = self.serving.load(own)
+        before = self._load(own, other, warm_up=True)
         measured = other.load(step)
-        with other.running.stopped():
-            after = self.serving.load(own)
-        return measured, [before, after]
+        return measured, before + self._load(own, other)
+
+    def _load(self, step: Step, other: Serving, *, warm_up: bool = False) -> list[Measured]:
+        """One load of ours, the other stopped meanwhile. Empty if it failed or served nothing."""
+        try:
+            with other.running.stopped():
+                if warm_up:
+                    self.serving.warm_up(step.question)
+                measured = self.serving.load(step)
+        except FAILURES as error:
+            print(f"our own service failed beside {other.server.name}: {error}", file=sys.stderr)
+            return []
+        return [measured] if measured.served else []
 
 
 def measure(
@@ -222,7 +250,7 @@ def measure(
             outcome.memory = serving.running.memory()
         except (WrongAnswer, Refused, NoStart) as error:
             outcome.failure = str(error)
-        except (OSError, LookupError, http.client.HTTPException, RuntimeError) as error:
+        except FAILURES as error:
             outcome.failure = f"{type(error).__name__}: {error}; {serving.running.last_words()}"
     return outcome
 

@@ -114,10 +114,12 @@ class Server(uvicorn.Server):
         """Give back much that the last requests took, if nobody has asked for a second."""
         state = self.server_state
         if state.total_requests == self.requests_seen and not state.tasks:
-            if memory.resident() > self.resident + memory.SPARE_BYTES:
+            now = memory.resident()
+            if now > self.resident + memory.SPARE_BYTES:
                 memory.give_back()
                 self.resident = memory.resident()
-            self.resident = min(self.resident, memory.resident())
+            else:
+                self.resident = min(self.resident, now)
         self.requests_seen = state.total_requests
 
     def _cut_off(self) -> None:

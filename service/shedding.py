@@ -93,7 +93,7 @@ class Shedder:
 
     def answer(self, *, close: bool = False) -> bytes:
         """The refusal, whole."""
-        self._look_later()
+        self._look_later()  # and tell the metrics
         connection = b"\r\nconnection: close" if close else b""
         return b"%s%016x%s\r\n\r\n%s" % (self.head, random.getrandbits(64), connection, self.body)
 

@@ -112,6 +112,8 @@ async def _run(session: Session, arrays: list[Array], rows: int, queue: Queue) -
         await queue.run(session, *(array[start : start + rows] for array in arrays))
         for start in range(0, len(arrays[0]), rows)
     ]
+    if len(parts) == 1:
+        return parts[0]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

@@ -35,7 +35,7 @@ from service.runtime.session import Array, Session
 
 Result = TypeVar("Result")
 
-# What is long (a photo to decode, many rows) runs in these few threads, beside the event loop.
+# What is long (a photo to decode, a saliency map) runs in these few threads, beside the event loop.
 THREADS = 2
 LONG_SECONDS = 0.01
 # A turn ends with the run in which this time is over.

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import urllib.request
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from PIL import Image
 from python_multipart.multipart import parse_form
 
 from bench import pictures, report, targets
-from bench.load import Body
-from bench.measure import Step, measure
+from bench.load import Body, Measured
+from bench.measure import Beside, Serving, Step, measure
 from bench.processes import Running
 from bench.servers import SERVERS, Server
 from bench.subjects import Question, multipart, right
@@ -58,6 +59,57 @@ def test_everything_that_was_started_is_stopped(tmp_path: Path) -> None:
     assert running.pids() == []
 
 
+def test_a_server_stands_still_while_it_is_stopped(tmp_path: Path) -> None:
+    busy = "while True: pass"
+    with Running([sys.executable, "-c", busy], {}, tmp_path, tmp_path / "log") as running:
+        with running.stopped():
+            time.sleep(0.1)
+            before = running.cpu_seconds()
+            time.sleep(0.5)
+            assert running.cpu_seconds() - before < 0.1
+        deadline = time.monotonic() + 10
+        while running.cpu_seconds() < before + 0.2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running.cpu_seconds() >= before + 0.2
+
+
+@pytest.fixture
+def load_without_wrk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request is a load: wrk is there for benchmarks only."""
+
+    def ask(url: str, body: Body, connections: int, _seconds: float) -> Measured:
+        with urllib.request.urlopen(url, body.file.read_bytes()) as answer:
+            assert answer.status == 200
+        return Measured(connections, 1.0, 1.0, 1.0, 1.0, served=1, refused=0, broken=0)
+
+    monkeypatch.setattr("bench.measure.run", ask)
+
+
+@pytest.mark.usefixtures("load_without_wrk")
+def test_ours_that_fails_beside_a_peer_is_not_the_peers_failure(tmp_path: Path) -> None:
+    step = Step(_question(tmp_path), 1, 1)
+    own = Serving(_server(("{python}", "-c", "raise SystemExit(1)")), {}, {}, tmp_path)
+    peer = _parrot("200", '{"index": 3}')
+    with Beside(own, [step]) as beside:
+        outcome = measure(peer, [step], {}, {}, tmp_path, beside)
+    assert outcome.failure is None
+    assert outcome.loads["a question"][0].served
+    assert outcome.beside == {"a question": []}
+
+
+@pytest.mark.usefixtures("load_without_wrk")
+def test_ours_is_loaded_before_and_after_a_peer(tmp_path: Path) -> None:
+    step = Step(_question(tmp_path), 1, 1)
+    other = Step(_question(tmp_path), 2, 1)
+    (tmp_path / "own").mkdir()
+    own = Serving(_parrot("200", '{"index": 3}'), {}, {}, tmp_path / "own")
+    with Beside(own, [step]) as beside:
+        outcome = measure(_parrot("200", '{"index": 3}'), [step, other], {}, {}, tmp_path, beside)
+    assert [load.connections for load in outcome.loads["a question"]] == [1, 2]
+    assert [load.connections for load in outcome.beside["a question"]] == [1, 1]
+    assert all(load.served for load in outcome.beside["a question"])
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "reason"),
     [
@@ -66,15 +118,13 @@ def test_everything_that_was_started_is_stopped(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_answer_is_a_failure(tmp_path: Path, status: str, answer: str, reason: str) -> None:
-    command = ("{python}", "-c", PARROT.replace("{", "{{").replace("}", "}}"), "{port}")
-    escaped = answer.replace("{", "{{").replace("}", "}}")
-    outcome = _measure(tmp_path, (*command, status, escaped))
+    outcome = _measure(tmp_path, _parrot(status, answer))
     assert reason in (outcome.failure or "")
     assert not outcome.loads
 
 
 def test_a_server_that_ends_is_a_failure(tmp_path: Path) -> None:
-    outcome = _measure(tmp_path, ("{python}", "-c", "raise SystemExit('no such model')"))
+    outcome = _measure(tmp_path, _server(("{python}", "-c", "raise SystemExit('no such model')")))
     assert "ended by itself" in (outcome.failure or "")
     assert "no such model" in (outcome.failure or "")
 
@@ -143,12 +193,23 @@ def test_every_server_has_its_file() -> None:
             assert (Path(__file__).parents[2] / file).is_file()
 
 
-def _measure(folder: Path, command: tuple[str, ...]) -> Any:
+def _measure(folder: Path, server: Server) -> Any:
+    return measure(server, [Step(_question(folder), 1, 1)], {}, {}, folder)
+
+
+def _question(folder: Path) -> Question:
     (folder / "body").write_bytes(b"{}")
     body = Body(folder / "body", "application/json")
-    question = Question("a question", body, folder / "body", 3)
-    server = Server("parrot", "classify", "sketch", command, lambda found: found["index"])
-    return measure(server, [Step(question, 1, 1)], {}, {}, folder)
+    return Question("a question", body, folder / "body", 3)
+
+
+def _parrot(status: str, answer: str) -> Server:
+    program, answer = (text.replace("{", "{{").replace("}", "}}") for text in (PARROT, answer))
+    return _server(("{python}", "-c", program, "{port}", status, answer))
+
+
+def _server(command: tuple[str, ...]) -> Server:
+    return Server("parrot", "classify", "sketch", command, lambda found: found["index"])
 
 
 def test_a_peer_is_compared_with_what_ours_gave_beside_it() -> None:
