@@ -13,10 +13,11 @@ import os
 from pathlib import Path
 
 M_TRIM_THRESHOLD = -1  # mallopt(3)
+M_TOP_PAD = -2
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 LARGE_BYTES = 4 * 1024 * 1024
-KEPT_BYTES = 8 * 1024 * 1024  # of each heap at most; glibc's own 128 KiB are less than an answer
+KEPT_BYTES = 8 * 1024 * 1024  # of each heap; glibc's own 128 KiB are less than an answer
 ARENAS = 2
 # Less is not worth its price: what is given back comes anew, page by page, with the next request.
 SPARE_BYTES = 16 * 1024 * 1024
@@ -25,13 +26,16 @@ _libc = ctypes.CDLL(None)
 
 
 def settle() -> None:
-    """Let large blocks and all but ``KEPT_BYTES`` go back when freed, and threads share heaps.
+    """Let large blocks go back when freed, and so all but ``KEPT_BYTES`` of a heap; share heaps.
 
-    By default the first large block that is freed makes glibc keep all such blocks from then on.
+    By default the first large block that is freed makes glibc keep all such blocks from then on. A
+    heap gives back only when it has twice ``KEPT_BYTES`` free, and keeps those: were it emptied at
+    the very size that sets it off, requests of that size would pay for every page each time.
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-        _libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        _libc.mallopt(M_TOP_PAD, KEPT_BYTES)
+        _libc.mallopt(M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
         _libc.mallopt(M_ARENA_MAX, ARENAS)
 
 

@@ -34,9 +34,16 @@ def printed(program: str) -> float:
     return float(done.stdout)
 
 
-def test_what_a_request_takes_is_kept_for_the_next() -> None:
-    program = "hold(1, 6); n = faults(); [hold(1, 6) for _ in range(20)]; print(faults() - n)"
-    assert printed(program) < 100  # 30,720 pages, if they were taken anew
+@pytest.mark.parametrize("mib", [6, 12])
+def test_what_a_request_takes_is_kept_for_the_next(mib: int) -> None:
+    take = f"hold(1, {mib})"
+    program = f"{take}; n = faults(); [{take} for _ in range(20)]; print(faults() - n)"
+    assert printed(program) < 100 * mib  # 5,120 for each MiB, if they were taken anew
+
+
+def test_what_is_far_more_goes_back_but_for_what_is_kept() -> None:
+    program = "n = resident(); [hold(1, 40) for _ in range(3)]; print(resident() - n)"
+    assert 4 < printed(program) < 12
 
 
 def test_what_is_large_goes_back_when_it_is_freed() -> None:
