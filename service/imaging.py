@@ -5,6 +5,7 @@ frame, EXIF orientation, alpha over white), cropped to its central square and re
 antialiasing. Size limits are checked before anything is decoded.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -45,6 +46,11 @@ class Header:
     width: int
     height: int
 
+    @property
+    def pixels(self) -> int:
+        """How many there are to decode."""
+        return self.width * self.height
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -54,6 +60,11 @@ class Picture:
     format: str
     width: int
     height: int
+
+
+def opens_whole(content: bytes | bytearray | memoryview) -> bool:
+    """Does opening it make room for the whole picture? Pillow's reader of WebP does, twice."""
+    return bytes(content[8:12]) == b"WEBP"
 
 
 def open_image(content: bytes | bytearray | memoryview, max_pixels: int, max_side: int) -> Header:
@@ -83,9 +94,13 @@ def open_image(content: bytes | bytearray | memoryview, max_pixels: int, max_sid
 
 
 def decode(header: Header, side: int) -> Picture:
-    """Decode to ``side`` × ``side`` RGB. Raises Malformed if the file is damaged."""
+    """Decode to ``side`` × ``side`` RGB, and let go of the file and of its decoded pixels.
+
+    Raises Malformed if the file is damaged.
+    """
     try:
-        pixels, swapped = _decode(header.image, side)
+        with closing(header.image) as image:
+            pixels, swapped = _decode(image, side)
     except Problem:
         raise
     except Exception as error:  # as above

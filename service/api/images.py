@@ -14,7 +14,7 @@ from contract.manifest import ClassifierManifest
 from service import imaging
 from service.api.openapi import json_response, problems, query_parameters
 from service.errors import ErrorItem, Invalid, Problem, from_query
-from service.imaging import Picture
+from service.imaging import Header, Picture
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
 from service.runtime.state import services
@@ -173,22 +173,32 @@ async def decode_all(
     pictures = []
     for index, content in enumerate(files):
         try:
-            header = imaging.open_image(content, settings.max_pixels, settings.max_side)
-            pixels = header.width * header.height
-            if pixels <= THUMBNAIL_PIXELS:
-                picture = imaging.decode(header, side)
-            elif pixels <= TURN_PIXELS:
-                picture = await queue.do(imaging.decode, header, side)
+            if imaging.opens_whole(content):
+                read = await queue.do(_read, content, settings, side, TURN_PIXELS)
             else:
-                picture = await queue.in_thread(imaging.decode, header, side)
+                read = _read(content, settings, side, THUMBNAIL_PIXELS)
+                if isinstance(read, Header) and read.pixels <= TURN_PIXELS:
+                    read = await queue.do(imaging.decode, read, side)
+            if isinstance(read, Header):
+                read = await queue.in_thread(imaging.decode, read, side)
         except Problem as problem:
             if len(files) > 1:
                 problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
             raise
-        pictures.append(picture)
+        pictures.append(read)
         if index % TURN == TURN - 1:
             await asyncio.sleep(0)
     return pictures
+
+
+def _read(content: File, settings: Settings, side: int, at_most: int) -> Picture | Header:
+    """The file, decoded if it has ``at_most`` so many pixels, else only opened.
+
+    Whatever memory that takes is free again before the next file is read, which then finds it in
+    the caches.
+    """
+    header = imaging.open_image(content, settings.max_pixels, settings.max_side)
+    return imaging.decode(header, side) if header.pixels <= at_most else header
 
 
 async def classify_all(
