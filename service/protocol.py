@@ -40,6 +40,7 @@ class OneWrite:
         self.get_extra_info = transport.get_extra_info
         self.abort = transport.abort
         self.write_eof = transport.write_eof
+        self.write_whole = transport.write  # what needs no looking at: nothing is kept, or ends so
 
     def write(self, data: bytes) -> None:
         """Send ``data``, or keep it for the next call if it is a head."""
@@ -282,15 +283,15 @@ class Protocol(HttpToolsProtocol):
 
     def _shed_unparsed(self) -> None:
         """The same before anything of the request has been parsed: nothing is to be tidied up."""
-        self.transport.write(self.shedder.answer())
+        self.transport.write_whole(self.shedder.answer())  # type: ignore[attr-defined]
         self._pause_if_again()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_handler()
 
     def _pause_if_again(self) -> None:
-        """Pause a client that asks again at once. One that waited costs less without."""
+        """Pause a client that asks again at once, if refusals are many."""
         now = self.loop.time()
-        if now - self.shed_at < AT_ONCE_SECONDS:
+        if self.shedder.pauses and now - self.shed_at < AT_ONCE_SECONDS:
             self.shedder.pause(self)
         self.shed_at = now
 

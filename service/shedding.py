@@ -3,9 +3,10 @@
 A refusal that goes through the application takes a fifth of a millisecond, half of what the answer
 would have taken; at ten times the capacity nothing else would get done. So while the queue is full
 a request for it is refused from its head, before a task is made, and one that has arrived whole
-before it is even parsed. A client that asks again at once is refused once more; then its connection
-is not read until there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no
-cost, instead of being refused over and over.
+before it is even parsed. Where refusals still become so many that they take a good part of the
+time, a client that asks again at once is refused once more; then its connection is not read until
+there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no cost, instead of
+being refused over and over.
 """
 
 import asyncio
@@ -25,12 +26,19 @@ PAUSE_SECONDS = 0.06  # and a turn or two: a refusal is promised within 0.1 s
 # Longer than a pause: who never waits is paused each time but the first.
 AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
+# Refusals between two looks that are no reason for pauses. A paused client is one more whose state
+# is in no cache when it is read: with fewer refusals than these, pauses cost more than they save.
+MANY = 120
 # A head that can be read in one way only; every other is left to the parser.
+HEAD_END = b"\r\n\r\n"
 PLAIN_HEAD = re.compile(
     rb"POST (/classify|/explain)(?:\?[!-~]*)? HTTP/1\.1\r\n(?:[!-~][!-~ ]*\r\n)+\r\n"
 )
 LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})\r\n")
 NOT_PLAIN = re.compile(rb"\r\n(?:connection(?!: keep-alive\r\n)|expect|transfer-encoding|upgrade)")
+# Clients repeat themselves: so many heads, of so many bytes at most, are read once only.
+KNOWN_HEADS = 64
+KNOWN_BYTES = 4096
 
 
 class Pausable(Interface):
@@ -52,6 +60,18 @@ def _answer() -> tuple[bytes, bytes]:
     return head + b"x-content-type-options: nosniff\r\nx-request-id: ", bytes(response.body)
 
 
+def _plain_request(head: bytes) -> tuple[bytes, int] | None:
+    """The path of a request with this head, and its length with its body; None if in any doubt."""
+    plain = PLAIN_HEAD.fullmatch(head)
+    if plain is None:
+        return None
+    lower = head.lower()
+    lengths = LENGTH.findall(lower)
+    if len(lengths) != 1 or lower.count(b"content-length") != 1 or NOT_PLAIN.search(lower):
+        return None
+    return plain[1], len(head) + int(lengths[0])
+
+
 class Shedder:
     """Decides which requests of a worker are refused, and which connections wait for room."""
 
@@ -61,6 +81,8 @@ class Shedder:
         self.queue = queue
         self._paused: deque[tuple[float, Pausable]] = deque()  # until when, and who
         self._looking = False
+        self._lately = 0  # refusals since the last look
+        self._known: dict[bytes, tuple[bytes, int]] = {}
         # Refusals of which the metrics are to learn: telling them one by one would cost more.
         self._uncounted = dict.fromkeys(UNPARSED, 0)
         queue.on_room = self._resume
@@ -79,27 +101,38 @@ class Shedder:
         Where ``data`` leaves any doubt about where its request ends, this is False, and the parser
         decides.
         """
-        plain = PLAIN_HEAD.match(data) if self.queue.full else None
+        if not self.queue.full:
+            return False
+        head = data[: data.find(HEAD_END, 0, KNOWN_BYTES) + len(HEAD_END)]
+        plain = self._known.get(head)
         if plain is None:
+            plain = _plain_request(head)
+            if plain is None:
+                return False
+            if len(self._known) == KNOWN_HEADS:
+                self._known.clear()
+            self._known[head] = plain
+        path, length = plain
+        if len(data) != length:
             return False
-        head = plain[0].lower()
-        lengths = LENGTH.findall(head)
-        if len(lengths) != 1 or head.count(b"content-length") != 1 or NOT_PLAIN.search(head):
-            return False
-        if len(data) != len(head) + int(lengths[0]):
-            return False
-        self._uncounted[plain[1]] += 1
+        self._uncounted[path] += 1
         return True
 
     def answer(self, *, close: bool = False) -> bytes:
         """The refusal, whole."""
         self._look_later()  # and tell the metrics
+        self._lately += 1
         connection = b"\r\nconnection: close" if close else b""
         return b"%s%016x%s\r\n\r\n%s" % (self.head, random.getrandbits(64), connection, self.body)
 
     def places(self, path: str) -> int:
         """How many places a request to ``path`` takes at least, once it begins."""
         return 1 if path in PATHS else 0
+
+    @property
+    def pauses(self) -> bool:
+        """Are there so many refusals that who asks again at once is to be paused?"""
+        return self._lately > MANY
 
     def pause(self, connection: Pausable) -> None:
         """Read no more from ``connection`` until there is room, or some time has passed."""
@@ -126,6 +159,7 @@ class Shedder:
             if refusals:
                 UNPARSED[path].inc(refusals)
                 self._uncounted[path] = 0
+        self._lately = 0
         self._looking = False
         if self._paused:
             self._look_later()
