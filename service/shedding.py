@@ -28,7 +28,7 @@ AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
 # Refusals between two looks that are no reason for pauses. A paused client is one more whose state
 # is in no cache when it is read: with fewer refusals than these, pauses cost more than they save.
-MANY = 120
+MANY = 160
 # A head that can be read in one way only; every other is left to the parser.
 HEAD_END = b"\r\n\r\n"
 PLAIN_HEAD = re.compile(

@@ -38,8 +38,9 @@ Result = TypeVar("Result")
 # What is long (a photo to decode, a saliency map) runs in these few threads, beside the event loop.
 THREADS = 2
 LONG_SECONDS = 0.01
-# A turn ends with the run in which this time is over.
-TURN_SECONDS = 0.01
+# A turn ends with the run in which this time is over. What arrives meanwhile is read after it: in a
+# turn twice as long that is so much under overload that it falls out of the caches itself.
+TURN_SECONDS = 0.005
 
 # Of the request that this task serves: all its work is ordered by when it came.
 _ticket: ContextVar[int | None] = ContextVar("ticket", default=None)
