@@ -99,7 +99,7 @@ def test_duplicates_with_different_y_are_averaged() -> None:
 
 
 def test_the_network_fits_and_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
+    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.01,))
     monkeypatch.setattr(fits, "FOLDS", 2)
     points = read_points(stand_in.PATH)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
@@ -115,8 +115,24 @@ def test_the_network_fits_and_is_reproducible(monkeypatch: pytest.MonkeyPatch) -
     assert other.mse != first.mse
 
 
+def test_the_candidate_with_the_least_held_out_error_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fits, "WIDTHS", (2, 5))
+    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (1.0, 0.01))
+    monkeypatch.setattr(fits, "FOLDS", 2)
+    monkeypatch.setattr(fits, "REPEATS", 1)
+    x = np.linspace(-2, 2, 30)
+    fit = fit_mlp(x, np.sin(4 * x), seed=0)
+    tried = [(candidate.width, candidate.weight_decay) for candidate in fit.candidates]
+    assert tried == [(2, 1.0), (2, 0.01), (5, 1.0), (5, 0.01)]
+    assert fit.chosen == fit.candidates[3]
+    assert fit.chosen.held_out_mse == min(each.held_out_mse for each in fit.candidates)
+    assert fit.network.dense1.out_features == fit.network.dense2.in_features == 5
+
+
 def test_the_unit_of_y_and_x_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
+    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.01,))
     monkeypatch.setattr(fits, "FOLDS", 2)
     x, y = X, np.sin(X)
     plain = fit_mlp(x, y, seed=0)
@@ -139,7 +155,7 @@ def test_the_unit_of_y_and_x_does_not_matter(monkeypatch: pytest.MonkeyPatch) ->
     ids=["constant", "zero", "two", "years", "tiny", "huge", "offset", "duplicates"],
 )
 def test_odd_data_give_sound_slopes(monkeypatch: pytest.MonkeyPatch, x: Array, y: Array) -> None:
-    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
+    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.01,))
     monkeypatch.setattr(fits, "FOLDS", 2)
     domain = (float(x.min()), float(x.max()))
     unit = (np.ptp(y) or np.abs(y).max() or 1.0) / np.ptp(x)

@@ -109,6 +109,19 @@ def test_what_is_committed_is_the_checkpoints_own_derivative(model: str) -> None
         np.testing.assert_allclose(y, network(x), rtol=1e-9, atol=1e-9)
 
 
+def test_the_report_tells_of_the_network_that_was_trained(published: Path) -> None:
+    artifact = verify(published / "curve-mlp" / "1")
+    state = load_file(artifact.folder / "checkpoint.safetensors")
+    width, inner = state["dense2.weight"].shape
+    assert width == inner in fits.WIDTHS
+    assert artifact.manifest.training.config["hidden"] == [width, width]
+    report = (artifact.folder / "report.md").read_text()
+    assert f"Dense 1→{width}, tanh, {width}→{width}, tanh, {width}→1," in report
+    (row,) = [line for line in report.splitlines() if line.endswith("| chosen |")]
+    held_out = float(str(artifact.manifest.metrics["held_out_mse"]))
+    assert row.startswith(f"| {width} |") and f"{held_out:.5f}" in row
+
+
 def test_derivatives_are_printed_each_way(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

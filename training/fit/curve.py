@@ -1,5 +1,6 @@
 """Fit a network and a polynomial to points, each choosing its own flexibility by held-out error."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from training.errors import JobError
 from training.networks.curve import CurveMLP, Polynomial
 
 HIGHEST_DEGREE = 12
-WEIGHT_DECAYS = (0.3, 0.1, 0.03, 0.01)
+WIDTHS = (8, 16)
+WEIGHT_DECAYS = (0.1, 0.03, 0.01, 0.003)
 FOLDS = 5
+REPEATS = 3  # with other folds and first weights: one cross-validation of 20 points is mostly luck
 ROUNDS = 6  # of L-BFGS, each of up to ITERATIONS
 ITERATIONS = 20
 
@@ -53,13 +56,23 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A width of both hidden layers and a weight decay, and the error of such fits on points that
+    were left out of them."""
+
+    width: int
+    weight_decay: float
+    held_out_mse: float
+
+
+@dataclass(frozen=True)
 class MLPFit:
-    """The trained network, the weight decay chosen, and the held-out error of each candidate."""
+    """The trained network, the candidates and which of them it is."""
 
     network: CurveMLP
-    weight_decay: float
+    chosen: Candidate
     mse: float
-    held_out: dict[float, float]
+    candidates: tuple[Candidate, ...]
     history: tuple[Round, ...]
 
 
@@ -101,17 +114,20 @@ def fit_mlp(
 ) -> MLPFit:
     """Minimise squared error plus weight decay with L-BFGS, on the full batch.
 
-    The weight decay keeps the derivatives sensible between the points: of four candidates, the one
-    with the smallest error in five-fold cross-validation. Everything random comes from ``seed``.
+    Few units and a weight decay keep the derivatives sensible between the points: of the
+    candidates, those with the smallest error in repeated five-fold cross-validation. Everything
+    random comes from ``seed``.
     """
-    held_out = {}
+    candidates = []
     with _one_thread():
-        for weight_decay in WEIGHT_DECAYS:
-            held_out[weight_decay] = _cross_validate(x, y, weight_decay, seed)
-            report(f"  weight decay {weight_decay:g}: held-out MSE {held_out[weight_decay]:.4g}")
-        chosen = min(held_out, key=lambda candidate: held_out[candidate])
-        network, history = _train(x, y, chosen, seed)
-    return MLPFit(network, chosen, mean_squared_error(network, x, y), held_out, tuple(history))
+        for width, weight_decay in itertools.product(WIDTHS, WEIGHT_DECAYS):
+            error = _cross_validate(x, y, width, weight_decay, seed)
+            candidates.append(Candidate(width, weight_decay, error))
+            report(f"  width {width}, weight decay {weight_decay:g}: held-out MSE {error:.4g}")
+        chosen = min(candidates, key=lambda candidate: candidate.held_out_mse)
+        network, history = _train(x, y, chosen.width, chosen.weight_decay, seed)
+    mse = mean_squared_error(network, x, y)
+    return MLPFit(network, chosen, mse, tuple(candidates), tuple(history))
 
 
 def mean_squared_error(network: nn.Module, x: Array, y: Array) -> float:
@@ -141,16 +157,17 @@ def _padded(coefficients: Sequence[float], degree: int) -> list[float]:
     return [*coefficients, *[0.0] * (degree + 1 - len(coefficients))]
 
 
-def _cross_validate(x: Array, y: Array, weight_decay: float, seed: int) -> float:
-    """Mean squared error on points left out of the fit, over up to five folds."""
-    fold = np.random.default_rng(seed).permutation(len(x)) % min(FOLDS, len(x))
+def _cross_validate(x: Array, y: Array, width: int, weight_decay: float, seed: int) -> float:
+    """Mean squared error on points left out of the fit, over up to five folds, drawn repeatedly."""
     squared = []
-    for number in range(int(fold.max()) + 1):
-        out = fold == number
-        network, _ = _train(x[~out], y[~out], weight_decay, seed)
-        with torch.no_grad():
-            found = network(torch.from_numpy(x[out])).numpy()
-        squared.extend((found - y[out]) ** 2)
+    for repeat in range(seed, seed + REPEATS):
+        fold = np.random.default_rng(repeat).permutation(len(x)) % min(FOLDS, len(x))
+        for number in range(int(fold.max()) + 1):
+            out = fold == number
+            network, _ = _train(x[~out], y[~out], width, weight_decay, repeat)
+            with torch.no_grad():
+                found = network(torch.from_numpy(x[out])).numpy()
+            squared.extend((found - y[out]) ** 2)
     return float(np.mean(squared))
 
 
@@ -165,10 +182,13 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _train(x: Array, y: Array, weight_decay: float, seed: int) -> tuple[CurveMLP, Sequence[Round]]:
+def _train(
+    x: Array, y: Array, width: int, weight_decay: float, seed: int
+) -> tuple[CurveMLP, Sequence[Round]]:
+    x_range, y_range = (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = CurveMLP((float(x.min()), float(x.max())), (float(y.min()), float(y.max())))
+        network = CurveMLP(x_range, y_range, width)
     weights = [value for name, value in network.named_parameters() if name.endswith("weight")]
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
     scale = network.y_scaling[1].square()

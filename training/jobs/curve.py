@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     mlp = fit_mlp(points.x, points.y, arguments.seed, print)
     mlp_seconds = time.monotonic() - started
-    print(f"network: weight decay {mlp.weight_decay:g}, MSE {mlp.mse:.5f}")
+    width, weight_decay = mlp.chosen.width, mlp.chosen.weight_decay
+    print(f"network: width {width}, weight decay {weight_decay:g}, MSE {mlp.mse:.5f}")
     _require_small(points, "network", mlp.mse)
 
     # Both drafts are complete before either is published: an error in one leaves neither.
@@ -210,7 +211,7 @@ def _metrics(fit: MLPFit | PolynomialFit, points: Points, slopes: list[Slope]) -
             ),
         }
         if isinstance(fit, PolynomialFit)
-        else {"held_out_mse": fit.held_out[fit.weight_decay]}
+        else {"held_out_mse": fit.chosen.held_out_mse}
     )
     return {
         "mse": fit.mse,
@@ -233,9 +234,12 @@ def _config(fit: MLPFit | PolynomialFit) -> dict[str, Any]:
         return {"degree": fit.degree, "degrees_tried": [error.degree for error in fit.errors]}
     return {
         "optimizer": "L-BFGS",
-        "weight_decay": fit.weight_decay,
-        "weight_decays_tried": list(fit.held_out),
-        "hidden": [fit.network.dense1.out_features, fit.network.dense2.out_features],
+        "hidden": [fit.chosen.width] * 2,
+        "weight_decay": fit.chosen.weight_decay,
+        "tried": [
+            {"hidden": [tried.width] * 2, "weight_decay": tried.weight_decay}
+            for tried in fit.candidates
+        ],
     }
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from contract.manifest import CurveManifest
 from training.data import stand_in
 from training.data.points import Points
-from training.fit.curve import MLPFit, PolynomialFit
+from training.fit.curve import REPEATS, MLPFit, PolynomialFit
 from training.publish import report
 from training.publish.derivatives import derivative
 from training.publish.slopes import Slope
@@ -168,20 +168,23 @@ def _polynomial_text(fit: PolynomialFit, points: Points) -> str:
 
 
 def _mlp_text(fit: MLPFit) -> str:
+    width = fit.chosen.width
     return report.document(
         "## Training",
-        "Dense 1→32, tanh, 32→32, tanh, 32→1, in float64; L-BFGS with a strong Wolfe line search "
-        "on all points at once, minimising squared error (in units of the data's half range) plus "
-        "weight decay. The weight decay was chosen by five-fold cross-validation:",
+        f"Dense 1→{width}, tanh, {width}→{width}, tanh, {width}→1, in float64; L-BFGS with a "
+        "strong Wolfe line search on all points at once, minimising squared error (in units of the "
+        "data's half range) plus weight decay. Width and weight decay were chosen by five-fold "
+        f"cross-validation, repeated {REPEATS} times with other folds and first weights:",
         report.table(
-            ("weight decay", "held-out MSE", ""),
+            ("width", "weight decay", "held-out MSE", ""),
             [
                 (
-                    f"{decay:g}",
-                    f"{error:.5f}",
-                    "chosen" if decay == fit.weight_decay else "",
+                    str(candidate.width),
+                    f"{candidate.weight_decay:g}",
+                    f"{candidate.held_out_mse:.5f}",
+                    "chosen" if candidate == fit.chosen else "",
                 )
-                for decay, error in fit.held_out.items()
+                for candidate in fit.candidates
             ],
         ),
         "![Training](training.png)",
