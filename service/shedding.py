@@ -26,8 +26,8 @@ PAUSE_SECONDS = 0.06  # and a turn or two: a refusal is promised within 0.1 s
 # Longer than a pause: who never waits is paused each time but the first.
 AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
-# Refusals between two looks that are no reason for pauses. A pause costs more than one more refusal:
-# at ten times the load that can be served, without pauses 3 % more of it is.
+# Refusals between two looks that are no reason for pauses. A pause costs more than one more
+# refusal: at ten times the load that can be served, without pauses 3 % more of it is.
 MANY = 160
 # A head that can be read in one way only; every other is left to the parser.
 HEAD_END = b"\r\n\r\n"
