@@ -40,7 +40,7 @@ class OneWrite:
         self.get_extra_info = transport.get_extra_info
         self.abort = transport.abort
         self.write_eof = transport.write_eof
-        self.write_whole = transport.write  # what needs no looking at: nothing is kept, or ends so
+        self.write_whole = transport.write  # for whole answers, while no head is kept
 
     def write(self, data: bytes) -> None:
         """Send ``data``, or keep it for the next call if it is a head."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.metrics import REQUESTS
 from service.runtime.queue import Queue
-from service.shedding import LOOK_SECONDS, Shedder
+from service.shedding import KNOWN_BYTES, KNOWN_HEADS, LOOK_SECONDS, Shedder
 
 PLAIN = (
     b"POST /classify?top_k=3 HTTP/1.1\r\nHost: localhost:8000\r\nContent-Type: image/png\r\n"
@@ -84,6 +84,19 @@ def test_a_plain_request_is_refused_while_there_is_no_room() -> None:
 def test_any_other_is_left_to_the_parser(old: bytes, new: bytes) -> None:
     assert old in PLAIN
     assert not FULL.refuses_unparsed(PLAIN.replace(old, new))
+
+
+def test_a_head_is_read_once_and_few_are_remembered() -> None:
+    full = shedder(0)
+    for number in range(3 * KNOWN_HEADS):
+        request = PLAIN.replace(b"top_k=3", b"top_k=%d" % number)
+        assert not full.refuses_unparsed(request + b"x")
+        assert full.refuses_unparsed(request)
+        assert full.refuses_unparsed(request.replace(b"abcde", b"12345"))
+        assert not full.refuses_unparsed(request[:-1])
+        assert 0 < len(full._known) <= KNOWN_HEADS
+    long = PLAIN.replace(b"top_k=3", b"a" * KNOWN_BYTES)
+    assert not full.refuses_unparsed(long)
 
 
 def test_the_metrics_are_told_of_each_refusal() -> None:
