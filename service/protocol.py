@@ -289,9 +289,9 @@ class Protocol(HttpToolsProtocol):
             self.timeout_keep_alive_handler()
 
     def _pause_if_again(self) -> None:
-        """Pause a client that asks again at once, if refusals are many."""
+        """Pause a client that asks again at once. One that waited costs less without."""
         now = self.loop.time()
-        if self.shedder.pauses and now - self.shed_at < AT_ONCE_SECONDS:
+        if now - self.shed_at < AT_ONCE_SECONDS:
             self.shedder.pause(self)
         self.shed_at = now
 

@@ -3,10 +3,9 @@
 A refusal that goes through the application takes a fifth of a millisecond, half of what the answer
 would have taken; at ten times the capacity nothing else would get done. So while the queue is full
 a request for it is refused from its head, before a task is made, and one that has arrived whole
-before it is even parsed. Where refusals still become so many that they take a good part of the
-time, a client that asks again at once is refused once more; then its connection is not read until
-there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no cost, instead of
-being refused over and over.
+before it is even parsed. A client that asks again at once is refused once more; then its connection
+is not read until there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no
+cost, instead of being refused over and over.
 """
 
 import asyncio
@@ -26,11 +25,8 @@ PAUSE_SECONDS = 0.06  # and a turn or two: a refusal is promised within 0.1 s
 # Longer than a pause: who never waits is paused each time but the first.
 AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
-# Refusals between two looks that are no reason for pauses. A pause costs more than one more
-# refusal: at ten times the load that can be served, without pauses 3 % more of it is.
-MANY = 160
-# A head that can be read in one way only; every other is left to the parser.
 HEAD_END = b"\r\n\r\n"
+# A head that can be read in one way only; every other is left to the parser.
 PLAIN_HEAD = re.compile(
     rb"POST (/classify|/explain)(?:\?[!-~]*)? HTTP/1\.1\r\n(?:[!-~][!-~ ]*\r\n)+\r\n"
 )
@@ -81,7 +77,6 @@ class Shedder:
         self.queue = queue
         self._paused: deque[tuple[float, Pausable]] = deque()  # until when, and who
         self._looking = False
-        self._lately = 0  # refusals since the last look
         self._known: dict[bytes, tuple[bytes, int]] = {}
         # Refusals of which the metrics are to learn: telling them one by one would cost more.
         self._uncounted = dict.fromkeys(UNPARSED, 0)
@@ -121,18 +116,12 @@ class Shedder:
     def answer(self, *, close: bool = False) -> bytes:
         """The refusal, whole."""
         self._look_later()  # and tell the metrics
-        self._lately += 1
         connection = b"\r\nconnection: close" if close else b""
         return b"%s%016x%s\r\n\r\n%s" % (self.head, random.getrandbits(64), connection, self.body)
 
     def places(self, path: str) -> int:
         """How many places a request to ``path`` takes at least, once it begins."""
         return 1 if path in PATHS else 0
-
-    @property
-    def pauses(self) -> bool:
-        """Are there so many refusals that who asks again at once is to be paused?"""
-        return self._lately > MANY
 
     def pause(self, connection: Pausable) -> None:
         """Read no more from ``connection`` until there is room, or some time has passed."""
@@ -159,7 +148,6 @@ class Shedder:
             if refusals:
                 UNPARSED[path].inc(refusals)
                 self._uncounted[path] = 0
-        self._lately = 0
         self._looking = False
         if self._paused:
             self._look_later()

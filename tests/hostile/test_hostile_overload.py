@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from PIL import Image
 
-from service.shedding import LOOK_SECONDS, MANY, PAUSE_SECONDS
+from service.shedding import PAUSE_SECONDS
 from tests.hostile.load import Tally, closed_loop, open_loop
 from tests.hostile.process import cpu_seconds, forget_peak, own_mib, peak_mib, resident_mib
 from tests.hostile.wire import check_good, post
@@ -172,13 +172,10 @@ def test_who_asks_again_at_once_waits_instead_of_being_refused_over_and_over(
     clients, seconds = 300, 2.0
     with ServerProcess(hostile_artifacts, queue_depth=4, access_log=False).wait_ready() as server:
         tally = uvloop.run(closed_loop(server.port, request(), clients, seconds))
-    assert set(tally.latencies) == {200, 429}
-    # As many as are no reason for pauses; who is paused is read again after that, or for a place.
+    # Read again after a pause, or for a place that became free; the first two come at once.
     most = clients * (2 + seconds / PAUSE_SECONDS) + tally.count(200)
-    assert tally.count(429) < most + MANY * seconds / LOOK_SECONDS
-    refused = tally.latencies[429]
-    paused = [latency for latency in refused if latency >= PAUSE_SECONDS]
-    assert sum(paused) > 0.4 * sum(refused)
+    assert set(tally.latencies) == {200, 429}
+    assert 2 * clients < tally.count(429) < most
 
 
 def test_pictures_that_wait_are_not_decoded_yet(hostile_artifacts: Path) -> None:
