@@ -23,7 +23,7 @@ import orjson
 import pydantic_core
 
 from bench.peers.model import load_classifier, read_image, session
-from service.imaging import decode, open_image
+from contract.pictures import decode, open_image
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 POINTS = (1, 3, 10, 100, 1_000, 10_000, 100_000)

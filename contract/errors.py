@@ -1,4 +1,4 @@
-"""What can be wrong with an artifact. Each error names the file and the reason, for a person."""
+"""What can be wrong with an artifact or a picture, each error in words for a person."""
 
 import os
 from pathlib import Path
@@ -49,3 +49,23 @@ class PublishConflict(ArtifactError):
 
 class VersionNotFound(ArtifactError):
     """No such model, or no such version of it."""
+
+
+class PictureError(Exception):
+    """A picture can't be read. ``detail`` says why, for a person."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class PictureDamaged(PictureError):
+    """The file is of a format that is read here, but its content is broken."""
+
+
+class PictureTooLarge(PictureError):
+    """Decoding it would go over a limit."""
+
+
+class PictureUnsupported(PictureError):
+    """The file is of no format, or no variant of one, that is read here."""

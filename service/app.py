@@ -10,22 +10,24 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service import errors, logs
-from service.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
-from service.api import curve, explain, health, images, metrics, models, pages, reports, v2, w10
-from service.direct import DirectRoutes, paths, posts
-from service.errors import ErrorItem, ProblemDetails
-from service.head import HeadAsGet
+from service.api import classify, curve, explain, health, metrics, models, pages, reports, v2, w10
 from service.lifecycle import Lifecycle
-from service.logs import RequestLog
-from service.metrics import RequestMetrics
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
-from service.runtime.state import Buffers, Services
-from service.security import SecurityHeaders
+from service.server.cores import available_cores
+from service.server.memory import give_back
+from service.server.shedding import Shedder
 from service.settings import Settings
-from service.shedding import Shedder
-from service.templating import STATIC, Assets
+from service.web import errors, logs
+from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
+from service.web.direct import DirectRoutes, direct_posts, paths
+from service.web.errors import ErrorItem, ProblemDetails
+from service.web.head import HeadAsGet
+from service.web.logs import RequestLog
+from service.web.metrics import ModelMetrics, RequestMetrics
+from service.web.security import SecurityHeaders
+from service.web.state import Buffers, Services
+from service.web.templating import STATIC, Assets
 
 DESCRIPTION = """
 Predictions of small models **and their derivatives**, computed from graphs that PyTorch's autograd
@@ -46,6 +48,11 @@ class State(TypedDict):
     shedder: Shedder
 
 
+def make_registry(settings: Settings) -> Registry:
+    """An empty registry that loads on every core, counts for Prometheus and gives memory back."""
+    return Registry(settings, ModelMetrics(), available_cores(), give_back)
+
+
 def create_app(
     settings: Settings | None = None,
     lifecycle: Lifecycle | None = None,
@@ -58,7 +65,7 @@ def create_app(
     """
     settings = settings or Settings()
     lifecycle = lifecycle or Lifecycle()
-    registry = registry or Registry(settings)
+    registry = registry or make_registry(settings)
     logs.configure(settings.log_level)
 
     @asynccontextmanager
@@ -66,7 +73,7 @@ def create_app(
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), LOAD_SECONDS)
-        queue = Queue(settings.queue_depth, settings.batch)
+        queue = Queue(settings.queue_depth, settings.batch, ModelMetrics())
         buffers = Buffers(settings.max_buffered_bytes)
         yield {
             "services": Services(settings, registry, queue, lifecycle, buffers),
@@ -89,7 +96,7 @@ def create_app(
     )
     routers = (
         curve.router(settings),
-        images.router(settings),
+        classify.router(settings),
         explain.router(settings),
         w10.router(),
         models.router(),
@@ -105,7 +112,7 @@ def create_app(
     errors.install(app)
     _complete_document(app, keys=settings.api_key_file is not None)
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
-    stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=posts(routers))
+    stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=direct_posts(routers))
     if settings.api_key_file is not None:
         stack = ApiKey(stack, read_keys(settings.api_key_file))
     if settings.cors_origins:

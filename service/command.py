@@ -7,15 +7,15 @@ import sys
 
 from pydantic import ValidationError
 
-from service import memory
-from service.access import UnsafeKey
-from service.app import create_app
-from service.cores import available_cores
+from service.app import create_app, make_registry
 from service.lifecycle import Board, Lifecycle
 from service.runtime.registry import Registry
-from service.server import Server
+from service.server import memory
+from service.server.cores import available_cores
+from service.server.worker import Server
+from service.server.workers import Supervisor, bind
 from service.settings import Settings
-from service.workers import Supervisor, bind
+from service.web.access import UnsafeKey
 
 log = logging.getLogger("gradserve")
 
@@ -31,7 +31,7 @@ def main() -> int:
             print(f"{name}: {item['msg']}", file=sys.stderr)
         return 2
     memory.settle()
-    registry = Registry(settings)
+    registry = make_registry(settings)
     lifecycle = Lifecycle(Board(options.workers))
     try:
         app = create_app(settings, lifecycle, registry)

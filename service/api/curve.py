@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from contract.manifest import CurveManifest
-from service.api.openapi import json_body, json_response, problems
-from service.body import read_json
-from service.errors import ErrorItem, Invalid, from_validation
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
-from service.runtime.state import services
 from service.settings import Settings
+from service.web.body import read_json
+from service.web.direct import direct
+from service.web.errors import ErrorItem, Invalid, from_validation
+from service.web.openapi import json_body, json_response, problems
+from service.web.state import services
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -108,6 +109,7 @@ def router(settings: Settings) -> APIRouter:
         responses={200: {"model": Prediction}, **errors},
         openapi_extra=json_body(CurveQuery, x=settings.max_x),
     )
+    @direct
     async def predict(request: Request) -> Response:
         """The value of the fitted curve at each x."""
         _, x, model, manifest = await _read(request, CurveQuery)
@@ -128,6 +130,7 @@ def router(settings: Settings) -> APIRouter:
         responses={200: {"model": Gradient}, **errors},
         openapi_extra=json_body(GradientQuery, x=settings.max_x),
     )
+    @direct
     async def gradient(request: Request) -> Response:
         """The exact derivative at each x, from a graph traced from PyTorch's autograd."""
         query, x, model, manifest = await _read(request, GradientQuery)

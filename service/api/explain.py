@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from contract.manifest import ClassifierManifest
-from service.api.images import (
+from service.api.pictures import (
     ClassifyQuery,
     ImageFacts,
     Label,
@@ -23,11 +23,12 @@ from service.api.images import (
     top,
     upload,
 )
-from service.api.openapi import json_response, problems, query_parameters
-from service.errors import ErrorItem, Invalid, Malformed, NotFound
-from service.runtime.state import services
 from service.settings import Settings
-from service.uploads import places, read_files
+from service.web.direct import direct
+from service.web.errors import ErrorItem, Invalid, Malformed, NotFound
+from service.web.openapi import json_response, problems, query_parameters
+from service.web.state import services
+from service.web.uploads import places, read_files
 
 COLOUR = (255, 64, 0)  # of the map's overlay; its opacity is the saliency
 
@@ -84,6 +85,7 @@ def router(settings: Settings) -> APIRouter:
         },
         openapi_extra={**query_parameters(ExplainQuery), **upload(multiple=False)},
     )
+    @direct
     async def explain(request: Request) -> Response:
         """The likeliest classes of one picture, and the derivative of one by each pixel."""
         shared = services(request)

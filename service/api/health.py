@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from service.api.openapi import problems
-from service.errors import ErrorItem, problem_response
-from service.runtime.state import services
+from service.web.errors import ErrorItem, problem_response
+from service.web.openapi import problems
+from service.web.state import services
 
 
 class Live(BaseModel):

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from contract import pictures as imaging
+from contract.errors import PictureError
 from contract.manifest import ClassifierManifest
-from service import imaging
-from service.api.openapi import json_response, problems, query_parameters
-from service.errors import ErrorItem, Invalid, Problem, from_query
-from service.imaging import Header, Picture
+from contract.pictures import Header, Picture
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
-from service.runtime.state import services
 from service.settings import Settings
-from service.uploads import FIELD, File, places, read_files
+from service.web.direct import direct
+from service.web.errors import ErrorItem, Invalid, as_problem, from_query
+from service.web.openapi import json_response, problems, query_parameters
+from service.web.state import services
+from service.web.uploads import FIELD, File, places, read_files
 
 # Decoding a thumbnail takes less than a tenth of a millisecond, too little to queue for; a picture
 # of moderate size takes a few, and waits for its turn; a photo is decoded in a thread.
@@ -103,6 +105,7 @@ def router(settings: Settings) -> APIRouter:
         responses={200: {"model": Classification}, **errors},
         openapi_extra={**query_parameters(ClassifyQuery), **upload(multiple=True)},
     )
+    @direct
     async def classify(request: Request) -> Response:
         """The likeliest classes of each picture, with calibrated probabilities.
 
@@ -181,10 +184,11 @@ async def decode_all(
                     read = await queue.do(imaging.decode, read, side)
             if isinstance(read, Header):
                 read = await queue.in_thread(imaging.decode, read, side)
-        except Problem as problem:
+        except PictureError as error:
+            problem = as_problem(error)
             if len(files) > 1:
                 problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
-            raise
+            raise problem from None
         pictures.append(read)
         if index % TURN == TURN - 1:
             await asyncio.sleep(0)

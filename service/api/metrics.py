@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from service.metrics import exposition
+from service.web.metrics import exposition
 
 
 def router() -> APIRouter:

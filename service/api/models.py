@@ -15,10 +15,10 @@ from contract.manifest import (
     Tensor,
 )
 from contract.store import list_models, list_versions
-from service.api.openapi import problems
 from service.runtime.loader import Model
 from service.runtime.registry import Registry
-from service.runtime.state import services
+from service.web.openapi import problems
+from service.web.state import services
 
 Name = Annotated[
     str,

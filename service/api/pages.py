@@ -5,7 +5,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from service.api import w10
-from service.templating import STATIC, templates
+from service.web.templating import STATIC, templates
 
 # Drawn for this page, each named after what it shows.
 EXAMPLES = sorted(path.stem for path in (STATIC / "playground" / "examples").glob("*.png"))

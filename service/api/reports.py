@@ -9,11 +9,11 @@ from markdown_it import MarkdownIt
 from starlette.responses import Response
 
 from service.api.models import Name
-from service.api.openapi import problems
-from service.errors import NotFound
 from service.runtime.loader import Model
-from service.runtime.state import services
-from service.templating import templates
+from service.web.errors import NotFound
+from service.web.openapi import problems
+from service.web.state import services
+from service.web.templating import templates
 
 REPORT_FILE = "report.md"
 PLOT_SUFFIX = ".png"

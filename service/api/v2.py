@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from contract.manifest import ClassifierManifest, Tensor
 from service.api.models import Name
-from service.api.openapi import json_body, json_response, problems
 from service.api.v2_messages import (
     DATATYPES,
     DTYPES,
@@ -28,8 +27,14 @@ from service.api.v2_messages import (
     ServerMetadata,
     TensorMetadata,
 )
-from service.body import read_json
-from service.errors import (
+from service.runtime.dataplane import infer, signature
+from service.runtime.errors import BadTensor
+from service.runtime.loader import Model
+from service.runtime.session import Array
+from service.settings import Settings
+from service.web.body import read_json
+from service.web.errors import (
+    BELOW,
     ErrorItem,
     Invalid,
     NotFound,
@@ -38,11 +43,8 @@ from service.errors import (
     from_validation,
     problem_response,
 )
-from service.runtime.dataplane import BadTensor, infer, signature
-from service.runtime.loader import Model
-from service.runtime.session import Array
-from service.runtime.state import services
-from service.settings import Settings
+from service.web.openapi import json_body, json_response, problems
+from service.web.state import services
 
 
 class V2Route(APIRoute):
@@ -55,7 +57,7 @@ class V2Route(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 return await handler(request)
-            except Problem as problem:
+            except (Problem, *BELOW) as problem:
                 return from_problem(problem, error=problem.detail)
 
         return answer
@@ -205,5 +207,5 @@ def _array(tensor: InputTensor, index: int) -> Array:
 def _problem(error: BadTensor, names: list[str]) -> Invalid:
     index = f"/{names.index(error.tensor)}" if error.tensor in names else ""
     prefix = f"{error.tensor}: " if error.tensor and not index else ""
-    item = ErrorItem(detail=prefix + error.reason, pointer=f"#/inputs{index}")
+    item = ErrorItem(detail=prefix + error.detail, pointer=f"#/inputs{index}")
     return Invalid("1 value is invalid", [item])

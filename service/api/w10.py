@@ -12,10 +12,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from service.api.openapi import json_body, json_response, problems
-from service.body import read_json
-from service.errors import Invalid, from_validation
-from service.runtime.state import services
+from service.web.body import read_json
+from service.web.direct import direct
+from service.web.errors import Invalid, from_validation
+from service.web.openapi import json_body, json_response, problems
+from service.web.state import services
 
 # Far beyond any sigmoid's useful range, and small enough that no sum or square overflows.
 Real = Annotated[float, Field(allow_inf_nan=False, ge=-1e100, le=1e100)]
@@ -115,6 +116,7 @@ def router() -> APIRouter:
         responses={200: {"model": W10Answer}, **problems(400, 408, 413, 415, 422, 429, 503)},
         openapi_extra=json_body(W10Query),
     )
+    @direct
     async def w10_gradient(request: Request) -> Response:
         """∂(ŷ − y)²/∂w10, with every other gradient and each step of the chain rule."""
         shared = services(request)

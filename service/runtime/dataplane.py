@@ -11,6 +11,7 @@ import numpy as np
 
 from contract.manifest import ClassifierManifest, Tensor
 from contract.store import AnyManifest
+from service.runtime.errors import BadTensor
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
 from service.runtime.session import Array, Session
@@ -18,15 +19,6 @@ from service.runtime.session import Array, Session
 CLASS = "class"  # the input of ``saliency`` that says which class to explain
 # Rows that one run takes; where there are more, others get their turn in between.
 ROWS = {"curve": 2048, "sigmoid-conv": 256, "classifier": 8}
-
-
-class BadTensor(Exception):
-    """An input that a model can't take, or an output that it hasn't. ``tensor`` is its name."""
-
-    def __init__(self, reason: str, tensor: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.tensor = tensor
 
 
 @dataclass(frozen=True)

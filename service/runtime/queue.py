@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from service.errors import Busy
-from service.metrics import WAITING
+from service.runtime.errors import QueueFull
+from service.runtime.observer import Observer
 from service.runtime.session import Array, Session
 
 Result = TypeVar("Result")
@@ -70,7 +70,8 @@ class Job:
 class Queue:
     """The queue of one worker. Belongs to its event loop."""
 
-    def __init__(self, depth: int, batch: int) -> None:
+    def __init__(self, depth: int, batch: int, observer: Observer | None = None) -> None:
+        self.observer = observer or Observer()
         self.depth = depth
         self.batch = batch
         self.taken = 0
@@ -89,28 +90,30 @@ class Queue:
         return self.taken + self.coming >= self.depth
 
     def check(self) -> None:
-        """Raise Busy if no place is free: worth asking before a body is read."""
+        """Raise QueueFull if no place is free: worth asking before a body is read."""
         if self.taken >= self.depth:
-            raise Busy
+            raise QueueFull
 
     @contextmanager
     def place(self, count: int = 1) -> Iterator[None]:
-        """Hold ``count`` places, from the whole body to the answer. Raises Busy if too few are.
+        """Hold ``count`` places, from the whole body to the answer.
+
+        Raises QueueFull if too few are free.
 
         A request that is larger than the queue is let in when it is alone. One of several places
         does its work piece by piece among the others', so as not to hold them up.
         """
         if self.taken and self.taken + count > self.depth:
-            raise Busy
+            raise QueueFull
         self.taken += count
-        WAITING.set(self.taken)
+        self.observer.places_taken(self.taken)
         ticket = _ticket.set(next(self._numbers) if count == 1 else None)
         try:
             yield
         finally:
             _ticket.reset(ticket)
             self.taken -= count
-            WAITING.set(self.taken)
+            self.observer.places_taken(self.taken)
             for _ in range(count):
                 self.on_room()
 

@@ -14,11 +14,9 @@ from pathlib import Path
 from contract.errors import ArtifactError
 from contract.manifest import ClassifierManifest, CurveManifest, SigmoidConvManifest
 from contract.store import AnyManifest, list_models, list_versions, version_folder
-from service.cores import available_cores
-from service.errors import NotFound, NotReady
-from service.memory import give_back
-from service.metrics import READY, VERSION
+from service.runtime.errors import ModelNotReady, NoSuchModel
 from service.runtime.loader import Model, load
+from service.runtime.observer import Observer
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")
@@ -52,10 +50,23 @@ class Missing:
 
 
 class Registry:
-    """The models in service. All but ``refresh`` belongs to the event loop's thread."""
+    """The models in service. All but ``refresh`` belongs to the event loop's thread.
 
-    def __init__(self, settings: Settings) -> None:
+    The first look loads with ``threads`` threads. ``on_change`` is called when models were
+    replaced, whose memory can then be given back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        observer: Observer | None = None,
+        threads: int = 1,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
+        self.observer = observer or Observer()
+        self.threads = threads
+        self.on_change = on_change
         self.root = settings.artifacts
         self.models: dict[str, Model] = {}
         self.refused: dict[str, dict[int, Refusal]] = {}
@@ -65,7 +76,7 @@ class Registry:
         self._signatures: dict[str, Signature] = {}
 
     def get(self, name: str) -> Model:
-        """The serving version of ``name``. Raises NotFound, or NotReady if it should be there."""
+        """The serving version of ``name``. Raises NoSuchModel or ModelNotReady."""
         model = self.models.get(name)
         if model is None:
             raise self._absent(name)
@@ -106,7 +117,7 @@ class Registry:
         """
         names = list_models(self.root)
         # At the start no request is served that loading on every core could slow down.
-        with ThreadPoolExecutor(1 if self.scanned else available_cores()) as pool:
+        with ThreadPoolExecutor(1 if self.scanned else self.threads) as pool:
             found = pool.map(lambda name: self._newest(name, load_version), names)
             looked = dict(zip(names, found, strict=True))
         serving = {name: model for name, (model, _) in looked.items() if model is not None}
@@ -116,15 +127,16 @@ class Registry:
         changed = serving != self.models
         self.models = serving
         if changed:
-            give_back()
+            self.on_change()
         for name in {*serving, *COMMANDS, *self._expected}:
-            VERSION.labels(name).set(serving[name].manifest.version if name in serving else 0)
+            version = serving[name].manifest.version if name in serving else 0
+            self.observer.version_in_service(name, version)
         if not self.scanned:
             self._expected |= {name for name in list_models(self.root) if self._versions(name)}
             self.scanned = True
             for missing in self.missing():
                 log.warning("not ready: %s: %s", missing.model, missing.reason)
-        READY.set(not self.missing())
+        self.observer.readiness(not self.missing())
 
     async def watch(self) -> None:
         """Refresh for ever, every ``watch_seconds``, without holding up the event loop."""
@@ -176,14 +188,14 @@ class Registry:
             break
         return found, refused
 
-    def _absent(self, name: str) -> NotFound | NotReady:
+    def _absent(self, name: str) -> NoSuchModel | ModelNotReady:
         if name in COMMANDS or name in self._expected or not self.scanned:
-            return NotReady(f"{name if name in COMMANDS else 'The model'}: {self._why(name)}")
-        return NotFound("There is no model of that name; /models lists those there are")
+            return ModelNotReady(f"{name if name in COMMANDS else 'The model'}: {self._why(name)}")
+        return NoSuchModel("There is no model of that name; /models lists those there are")
 
-    def _other_kind(self, kind: str, manifest: type[AnyManifest]) -> NotFound:
+    def _other_kind(self, kind: str, manifest: type[AnyManifest]) -> NoSuchModel:
         names = [name for name, m in self.models.items() if isinstance(m.manifest, manifest)]
-        return NotFound(f"That model is not a {kind}; these are: {', '.join(names) or 'none'}")
+        return NoSuchModel(f"That model is not a {kind}; these are: {', '.join(names) or 'none'}")
 
     def _why(self, name: str) -> str:
         if not self.scanned:

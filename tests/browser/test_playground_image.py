@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from service import imaging
-from service.templating import STATIC
+from contract import pictures as imaging
+from service.web.templating import STATIC
 from tests.browser.conftest import Visit
 from tests.server_process import ROOT
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from service.api.w10 import EXAMPLE
-from service.templating import STATIC
+from service.web.templating import STATIC
 from tests.browser.conftest import PHONE, Visit, Visitor
 from tests.server_process import ServerProcess
 

@@ -19,8 +19,8 @@ number = itertools.count()
 
 def plant() -> None:
     """Replace the reading of JSON bodies by one that leaks."""
-    from service import body
     from service.api import curve
+    from service.web import body
 
     read_json = body.read_json
 

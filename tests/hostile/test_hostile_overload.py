@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from PIL import Image
 
-from service.shedding import PAUSE_SECONDS
+from service.server.shedding import PAUSE_SECONDS
 from tests.hostile.load import Tally, closed_loop, open_loop
 from tests.hostile.process import cpu_seconds, forget_peak, own_mib, peak_mib, resident_mib
 from tests.hostile.wire import check_good, post

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
 
-from service.errors import Malformed, Problem, TooLarge, WrongType
+from contract.errors import PictureDamaged, PictureError, PictureTooLarge, PictureUnsupported
 
 # By the names of Pillow's readers: that of JPEG also reads MPO, a JPEG of several pictures. The
 # reader of WebP is not among those that Pillow imports by itself.
@@ -70,38 +70,38 @@ def opens_whole(content: bytes | bytearray | memoryview) -> bool:
 def open_image(content: bytes | bytearray | memoryview, max_pixels: int, max_side: int) -> Header:
     """Recognise the format and read the size.
 
-    Raises WrongType if it is none of FORMATS, TooLarge if it has more than ``max_pixels`` or a
-    side longer than ``max_side``, Malformed if it is damaged.
+    Raises PictureUnsupported if it is none of FORMATS, PictureTooLarge if it has more than
+    ``max_pixels`` or a side longer than ``max_side``, PictureDamaged if it is damaged.
     """
     if not content:
-        raise Malformed("The file is empty")
+        raise PictureDamaged("The file is empty")
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise WrongType(
+        raise PictureUnsupported(
             f"The file is not an image of a supported format ({', '.join(FORMATS)}), or is damaged"
         ) from None
     except Exception as error:  # Pillow's readers raise anything at all on damaged files
         raise _damaged(error) from None
     width, height = image.size
     if width * height > max_pixels:
-        raise TooLarge(f"The image has more than {max_pixels} pixels")
+        raise PictureTooLarge(f"The image has more than {max_pixels} pixels")
     if max(width, height) > max_side:
-        raise TooLarge(f"The image has a side of more than {max_side} pixels")
+        raise PictureTooLarge(f"The image has a side of more than {max_side} pixels")
     if "progressive" in image.info and bytes(content).count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise TooLarge(f"The JPEG has more than {MAX_JPEG_SCANS} scans")
+        raise PictureTooLarge(f"The JPEG has more than {MAX_JPEG_SCANS} scans")
     return Header(image, image.format or "", width, height)
 
 
 def decode(header: Header, side: int) -> Picture:
     """Decode to ``side`` × ``side`` RGB, and let go of the file and of its decoded pixels.
 
-    Raises Malformed if the file is damaged.
+    Raises PictureDamaged if the file is damaged.
     """
     try:
         with closing(header.image) as image:
             pixels, swapped = _decode(image, side)
-    except Problem:
+    except PictureError:
         raise
     except Exception as error:  # as above
         raise _damaged(error) from None
@@ -172,8 +172,8 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _damaged(error: Exception) -> Malformed:
+def _damaged(error: Exception) -> PictureDamaged:
     truncated = "truncated" in str(error).lower()
-    return Malformed(
+    return PictureDamaged(
         "The image file is cut short" if truncated else "The image file is damaged and not readable"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ClientGone
+from service.web.errors import ClientGone
 
 access = logging.getLogger("gradserve.access")
 Observe = Callable[[Scope, int, float], None]

@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service.errors import PROBLEM_TYPE, ProblemDetails
+from service.web.errors import PROBLEM_TYPE, ProblemDetails
 
 _WHEN = {
     400: "The request cannot be read",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.errors import Malformed
-from service.multipart import MAX_PARTS, parse
+from service.web.errors import Malformed
+from service.web.multipart import MAX_PARTS, parse
 
 TYPE = 'multipart/form-data; boundary="b"'
 

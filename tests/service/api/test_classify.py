@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.uploads import places
+from service.web.uploads import places
 from tests.tiny_artifacts import encoded, png
 
 RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from service.body import read_body
-from service.errors import Busy, ClientGone, TooLarge
-from service.runtime.state import Buffers
+from service.web.body import read_body
+from service.web.errors import Busy, ClientGone, TooLarge
+from service.web.state import Buffers
 
 GONE = {"type": "http.disconnect"}
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.metrics import REQUESTS
 from service.runtime.queue import Queue
-from service.shedding import KNOWN_BYTES, KNOWN_HEADS, LOOK_SECONDS, Shedder
+from service.server.shedding import KNOWN_BYTES, KNOWN_HEADS, LOOK_SECONDS, Shedder
+from service.web.metrics import REQUESTS
 
 PLAIN = (
     b"POST /classify?top_k=3 HTTP/1.1\r\nHost: localhost:8000\r\nContent-Type: image/png\r\n"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service import imaging
+from contract import pictures as imaging
 from tests.tiny_artifacts import png
 
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.lifecycle import Lifecycle
-from service.metrics import forget
 from service.settings import Settings
+from service.web.metrics import remove_gauges
 
 log = logging.getLogger("gradserve")
 
@@ -79,7 +79,7 @@ class Supervisor:
         # Requests leave no cycles behind: looking for them so often took 8 % under heavy load.
         gc.set_threshold(20_000, 20, 50)
         # This process serves nothing, so it is not one that could be unready.
-        forget(os.getpid())
+        remove_gauges(os.getpid())
         while True:
             self._start_due()
             received = signal.sigtimedwait(SIGNALS, LOOK_SECONDS)
@@ -123,7 +123,7 @@ class Supervisor:
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid == 0:
                 continue
-            forget(pid)
+            remove_gauges(pid)
             now = time.monotonic()
             stable = now - worker.started >= STABLE_SECONDS
             worker.failures = 0 if stable else worker.failures + 1

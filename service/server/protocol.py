@@ -12,10 +12,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.errors import PROBLEM_TYPE, problem_response
 from service.lifecycle import Lifecycle
+from service.server.shedding import AT_ONCE_SECONDS, Shedder
 from service.settings import Settings
-from service.shedding import AT_ONCE_SECONDS, Shedder
+from service.web.errors import PROBLEM_TYPE, problem_response
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import Busy
+from service.runtime.errors import QueueFull
 from service.runtime.queue import Queue
 
 
@@ -170,9 +170,9 @@ def test_what_is_long_runs_beside_the_loop() -> None:
 def test_places_are_bounded_and_come_back() -> None:
     queue = Queue(2, batch=1)
     with queue.place(), queue.place():
-        with pytest.raises(Busy):
+        with pytest.raises(QueueFull):
             queue.check()
-        with pytest.raises(Busy), queue.place():
+        with pytest.raises(QueueFull), queue.place():
             pass
     with pytest.raises(RuntimeError), queue.place(2):
         raise RuntimeError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import problem_response
+from service.web.errors import problem_response
 
 HEALTH = "/health/"  # probes carry no key, and come by address instead of name
 MIN_KEY_CHARACTERS = 16

@@ -1,14 +1,14 @@
 """Reading a request body: bounded in size, with one copy at most.
 
-Its time is bounded by the protocol (``service.protocol``), which sees every connection anyway; a
-timer for each request would cost as much as evaluating a curve.
+Its time is bounded by the protocol (``service.server.protocol``), which sees every connection
+anyway; a timer for each request would cost as much as evaluating a curve.
 """
 
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.errors import Busy, ClientGone, Malformed, TooLarge, WrongType
-from service.runtime.state import Buffers, services
+from service.web.errors import Busy, ClientGone, Malformed, TooLarge, WrongType
+from service.web.state import Buffers, services
 
 
 def content_type(request: Request) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import available_cores
+from service.server.cores import available_cores
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from fastapi.templating import Jinja2Templates
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # service/, which holds the pages and their files
 STATIC = HERE / "static"
 
 

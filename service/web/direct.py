@@ -14,18 +14,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import ClientGone, Problem, crash_response, from_problem
+from service.web.errors import BELOW, ClientGone, Problem, crash_response, from_problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_marked: set[Endpoint] = set()
 
 
-def posts(routers: Iterable[APIRouter]) -> dict[str, Endpoint]:
-    """The POST endpoints of ``routers`` by path: those are the ones that read their own body."""
+def direct(endpoint: Endpoint) -> Endpoint:
+    """Mark an endpoint that reads its own body and returns its own response."""
+    _marked.add(endpoint)
+    return endpoint
+
+
+def direct_posts(routers: Iterable[APIRouter]) -> dict[str, Endpoint]:
+    """The marked POST endpoints of ``routers`` by path."""
     return {
         route.path: route.endpoint
         for router in routers
         for route in router.routes
-        if isinstance(route, APIRoute) and "POST" in (route.methods or ()) and "{" not in route.path
+        if isinstance(route, APIRoute)
+        and "POST" in (route.methods or ())
+        and route.endpoint in _marked
     }
 
 
@@ -50,7 +59,7 @@ class DirectRoutes:
             if endpoint is not None:
                 try:
                     response = await endpoint(Request(scope, receive))
-                except Problem as problem:
+                except (Problem, *BELOW) as problem:
                     response = from_problem(problem)
                 except ClientGone:
                     raise

@@ -17,6 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from contract.errors import PictureDamaged, PictureError, PictureTooLarge, PictureUnsupported
+from service.runtime.errors import BadTensor, ModelError, ModelNotReady, NoSuchModel, QueueFull
+
 MAX_ERRORS = 10
 UNION_TAGS = {"float", "int", "str"}  # in pydantic's locations, not in the document
 MAX_TEXT = 240  # characters of one message: ten of them stay under 4 KB even in UTF-8
@@ -111,6 +114,24 @@ class NotReady(Problem):
     status = 503
 
 
+# The status of errors that arise below the HTTP pieces and know nothing of it.
+_PROBLEMS: dict[type[Exception], type[Problem]] = {
+    NoSuchModel: NotFound,
+    ModelNotReady: NotReady,
+    QueueFull: Busy,
+    BadTensor: Invalid,
+    PictureDamaged: Malformed,
+    PictureTooLarge: TooLarge,
+    PictureUnsupported: WrongType,
+}
+BELOW = (ModelError, PictureError)  # their base classes
+
+
+def as_problem(error: ModelError | PictureError) -> Problem:
+    """The answer to an error of the runtime or of a picture."""
+    return _PROBLEMS[type(error)](error.detail)
+
+
 class ClientGone(Exception):
     """The client closed the connection before its request was whole; nobody awaits an answer."""
 
@@ -143,8 +164,10 @@ def problem_response(
     return Response(orjson.dumps(content), status, headers=headers, media_type=PROBLEM_TYPE)
 
 
-def from_problem(problem: Problem, **members: str) -> Response:
-    """The answer for a raised problem."""
+def from_problem(problem: Problem | ModelError | PictureError, **members: str) -> Response:
+    """The answer for a raised problem, or for an error of the runtime or of a picture."""
+    if not isinstance(problem, Problem):
+        problem = as_problem(problem)
     return problem_response(
         problem.status, problem.detail, problem.errors, problem.headers, **members
     )
@@ -226,7 +249,7 @@ def install(app: FastAPI) -> None:
         }.get(error.status_code, HTTPStatus(error.status_code).phrase)
         headers = error.headers
         if headers and headers.get("Allow") == "GET":
-            headers = headers | {"Allow": "GET, HEAD"}  # see service.head
+            headers = headers | {"Allow": "GET, HEAD"}  # see service.web.head
         return problem_response(error.status_code, detail, headers=headers)
 
     async def on_validation(_request: Request, error: Any) -> Response:
@@ -241,7 +264,8 @@ def install(app: FastAPI) -> None:
     async def on_crash(request: Request, error: Exception) -> Response:
         return crash_response(request.scope, error)
 
-    app.add_exception_handler(Problem, on_problem)
+    for kind in (Problem, *BELOW):
+        app.add_exception_handler(kind, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(Exception, on_crash)

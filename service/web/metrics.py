@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 from starlette.types import Scope
 
+from service.runtime.observer import Observer
+
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -38,6 +40,22 @@ VERSION = Gauge(
 READY = Gauge("gradserve_ready", "1 if every worker is ready, else 0", multiprocess_mode="livemin")
 
 OTHER = "other"
+
+
+class ModelMetrics(Observer):
+    """What the runtime tells, as figures."""
+
+    def places_taken(self, taken: int) -> None:
+        """Set the places of the queue in use."""
+        WAITING.set(taken)
+
+    def version_in_service(self, model: str, version: int) -> None:
+        """Set the version in service of a model; 0 is none."""
+        VERSION.labels(model).set(version)
+
+    def readiness(self, ready: bool) -> None:
+        """Set whether this worker is ready."""
+        READY.set(ready)
 
 
 class RequestMetrics:
@@ -74,7 +92,7 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
-def forget(pid: int) -> None:
-    """Drop what a worker that ended said of the present; what it counted stays."""
+def remove_gauges(pid: int) -> None:
+    """Remove a dead worker's gauges; keep its counters."""
     if DIRECTORY in os.environ:
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from tests.server_process import ROOT
 
 PRELUDE = """
 import resource
-from service import memory
+from service.server import memory
 
 memory.settle()
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from service.access import UnsafeKey, read_keys
 from service.app import create_app
 from service.settings import Settings
+from service.web.access import UnsafeKey, read_keys
 
 OLD, NEW = "an-old-key-of-some-length", "a-new-key-of-some-length"
 

@@ -12,10 +12,10 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from service import memory
-from service.accept import Acceptor
 from service.lifecycle import Lifecycle
-from service.protocol import Protocol
+from service.server import memory
+from service.server.accept import Acceptor
+from service.server.protocol import Protocol
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from python_multipart.multipart import parse_options_header
 
-from service.errors import Malformed
+from service.web.errors import Malformed
 
 MAX_PARTS = 256
 MAX_HEADER_BYTES = 8 * 1024

@@ -2,10 +2,10 @@
 
 from starlette.requests import Request
 
-from service import multipart
-from service.body import content_type, read_body
-from service.errors import Malformed, TooLarge, WrongType
 from service.settings import MIB, Settings
+from service.web import multipart
+from service.web.body import content_type, read_body
+from service.web.errors import Malformed, TooLarge, WrongType
 
 FIELD = "file"
 File = bytes | bytearray | memoryview

@@ -14,9 +14,9 @@ import re
 from collections import deque
 from typing import Protocol as Interface
 
-from service.errors import Busy, from_problem
-from service.metrics import REQUESTS
 from service.runtime.queue import Queue
+from service.web.errors import Busy, from_problem
+from service.web.metrics import REQUESTS
 
 # The endpoints whose every request needs a place in the queue.
 PATHS = {path: REQUESTS.labels(path, Busy.status) for path in ("/classify", "/explain")}

@@ -1,0 +1,78 @@
+"""``/classify``: what is in the picture."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from service.api.pictures import (
+    ClassifyQuery,
+    ImageFacts,
+    Label,
+    classify_all,
+    decode_all,
+    facts,
+    read_query,
+    side_of,
+    top,
+    upload,
+)
+from service.settings import Settings
+from service.web.direct import direct
+from service.web.openapi import json_response, problems, query_parameters
+from service.web.state import services
+from service.web.uploads import places, read_files
+
+
+class Classified(BaseModel):
+    """The answer for one image."""
+
+    top: list[Label] = Field(description="Likeliest classes, likeliest first")
+    image: ImageFacts
+
+
+class Classification(BaseModel):
+    """The answers, in the order of the files."""
+
+    model: str = Field(description="The model that answered", examples=["cifar-improved"])
+    version: int = Field(description="Its version", examples=[1])
+    results: list[Classified]
+
+
+def router(settings: Settings) -> APIRouter:
+    """The image endpoints."""
+    routes = APIRouter(tags=["images"])
+    errors = problems(400, 404, 408, 413, 415, 422, 429, 503)
+
+    @routes.post(
+        "/classify",
+        summary="Name what is in one or more pictures",
+        responses={200: {"model": Classification}, **errors},
+        openapi_extra={**query_parameters(ClassifyQuery), **upload(multiple=True)},
+    )
+    @direct
+    async def classify(request: Request) -> Response:
+        """The likeliest classes of each picture, with calibrated probabilities.
+
+        PNG, JPEG, WebP, GIF, BMP and MPO, recognised by content; the first frame, as displayed,
+        cropped to its central square.
+        """
+        shared = services(request)
+        query = read_query(request, ClassifyQuery)
+        model, manifest = shared.registry.classifier(query.model)
+        shared.queue.check()
+        files = await read_files(request, settings)
+        with shared.queue.place(places(files)):
+            pictures = await decode_all(files, settings, side_of(manifest), shared.queue)
+            rows = await classify_all(pictures, model, shared.queue)
+        return json_response(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "results": [
+                    {"top": top(row, manifest.classes, query.top_k), "image": facts(picture)}
+                    for picture, row in zip(pictures, rows, strict=True)
+                ],
+            }
+        )
+
+    return routes

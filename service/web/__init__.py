@@ -1,0 +1,1 @@
+"""The HTTP pieces that endpoints share: bodies, errors, access, logs, metrics."""
