@@ -60,6 +60,60 @@ def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "x"),
+    [
+        ("sep=;\nx;y\n-0,5;1,5\n3;2\n", [-0.5, 3]),
+        ('"sep=\t"\n-0.5\t1.5\n3\t2\n', [-0.5, 3]),
+        ("x;y;\n-0,5;1,5;\n3;2;\n;;\n;;\n", [-0.5, 3]),
+        ("x,y\n-0.5,1.5,,\n3,2,,\n,,,\n", [-0.5, 3]),
+        ('"x", "y"\n"-0.5", "1.5"\n"3", "2"\n', [-0.5, 3]),
+        ('x,y\n"-0,5","1,5"\n"3","2"\n', [-0.5, 3]),
+        ('"-0,5";"1,5"\n"3";"2"\n', [-0.5, 3]),
+        ("\u22120.5,1.5\n3,2\n", [-0.5, 3]),
+        ('"x\n(m)","y\n(kg)"\n-0.5,1.5\n3,2\n', [-0.5, 3]),
+        ("-0,5 1,5\n3,0 2\n", [-0.5, 3]),
+        ("x\ty\n-0,5\t1,5\n3\t2\n".encode("utf-16"), [-0.5, 3]),
+        (b"\xfe\xff" + "x,y\n-0.5,1.5\n3,2\n".encode("utf-16-be"), [-0.5, 3]),
+        (",0,1\n0,-0.5,1.5\n1,3,2\n", [-0.5, 3]),
+        ("900\t1.5\n1,100\t2\n", [900, 1100]),
+        ("1,100\t0.1\n2,200\t0.2\n", [1100, 2200]),
+        ("1.100;0,1\n2.200;0,2\n", [1100, 2200]),
+        ("1.100;0.1\n2.200;0.2\n", [1.1, 2.2]),
+        ("1.100,2.100\n2.200,3.200\n", [1.1, 2.2]),
+        ("0,500;1,250\n1,500;2,000\n", [0.5, 1.5]),
+        ("1,234,567;1\n2;2\n", [1234567, 2]),
+        ("1.234,5;1\n2;2\n", [1234.5, 2]),
+        ("1\u202f234,5;1\n2;2\n", [1234.5, 2]),
+        ("1'234.5,1\n2,2\n", [1234.5, 2]),
+        ("1 234,1\n2,2\n", [1234, 2]),
+    ],
+)
+def test_spreadsheets_are_read_right(tmp_path: Path, content: str | bytes, x: list[float]) -> None:
+    assert read(tmp_path, content).x.tolist() == x
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("mark", [",", "."])
+def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, delimiter: str, mark: str) -> None:
+    content = f"1{mark}100{delimiter}1\n2{mark}200{delimiter}2\n"
+    with pytest.raises(JobError, match=r"row 1, column 1: 1.100 is 1.* and 1.*add --decimal"):
+        read(tmp_path, content)
+    path = tmp_path / "points.csv"
+    assert read_points(path, decimal=mark).x.tolist() == [1.1, 2.2]
+    other = "," if mark == "." else "."
+    points = read_points(path, decimal=other)
+    assert points.x.tolist() == [1100, 2200]
+    assert points.notes[0] == f"row 1, column 1: 1{mark}100 is read as 1100"
+
+
+def test_column_numbers_are_not_silently_a_point(tmp_path: Path) -> None:
+    points = read(tmp_path, "0,1\n-2.0,-0.9\n-1.5,-0.8\n")
+    assert len(points.x) == 3 and "add --header" in points.notes[0]
+    assert len(read_points(tmp_path / "points.csv", header=True).x) == 2
+    assert read(tmp_path, "0,1\n1,2\n2,3\n").notes == ()
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "no rows"),
@@ -84,6 +138,8 @@ def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
         ("1,2\n1,3\n", "all x are 1; a curve needs at least two different x"),
         ("1000000000,1\n1000000001,2\n", "too little for numbers of that size; subtract"),
         ('1,2\n"3,4\n', "row 2 is not CSV"),
+        ("x,y\n0,5,1,2\n", "row 2 has 4 cells, but row 1 has 2; if these are decimal commas"),
+        ("0,5;1.5\n0.5;1.5\n", r"row 1, column 1: '0,5' is not a number with a decimal point"),
         (b"1,2\n3,\xff\n", "row 2 is not UTF-8 text"),
         (b"1,2\n3,\x004\n", "row 2"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "row 1 is not UTF-8 text"),

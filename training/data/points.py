@@ -1,8 +1,12 @@
 """Read pairs (x, y) from a CSV file as people have them, and say exactly what is wrong with one.
 
-Accepted: comma, semicolon, tab or blanks between cells; a header or none; an index column before x
-and y or none; a byte order mark; any line ending; blank lines and lines that start with #. Where
-semicolon or tab separates, 0,5 may be written for 0.5.
+Accepted: comma, semicolon, tab or blanks between cells; Excel's ``sep=;`` line; a header (also one
+of two lines, quoted) or none; an index column before x and y or none; UTF-8, or UTF-16 with its
+byte order mark; any line ending; blank lines, rows of separators alone, lines that start with #;
+decimal points or commas; thousands separators; the minus sign of word processors (U+2212).
+
+Whether a comma is a decimal comma or stands between thousands is decided by whole columns. Where
+both would do, the file is refused, and ``--decimal`` decides.
 """
 
 import csv
@@ -20,18 +24,38 @@ from training.errors import JobError
 SIZE_LIMIT = 32 * 1024 * 1024  # bytes
 MAGNITUDE_LIMIT = 1e12  # beyond it squared errors lose all their digits
 SPREAD_LIMIT = 1e-8  # of the size of x; below it differences of x have lost their digits
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+HEAD = 10_000  # characters in which the delimiter is looked for
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+# What only ever stands between thousands: blanks of several widths, apostrophes.
+_BETWEEN_THOUSANDS = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’](?=\d{3}(?!\d))")
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+
+
+def _number_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
+    point, comma = re.escape(decimal), re.escape(thousands)
+    plain = rf"\d+{point}?\d*|{point}\d+"
+    grouped = rf"[1-9]\d{{0,2}}(?:{comma}\d{{3}})+(?:{point}\d*)?"
+    return re.compile(rf"[+-]?({plain}|{grouped})([eE][+-]?\d+)?", re.ASCII)
+
+
+OTHER_MARK = {".": ",", ",": "."}  # a decimal mark, and what then stands between thousands
+_NUMBERS = {mark: _number_pattern(mark, other) for mark, other in OTHER_MARK.items()}
 
 
 @dataclass(frozen=True)
 class Points:
-    """Pairs in the order of the file: x [n], y [n], float64, finite."""
+    """Pairs in the order of the file: x [n], y [n], float64, finite.
+
+    ``notes`` say how the file was read, where that was a decision.
+    """
 
     name: str
     sha256: str
     x: NDArray[np.float64]
     y: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @property
     def distinct(self) -> int:
@@ -45,37 +69,46 @@ class _Row:
     cells: list[str]
 
 
-def read_points(path: Path) -> Points:
+@dataclass(frozen=True)
+class _Column:
+    """The cells of x or of y, below the header."""
+
+    title: str  # for messages: "column 2 (y)"
+    cells: list[str]
+    rows: list[int]
+
+
+def read_points(path: Path, *, decimal: str | None = None, header: bool | None = None) -> Points:
     """The points in the CSV file at ``path``.
 
-    Raises JobError, in one line that names row and column, for a file that can't be read or whose
-    cells aren't all finite numbers.
+    ``decimal``, "." or ",", and ``header``, whether the first row names the columns, are found out
+    where they aren't given. Raises JobError, in one line that names row and column, for a file that
+    can't be read, whose cells aren't all finite numbers, or that can be read in two ways.
     """
     content = _read(path)
     text = _decode(path, content)
-    delimiter = _delimiter(text)
+    delimiter, text = _delimiter(text)
     rows = list(_rows(path, text, delimiter))
     if not rows:
         raise JobError(f"{path}: the file has no rows; give two columns, x and y")
-    header = None if any(_looks_numeric(cell, delimiter) for cell in rows[0].cells) else rows[0]
-    body = rows[1:] if header else rows
+    # Separators at the end of lines are no cells, where nothing ever comes after them.
+    width = max(index for row in rows for index, cell in enumerate(row.cells, 1) if cell)
+    rows = [_Row(row.number, row.cells[:width]) for row in rows]
+    named = _is_header(rows[0]) if header is None else header
+    body = rows[1:] if named else rows
     if not body:
         raise JobError(f"{path}: the file has a header but no points below it")
-    width = len((header or body[0]).cells)
-    for row in body:
-        if len(row.cells) != width:
-            raise JobError(
-                f"{path}: row {row.number} has {_cells(len(row.cells))}, "
-                f"but row {rows[0].number} has {width}"
-            )
-    names = header.cells if header else []
-    x_column, y_column = _columns(path, width, names, body)
-    pairs = [
-        [_number(path, row, column, names, delimiter) for column in (x_column, y_column)]
-        for row in body
-    ]
-    x, y = np.array(pairs, dtype=np.float64).T
-    points = Points(path.name, hashlib.sha256(content).hexdigest(), x.copy(), y.copy())
+    _require_equal_widths(path, rows, delimiter)
+    names = rows[0].cells if named else []
+    columns = [_column(body, index, names) for index in _columns(path, names, body)]
+    marks, notes = _decimal_marks(path, columns, delimiter, decimal)
+    x, y = (_numbers(path, column, mark) for column, mark in zip(columns, marks, strict=True))
+    if not named and header is None and _looks_like_column_numbers(rows[0], body):
+        notes.append(
+            f"row {rows[0].number}, {', '.join(rows[0].cells)}, is read as a point; "
+            "if it is a header of column numbers, as pandas writes, add --header"
+        )
+    points = Points(path.name, hashlib.sha256(content).hexdigest(), x, y, tuple(notes))
     if points.distinct < 2:
         raise JobError(f"{path}: all x are {x[0]:g}; a curve needs at least two different x")
     if np.ptp(x) < SPREAD_LIMIT * np.abs(x).max():
@@ -101,37 +134,108 @@ def _read(path: Path) -> bytes:
 
 def _decode(path: Path, content: bytes) -> str:
     try:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # Excel's "Unicode text"
+            return content.decode("utf-16")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise JobError(f"{path}: row {row} is not UTF-8 text; save the file as CSV UTF-8") from None
 
 
-def _delimiter(text: str) -> str:
-    """What separates cells, by the first line that has any; a blank if nothing else does."""
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            return next((mark for mark in ";\t," if mark in line), " ")
-    return ","
+def _delimiter(text: str) -> tuple[str, str]:
+    """What separates cells, and the text without Excel's ``sep=`` line (an empty line instead).
+
+    Decided by the first line that has any of them outside quotes; a blank if nothing else does.
+    """
+    first, newline, rest = text.partition("\n")
+    if stated := _SEPARATOR_LINE.fullmatch(first):
+        return stated[1], newline + rest
+    head = _QUOTED.sub("quoted", _COMMENT.sub("", text[:HEAD]))
+    line = next((line for line in head.splitlines() if line.strip()), ",")
+    found = next((mark for mark in ";\t," if mark in line), " ")
+    if found == ",":
+        # 0,5 1,25 without a header: here the commas are decimal commas.
+        by_blanks, by_commas = line.split(), line.split(",")
+        if (
+            len(by_blanks) > 1
+            and all(_NUMBERS[","].fullmatch(cell) for cell in by_blanks)
+            and not all(_looks_numeric(cell) for cell in by_commas)
+        ):
+            found = " "
+    return found, text
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
-    # csv counts a line for each item it is given; splitlines here is what makes row numbers right.
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    lines = text.splitlines(keepends=True)
+    position = 0
+
+    def following() -> Iterator[str]:
+        nonlocal position
+        while position < len(lines):
+            position += 1
+            yield lines[position - 1]
+
+    # A record may take several lines, where a quoted cell has line breaks in it.
+    blank = delimiter == " "
+    reader = csv.reader(following(), delimiter=delimiter, strict=True, skipinitialspace=True)
+    while position < len(lines):
+        line = lines[position].strip()
+        if not line or line.startswith("#"):
+            position += 1
             continue
-        if delimiter == " ":
-            yield _Row(number, line.split())
-            continue
-        try:
-            cells = next(csv.reader([line], delimiter=delimiter, strict=True))
-        except csv.Error as error:
-            raise JobError(f"{path}: row {number} is not CSV: {error}") from None
-        yield _Row(number, [cell.strip() for cell in cells])
+        number = position + 1
+        if blank:
+            position += 1
+            cells = line.split()
+        else:
+            try:
+                cells = next(reader)
+            except csv.Error as error:
+                raise JobError(f"{path}: row {number} is not CSV: {error}") from None
+        cells = [" ".join(cell.split()) for cell in cells]
+        if any(cells):
+            yield _Row(number, [cell.replace("\u2212", "-") for cell in cells])
 
 
-def _columns(path: Path, width: int, names: list[str], body: list[_Row]) -> tuple[int, int]:
+def _require_equal_widths(path: Path, rows: list[_Row], delimiter: str) -> None:
+    width = len(rows[0].cells)
+    for row in rows:
+        if len(row.cells) == width:
+            continue
+        hint = ""
+        if delimiter == "," and len(row.cells) == 2 * width:
+            hint = "; if these are decimal commas, put ; between the cells or quotes around them"
+        raise JobError(
+            f"{path}: row {row.number} has {_cells(len(row.cells))}, "
+            f"but row {rows[0].number} has {width}{hint}"
+        )
+
+
+def _is_header(row: _Row) -> bool:
+    """Whether no cell is a number; or only column numbers are, after an empty cell over an index,
+    as pandas writes them."""
+    if not row.cells[0] and row.cells[1:] == [str(n) for n in range(len(row.cells) - 1)]:
+        return True
+    return not any(_looks_numeric(cell) for cell in row.cells)
+
+
+def _looks_like_column_numbers(first: _Row, body: list[_Row]) -> bool:
+    """Whether the first row is 0, 1, … and could name the columns: then others have decimals."""
+    if first.cells != [str(number) for number in range(len(first.cells))]:
+        return False
+    return any(not cell.isdecimal() for row in body[1:] for cell in row.cells)
+
+
+def _column(body: list[_Row], index: int, names: list[str]) -> _Column:
+    title = f"column {index + 1}"
+    if index < len(names) and names[index]:
+        title += f" ({names[index]:.40})"
+    return _Column(title, [row.cells[index] for row in body], [row.number for row in body])
+
+
+def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[int, int]:
     """Which columns are x and y: by their names, else the last two after an index."""
+    width = len(body[0].cells)
     lowered = [name.lower() for name in names]
     if lowered.count("x") == 1 and lowered.count("y") == 1:
         return lowered.index("x"), lowered.index("y")
@@ -158,31 +262,100 @@ def _is_index(cells: list[str]) -> bool:
     )
 
 
-def _looks_numeric(cell: str, delimiter: str) -> bool:
-    return bool(_NUMBER.fullmatch(_plain(cell, delimiter)) or _NOT_FINITE.fullmatch(cell))
+def _looks_numeric(cell: str) -> bool:
+    plain = _plain(cell)
+    return bool(_NOT_FINITE.fullmatch(plain)) or any(
+        pattern.fullmatch(plain) for pattern in _NUMBERS.values()
+    )
 
 
-def _number(path: Path, row: _Row, column: int, names: list[str], delimiter: str) -> float:
-    cell = row.cells[column]
-    where = f"{path}: row {row.number}, column {column + 1}"
-    if column < len(names) and names[column]:
-        where += f" ({names[column]:.40})"
-    if not cell:
-        raise JobError(f"{where}: the cell is empty; a number is needed")
-    if _NOT_FINITE.fullmatch(cell):
-        raise JobError(f"{where}: {cell} is not a finite number")
-    plain = _plain(cell, delimiter)
-    if not _NUMBER.fullmatch(plain):
-        raise JobError(f"{where}: {cell[:40]!r} is not a number")
-    value = float(plain)
-    if abs(value) > MAGNITUDE_LIMIT:
-        raise JobError(f"{where}: {cell[:40]} is too large; the limit is {MAGNITUDE_LIMIT:g}")
-    return value
+def _decimal_marks(
+    path: Path, columns: list[_Column], delimiter: str, given: str | None
+) -> tuple[list[str], list[str]]:
+    """The decimal mark of each column, and what is to be said of that.
+
+    A column that can be read both ways follows the other one. Raises JobError if neither can be
+    read in one way only.
+    """
+    possible = [_possible_marks(column, delimiter, given) for column in columns]
+    certain = {next(iter(marks)) for marks in possible if len(marks) == 1}
+    chosen, notes = [], []
+    for column, marks in zip(columns, possible, strict=True):
+        if len(marks) > 1:
+            if len(certain) != 1:
+                cell, row = next(
+                    (cell, row)
+                    for cell, row in zip(column.cells, column.rows, strict=True)
+                    if re.search(r"[.,]", cell)
+                )
+                raise JobError(
+                    f"{path}: row {row}, {column.title}: {cell} is "
+                    f"{_value(cell, '.'):g} with a decimal point and {_value(cell, ','):g} with a "
+                    "decimal comma, and no cell decides; add --decimal . or --decimal ,"
+                )
+            marks = certain  # noqa: PLW2901
+        mark = next(iter(marks), given or ".")
+        chosen.append(mark)
+        for cell, row in zip(column.cells, column.rows, strict=True):
+            if OTHER_MARK[mark] in cell and _NUMBERS[mark].fullmatch(_plain(cell)):
+                notes.append(f"row {row}, {column.title}: {cell} is read as {_value(cell, mark):g}")
+                break
+    if "," in chosen:
+        notes.append("decimal commas")
+    return chosen, notes
 
 
-def _plain(cell: str, delimiter: str) -> str:
-    """The cell with a decimal point, where a decimal comma can't be a separator."""
-    return cell.replace(",", ".", 1) if delimiter in ";\t" else cell
+def _possible_marks(column: _Column, delimiter: str, given: str | None) -> set[str]:
+    """The decimal marks by which every cell is a number, as far as they tell different numbers.
+
+    Empty if there is none; one if it doesn't matter.
+    """
+    if given:
+        return {given}
+    cells = {_plain(cell) for cell in column.cells if re.search(r"[.,]", cell)}
+    if delimiter == "," and not any("," in cell for cell in cells):
+        return {"."}  # who separates cells by commas writes no decimal commas
+    possible = {
+        mark for mark, pattern in _NUMBERS.items() if all(pattern.fullmatch(cell) for cell in cells)
+    }
+    if not cells:
+        return set()  # whole numbers: no evidence of anything, and the same either way
+    return possible
+
+
+def _value(cell: str, mark: str) -> float:
+    return float(_plain(cell).replace(OTHER_MARK[mark], "").replace(mark, "."))
+
+
+def _numbers(path: Path, column: _Column, mark: str) -> NDArray[np.float64]:
+    pattern, values = _NUMBERS[mark], []
+    for cell, row in zip(column.cells, column.rows, strict=True):
+        plain = _plain(cell)
+        where = f"{path}: row {row}, {column.title}"
+        if not cell:
+            raise JobError(f"{where}: the cell is empty; a number is needed")
+        if _NOT_FINITE.fullmatch(plain):
+            raise JobError(f"{where}: {cell} is not a finite number")
+        if not pattern.fullmatch(plain):
+            raise JobError(f"{where}: {cell[:40]!r} is not a number{_hint(plain, mark)}")
+        value = float(plain.replace(OTHER_MARK[mark], "").replace(mark, "."))
+        if abs(value) > MAGNITUDE_LIMIT:
+            raise JobError(f"{where}: {cell[:40]} is too large; the limit is {MAGNITUDE_LIMIT:g}")
+        values.append(value)
+    return np.array(values, dtype=np.float64)
+
+
+def _hint(plain: str, mark: str) -> str:
+    """Where the cell would be a number by the other decimal mark."""
+    other = OTHER_MARK[mark]
+    if not _NUMBERS[other].fullmatch(plain):
+        return ""
+    return f" with a decimal {'point' if mark == '.' else 'comma'}, as other cells have"
+
+
+def _plain(cell: str) -> str:
+    """The cell without what can only stand between thousands."""
+    return _BETWEEN_THOUSANDS.sub("", cell)
 
 
 def _cells(count: int) -> str:

@@ -43,6 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, default=stand_in.PATH, metavar="CSV", help="points: columns x and y"
     )
     parser.add_argument(
+        "--decimal",
+        choices=(".", ","),
+        default=None,
+        help="the decimal mark in the CSV; found out where only one will do",
+    )
+    parser.add_argument(
+        "--header",
+        action="store_true",
+        help="the first row names the columns, even where it looks like numbers",
+    )
+    parser.add_argument(
         "--degree",
         type=_degree,
         default=None,
@@ -55,8 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Fit, check, publish. Raises JobError, and then nothing is published."""
-    points = read_points(arguments.data)
+    points = read_points(
+        arguments.data, decimal=arguments.decimal, header=True if arguments.header else None
+    )
     print(f"{points.name}: {len(points.x)} points, x from {points.x.min():g} to {points.x.max():g}")
+    for note in points.notes:
+        print(f"{points.name}: {note}")
 
     started = time.monotonic()
     polynomial = fit_polynomial(points.x, points.y, arguments.degree)
