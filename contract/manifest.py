@@ -190,7 +190,21 @@ class CurveManifest(CommonManifest):
     kind: Literal["curve"] = "curve"
     domain: tuple[float, float] = Field(description="Smallest and largest x of the data")
     coefficients: tuple[float, ...] | None = Field(
-        default=None, description="w_m, …, w_0 of a polynomial in x; absent for a network"
+        default=None,
+        description="w_m, …, w_0 of a polynomial in x; absent for what isn't one, and where "
+        "rounding would make them another function than the fit",
+    )
+    scaled_coefficients: tuple[float, ...] | None = Field(
+        default=None,
+        description="c_m, …, c_0 of a polynomial in t = (x − centre)/half_width",
+    )
+    scaling: tuple[float, float] | None = Field(
+        default=None, description="centre and half_width of scaled_coefficients"
+    )
+    degrees_of_freedom: float | None = Field(
+        default=None,
+        ge=1,
+        description="Of Student's t, which makes intervals of standard errors; absent: the normal",
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from contract.manifest import MANIFEST, ClassifierManifest, CurveManifest, SigmoidConvManifest
 
 HEX = "ab" * 32
+OPTIONAL = {"coefficients", "scaled_coefficients", "scaling", "degrees_of_freedom"}  # of a curve
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def test_json_round_trip_changes_nothing() -> None:
 
 def test_kind_chooses_the_class() -> None:
     curve = document()
-    common = {key: value for key, value in curve.items() if key not in {"domain", "coefficients"}}
+    common = {key: value for key, value in curve.items() if key not in {"domain", *OPTIONAL}}
     assert isinstance(MANIFEST.validate_python(curve), CurveManifest)
     classifier = MANIFEST.validate_python(common | {"kind": "classifier", "classes": ["a", "b"]})
     assert isinstance(classifier, ClassifierManifest)
@@ -69,7 +70,7 @@ def test_a_wrong_field_is_refused_by_name(changes: dict[str, Any], word: str) ->
     refuse(document(**changes), word)
 
 
-@pytest.mark.parametrize("field", [name for name in document() if name != "coefficients"])
+@pytest.mark.parametrize("field", [name for name in document() if name not in OPTIONAL])
 def test_no_field_can_be_left_out(field: str) -> None:
     fields = document()
     del fields[field]
@@ -86,6 +87,7 @@ def test_no_number_is_nan_or_infinite(number: float) -> None:
         {"metrics": {"mse": number}},
         {"metrics": {"per_class": [1.0, {"cat": number}]}},
         {"coefficients": [number]},
+        {"scaled_coefficients": [number]},
     ):
         refuse(document(**changes), "finite")
 

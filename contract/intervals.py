@@ -1,0 +1,47 @@
+"""From a standard error to an interval: quantiles of the normal and of Student's t distribution."""
+
+import math
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+
+
+@lru_cache(maxsize=64)
+def quantile(level: float, degrees_of_freedom: float | None = None) -> float:
+    """How many standard errors an interval of probability ``level`` reaches to either side.
+
+    For the normal distribution (1.96 for 0.95), or for Student's t where ``degrees_of_freedom`` ≥ 1
+    are given. Raises ValueError unless 0 < level < 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"a level of {level} was asked for; it lies between 0 and 1")
+    normal = NormalDist().inv_cdf((1 + level) / 2)
+    if degrees_of_freedom is None:
+        return normal
+    low, high = normal, normal
+    while _between(high, degrees_of_freedom) < level:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if _between(middle, degrees_of_freedom) < level:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _between(t: float, freedom: float) -> float:
+    """P(−t < T < t) for Student's T.
+
+    With T = √ν·tan θ the density is proportional to cos^(ν−1) θ, which quadrature takes easily.
+    """
+    end = math.atan2(t, math.sqrt(freedom))
+    angles = end / 2 * (_NODES + 1)
+    part = end / 2 * float(_WEIGHTS @ np.cos(angles) ** (freedom - 1))
+    half = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
+    return 2 * part / (math.sqrt(math.pi) * half)
