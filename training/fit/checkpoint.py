@@ -74,6 +74,27 @@ def load(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:
 
     Raises JobError if it can't be read, or is of a run with another ``identity``.
     """
+    saved = read(folder)
+    if saved is None:
+        return None
+    differing = sorted(
+        key
+        for key in saved.identity.keys() | identity.keys()
+        if saved.identity.get(key) != identity.get(key)
+    )
+    if differing:
+        raise JobError(
+            f"{folder / FILE}: this run differs in {', '.join(differing)}; resume it with the "
+            "options it was started with, or start anew with --restart"
+        )
+    return saved
+
+
+def read(folder: Path) -> Checkpoint | None:
+    """The checkpoint in ``folder``, of whatever run, or None if there is none.
+
+    Raises JobError if it can't be read.
+    """
     path = folder / FILE
     if not path.is_file():
         return None
@@ -86,14 +107,6 @@ def load(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:
     if metadata.get("format") != FORMAT:
         raise JobError(f"{path}: this is not a checkpoint of this program; remove it")
     saved = json.loads(metadata["identity"])
-    differing = sorted(
-        key for key in saved.keys() | identity.keys() if saved.get(key) != identity.get(key)
-    )
-    if differing:
-        raise JobError(
-            f"{path}: this run differs in {', '.join(differing)}; resume it with the options it "
-            "was started with, or start anew with --restart"
-        )
     history = [Epoch(**row) for row in json.loads(metadata["history"])]
     return Checkpoint(tensors, history, saved, json.loads(metadata["devices"]))
 

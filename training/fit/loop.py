@@ -22,6 +22,7 @@ from training.fit.hardest import Judge
 from training.fit.normalise import Normalise
 from training.fit.optim import make_optimizers, schedule, take_step
 from training.fit.recipe import Recipe
+from training.fit.teacher import distillation_loss
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class _Run:
     average: nn.Module | None
     optimizers: list[torch.optim.Optimizer]
     judge: Judge | None
+    teacher: nn.Module | None
     history: list[Epoch] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
 
@@ -57,6 +59,7 @@ def fit(
     *,
     seed: int,
     device: Device,
+    teacher: nn.Module | None = None,
     folder: Path | None = None,
     identity: dict[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
@@ -67,13 +70,17 @@ def fit(
     All randomness of an epoch comes from (seed, epoch): a run that was interrupted and goes on
     from ``folder``, where each finished epoch leaves a checkpoint, does the same steps as one that
     was not. ``identity`` is what must be the same for a checkpoint to be gone on from, besides
-    recipe and seed. ``folder`` None keeps nothing.
+    recipe and seed. ``folder`` None keeps nothing. A ``teacher`` takes the same normalised
+    images as ``network``; see ``training.fit.teacher``.
 
     Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
     """
     identity = json.loads(json.dumps((identity or {}) | asdict(recipe) | {"seed": seed}))
-    if recipe.trained_share == 1:
-        del identity["trained_share"]  # older checkpoints have none
+    for name, unused in (("trained_share", 1), ("teacher_share", 0)):
+        if identity[name] == unused:
+            del identity[name]  # older checkpoints have none
+    if (recipe.teacher_share > 0) != (teacher is not None):
+        raise JobError("a teacher and a teacher_share above 0 go together; give both or neither")
     train, validation = train.to(device.torch), validation.to(device.torch)
     normalise = Normalise.of(train.images).to(device.torch)
     network = network.to(device.torch).to(memory_format=torch.channels_last)
@@ -85,6 +92,7 @@ def fit(
         copy.deepcopy(network).requires_grad_(False) if recipe.average else None,
         make_optimizers(network, recipe),
         Judge(first, classes, recipe, device) if recipe.trained_share < 1 else None,
+        teacher.to(device.torch).to(memory_format=torch.channels_last) if teacher else None,
     )
     saved = checkpoint.load(folder, identity) if folder is not None else None
     if saved is not None:
@@ -165,6 +173,11 @@ def _train_epoch(
         with device.precision():
             logits = run.network(images).float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if run.teacher is not None:
+            with torch.no_grad(), device.precision():
+                answers = run.teacher(images).float()
+            share = recipe.teacher_share
+            loss = (1 - share) * loss + share * distillation_loss(logits, answers)
         loss.backward()
         take_step(run.optimizers, lr_factor)
         if run.average is not None:

@@ -36,6 +36,9 @@ class Recipe:
     trained_share: float = 1.0
     """Of the images of an epoch; below 1, the hardest ones, as a small network judges them."""
 
+    teacher_share: float = 0.0
+    """Of the loss, how much is for answering as a teacher does; the rest is for the labels."""
+
     def with_changes(self, **changes: Any) -> Self:
         """The same recipe but for ``changes``."""
         return replace(self, **changes)

@@ -25,7 +25,8 @@ from training.fit.device import Device, choose_device
 from training.fit.loop import Fitted, fit
 from training.fit.presets import NAMES, preset
 from training.fit.recipe import Recipe
-from training.networks.classifier import make_classifier
+from training.fit.teacher import describe, load_teacher
+from training.networks.classifier import NETWORKS, make_classifier
 from training.publish.classifier_artifact import write_artifact
 
 SPLIT_SEED = 0
@@ -33,7 +34,7 @@ SPLIT_SEED = 0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training cifar``."""
-    parser.add_argument("--network", choices=("baseline", "improved"), required=True)
+    parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument(
         "--preset",
         choices=NAMES,
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", default=None, help="of the model; by default cifar-NETWORK")
     parser.add_argument("--epochs", type=int, default=None, help="by default the preset's")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=None,
+        metavar="RUN",
+        help="folder of a finished run, such as runs/cifar-wide: its network is the teacher",
+    )
     parser.add_argument("--seed", type=int, default=0, help="0 is the released one")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -98,7 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
         identity["preset"] = arguments.preset
     if arguments.validation is not None:
         identity["validation"] = arguments.validation
-    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity)
+    teacher = None
+    if arguments.teacher is not None:
+        teacher = load_teacher(arguments.teacher, len(data.classes), identity)
+        identity["teacher"] = describe(arguments.teacher)
+    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher)
     if arguments.no_publish:
         return
     with Draft(arguments.artifacts, model) as draft:
@@ -172,6 +184,7 @@ def _fit(
     device: Device,
     folder: Path,
     identity: dict[str, Any],
+    teacher: torch.nn.Module | None,
 ) -> Fitted:
     count = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     print(f"training on {device}, {count}, seed {seed}")
@@ -200,6 +213,7 @@ def _fit(
                 recipe,
                 seed=seed,
                 device=device,
+                teacher=teacher,
                 folder=folder,
                 identity=identity,
                 on_epoch=on_epoch,

@@ -62,7 +62,7 @@ def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Add"],
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Add", "Relu"],
             nodes_to_exclude=convolutions[:1],
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": 99.995},

@@ -1,0 +1,89 @@
+"""Learning from a larger network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_fit import SMALL, two_classes
+from training.errors import JobError
+from training.fit import checkpoint
+from training.fit.checkpoint import Checkpoint
+from training.fit.device import choose_device
+from training.fit.loop import fit
+from training.fit.teacher import distillation_loss, load_teacher
+from training.networks.classifier import make_classifier
+from training.networks.cnn_improved import ImprovedCNN
+
+IDENTITY = {"network": "fast", "data": "abc", "split_seed": 0}
+
+
+def keep_run(folder: Path, network: torch.nn.Module, part: str = "published") -> None:
+    tensors = {f"{part}.{name}": value for name, value in network.state_dict().items()}
+    checkpoint.save(folder, Checkpoint(tensors, [], IDENTITY, ["cpu"]))
+
+
+def test_the_loss_is_least_where_both_answer_alike() -> None:
+    logits = torch.randn(5, 10, generator=torch.Generator().manual_seed(0))
+    assert distillation_loss(logits, logits + 3).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(logits, -logits) > 0.1
+
+
+def test_a_pupil_answers_as_its_teacher_does_whatever_the_labels() -> None:
+    split = two_classes()
+
+    class Contrary(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            bright = images.mean((1, 2, 3))
+            return torch.stack((bright, -bright), 1) * 10  # bright is class 0: labels say class 1
+
+    torch.manual_seed(7)
+    pupil = ImprovedCNN(2, (8, 8, 8), (1, 2, 2), torch.nn.ReLU)
+    fitted = fit(
+        pupil,
+        split,
+        split,
+        SMALL.with_changes(teacher_share=1.0, epochs=8),
+        seed=0,
+        device=choose_device("cpu"),
+        teacher=Contrary(),
+    )
+    assert fitted.history[-1].validation_top1 < 0.1
+
+
+def test_a_teacher_is_a_finished_run_on_the_same_images(tmp_path: Path) -> None:
+    network = make_classifier("fast", "release", 10).eval()
+    with pytest.raises(JobError, match="no finished run"):
+        load_teacher(tmp_path, 10, IDENTITY)
+    keep_run(tmp_path, network, part="network")
+    with pytest.raises(JobError, match="no finished run"):
+        load_teacher(tmp_path, 10, IDENTITY)
+    keep_run(tmp_path, network)
+    with pytest.raises(JobError, match="differs in data"):
+        load_teacher(tmp_path, 10, IDENTITY | {"data": "other"})
+    teacher = load_teacher(tmp_path, 10, IDENTITY)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher(images), network(images))
+
+
+def test_a_teacher_without_a_share_is_refused() -> None:
+    split = two_classes()
+    with pytest.raises(JobError, match="go together"):
+        fit(
+            ImprovedCNN(2, (8, 8, 8), (1, 2, 2)),
+            split,
+            split,
+            SMALL,
+            seed=0,
+            device=choose_device("cpu"),
+            teacher=ImprovedCNN(2, (8, 8, 8), (1, 2, 2)),
+        )
+
+
+def test_a_folded_relu_network_computes_the_same() -> None:
+    torch.manual_seed(0)
+    network = ImprovedCNN(10, (8, 16, 16), (2, 2, 3), torch.nn.ReLU).train()
+    images = torch.randn(16, 3, 32, 32)
+    network(images)  # moves the running statistics away from their start
+    expected = network.eval()(images)
+    assert torch.allclose(network.folded()(images), expected, atol=1e-5)
