@@ -21,10 +21,10 @@ from service.settings import Settings
 from service.web import errors, logs
 from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
 from service.web.direct import DirectRoutes, direct_posts, paths
-from service.web.errors import ErrorItem, ProblemDetails
 from service.web.head import HeadAsGet
 from service.web.logs import RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
+from service.web.openapi import complete_document
 from service.web.security import SecurityHeaders
 from service.web.state import Buffers, Services
 from service.web.templating import STATIC, Assets
@@ -110,7 +110,7 @@ def create_app(
         app.include_router(router)
     app.mount("/static", Assets(directory=STATIC), name="static")
     errors.install(app)
-    _complete_document(app, keys=settings.api_key_file is not None)
+    complete_document(app, KEY_SCHEMES if settings.api_key_file is not None else {})
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
     stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=direct_posts(routers))
     if settings.api_key_file is not None:
@@ -127,26 +127,6 @@ def create_app(
         stack = AllowedHosts(stack, settings.allowed_hosts)
     measured = RequestMetrics(frozenset(paths(routers)))
     return RequestLog(SecurityHeaders(stack), measured.observe, enabled=settings.access_log)
-
-
-def _complete_document(app: FastAPI, *, keys: bool) -> None:
-    """Add to OpenAPI the schema of errors, to which endpoints refer, and the keys, if any."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, object]:
-        document = generate()
-        components = document.setdefault("components", {})
-        schemas = components.setdefault("schemas", {})
-        for model in (ErrorItem, ProblemDetails):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema.pop("$defs", None)
-            schemas.setdefault(model.__name__, schema)
-        if keys:
-            components["securitySchemes"] = KEY_SCHEMES
-            document["security"] = [{name: []} for name in KEY_SCHEMES]
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _version() -> str:

@@ -21,9 +21,9 @@ from service.api.v2_messages import (
     Inference,
     InferQuery,
     InputTensor,
-    Live,
     ModelMetadata,
     ModelReady,
+    ServerLive,
     ServerMetadata,
     TensorMetadata,
 )
@@ -76,9 +76,9 @@ def router(settings: Settings, version: str) -> APIRouter:
         return ServerMetadata(version=version)
 
     @routes.get("/health/live", summary="Is the server alive?")
-    async def live() -> Live:
+    async def live() -> ServerLive:
         """200 as long as the process answers."""
-        return Live()
+        return ServerLive()
 
     @routes.get("/health/ready", summary="Is the server ready?", responses=problems(503))
     async def ready(request: Request) -> Response:

@@ -54,7 +54,7 @@ class ModelReady(BaseModel):
     ready: Literal[True] = Field(default=True, description="Always the same")
 
 
-class Live(BaseModel):
+class ServerLive(BaseModel):
     """The process answers."""
 
     live: Literal[True] = Field(default=True, description="Always the same")

@@ -186,26 +186,30 @@ def from_validation(error: ValidationError) -> Problem:
         # pydantic's message gives line and column, and never quotes the text.
         return Malformed(errors[0]["msg"])
     items = []
+    # Of a union, a branch of the right type says more than those of other types.
+    fitting = {pointer(item["loc"]) for item in errors if not item["type"].endswith("_type")}
     for item in errors:
+        if item["type"].endswith("_type") and pointer(item["loc"]) in fitting:
+            continue
         # The name of an unknown field is the client's own text: point at what contains it.
         unknown = item["type"] == "extra_forbidden"
         location = item["loc"][:-1] if unknown else item["loc"]
-        items.append(ErrorItem(detail=_safe(item["msg"]), pointer=pointer(location)))
-    items = _merge_unions(items)
-    return Invalid(_count(len(items)), items)
+        detail = "There is a field that is not known here" if unknown else _safe(item["msg"])
+        items.append(ErrorItem(detail=detail, pointer=pointer(location)))
+    return invalid(*_merge_unions(items))
 
 
 def from_query(error: ValidationError) -> Problem:
     """The problem behind failed query parameters."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
-    items = [
-        ErrorItem(
-            detail=_safe(item["msg"]),
-            parameter=str(item["loc"][0]) if item["type"] != "extra_forbidden" else None,
+    return invalid(
+        *(
+            ErrorItem(detail="There is a query parameter that is not known here")
+            if item["type"] == "extra_forbidden"
+            else ErrorItem(detail=_safe(item["msg"]), parameter=str(item["loc"][0]))
+            for item in errors
         )
-        for item in errors
-    ]
-    return Invalid(_count(len(items)), items)
+    )
 
 
 def pointer(location: Sequence[str | int]) -> str:
@@ -218,18 +222,30 @@ def pointer(location: Sequence[str | int]) -> str:
     return "#" + "".join(f"/{part}" for part in parts)
 
 
+def invalid(*items: ErrorItem) -> Invalid:
+    """The problem of values that can't be worked with, its detail naming what and where."""
+    return Invalid(_summary(items), items)
+
+
 def _merge_unions(items: list[ErrorItem]) -> list[ErrorItem]:
-    """Of the branches of a union keep those that looked deepest: they fit the input best."""
-    pointers = [item.pointer or "" for item in items]
+    """One item for each place. Of a union's branches, those that looked deepest fit best."""
+    merged: dict[str, list[str]] = {}
+    for item in items:
+        merged.setdefault(item.pointer or "#", []).append(item.detail)
     return [
-        item
-        for item in items
-        if not any(other.startswith(f"{item.pointer}/") for other in pointers)
+        ErrorItem(detail=", or: ".join(details), pointer=place)
+        for place, details in merged.items()
+        if not any(other.startswith(f"{place}/") for other in merged)
     ]
 
 
-def _count(number: int) -> str:
-    return "1 value is invalid" if number == 1 else f"{number} values are invalid"
+def _summary(items: Sequence[ErrorItem]) -> str:
+    """What is wrong, in one line: of a single thing all of it, of several their places."""
+    places = [(item.pointer or "")[2:].replace("/", ".") or item.parameter for item in items]
+    if len(items) == 1:
+        return f"{places[0]}: {items[0].detail}" if places[0] else items[0].detail
+    named = [place for place in places if place]
+    return f"{len(items)} values are invalid: {', '.join(named[:MAX_ERRORS])}"
 
 
 def _safe(message: str) -> str:
@@ -259,7 +275,7 @@ def install(app: FastAPI) -> None:
             for item in error.errors()[:MAX_ERRORS]
             if len(item["loc"]) > 1 and item["type"] != "extra_forbidden"
         ]
-        return problem_response(422, _count(max(1, len(items))), items)
+        return problem_response(422, _summary(items) if items else TITLES[422], items)
 
     async def on_crash(request: Request, error: Exception) -> Response:
         return crash_response(request.scope, error)

@@ -8,10 +8,13 @@ pydantic models that they validate with.
 from typing import Any
 
 import orjson
+from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service.web.errors import PROBLEM_TYPE, ProblemDetails
+from service.web.errors import PROBLEM_TYPE, ErrorItem, ProblemDetails
+
+COMPONENTS = "#/components/schemas/"
 
 _WHEN = {
     400: "The request cannot be read",
@@ -28,11 +31,64 @@ _WHEN = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Documentation of the errors an endpoint may give."""
-    schema = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}
+    schema = {"$ref": COMPONENTS + ProblemDetails.__name__}
     return {
         status: {"description": _WHEN[status], "content": {PROBLEM_TYPE: {"schema": schema}}}
         for status in statuses
     }
+
+
+def complete_document(app: FastAPI, key_schemes: dict[str, Any]) -> None:
+    """Have ``app`` describe itself whole: every schema among the components, under its own name.
+
+    FastAPI knows nothing of the schemas that endpoints bring by ``openapi_extra``. Where keys are
+    asked for, ``key_schemes`` says how they are sent.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            for model in (ErrorItem, ProblemDetails):
+                schemas.setdefault(model.__name__, model.model_json_schema())
+            _move_definitions(document, schemas)
+            _name_bodies(document, schemas)
+            if key_schemes:
+                components["securitySchemes"] = key_schemes
+                document["security"] = [{name: []} for name in key_schemes]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _move_definitions(node: Any, schemas: dict[str, Any]) -> None:
+    """Move the ``$defs`` that pydantic writes beside a schema to where references resolve."""
+    if isinstance(node, dict):
+        for name, schema in node.pop("$defs", {}).items():
+            _move_definitions(schema, schemas)
+            schemas.setdefault(name, schema)
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            node["$ref"] = reference.replace("#/$defs/", COMPONENTS)
+        for child in list(node.values()):
+            _move_definitions(child, schemas)
+    elif isinstance(node, list):
+        for child in node:
+            _move_definitions(child, schemas)
+
+
+def _name_bodies(document: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give request bodies a name among the components: generated clients call their types so."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                schema = media["schema"]
+                if "title" in schema and "$ref" not in schema:
+                    schemas.setdefault(schema["title"], schema)
+                    media["schema"] = {"$ref": COMPONENTS + schema["title"]}
 
 
 def json_body(model: type[BaseModel], **limits: int) -> dict[str, Any]:
