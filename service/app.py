@@ -14,6 +14,7 @@ from service.api import classify, curve, explain, health, metrics, models, pages
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
+from service.runtime.room import Room
 from service.server.cores import available_cores
 from service.server.memory import give_back
 from service.server.shedding import Shedder
@@ -26,7 +27,7 @@ from service.web.logs import RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
 from service.web.openapi import complete_document
 from service.web.security import SecurityHeaders
-from service.web.state import Buffers, Services
+from service.web.state import Services
 from service.web.templating import STATIC, Assets
 
 DESCRIPTION = """
@@ -73,13 +74,15 @@ def create_app(
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), LOAD_SECONDS)
-        queue = Queue(settings.queue_depth, settings.batch, ModelMetrics())
-        buffers = Buffers(settings.max_buffered_bytes)
+        room = Room(
+            settings.max_memory_bytes, settings.max_buffered_bytes, settings.max_wait_seconds
+        )
+        queue = Queue(settings.queue_depth, settings.batch, ModelMetrics(), room.graphs)
         yield {
-            "services": Services(settings, registry, queue, lifecycle, buffers),
+            "services": Services(settings, registry, queue, lifecycle, room),
             "shedder": Shedder(queue),
         }
-        queue.close()
+        room.close()
         watcher.cancel()
         with suppress(asyncio.CancelledError):
             await watcher

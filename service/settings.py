@@ -46,8 +46,21 @@ class Settings(BaseSettings):
     max_x: int = Field(default=100_000, ge=1, description="Most x in a request")
     max_json_bytes: int = Field(default=4 * MIB, ge=64, description="Largest JSON body, bytes")
     max_upload_bytes: int = Field(default=16 * MIB, ge=64, description="Largest upload, bytes")
+    max_json_elements: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="Most elements of a JSON body; an array counts as 10 numbers, a name as 50",
+    )
+    max_memory_bytes: int = Field(
+        default=400 * MIB,
+        ge=1,
+        description="What all requests may hold (bodies, JSON, pictures), per worker, bytes",
+    )
     max_buffered_bytes: int = Field(
-        default=128 * MIB, ge=64, description="Of all bodies still arriving, per worker, bytes"
+        default=128 * MIB, ge=64, description="The part of that for bodies, per worker, bytes"
+    )
+    max_wait_seconds: float = Field(
+        default=2.0, gt=0, description="A request whose work would begin later is refused (429), s"
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="Most pixels of an image")
     max_side: int = Field(default=65_535, ge=1, description="Longest side of an image, pixels")

@@ -62,7 +62,9 @@ def router(settings: Settings) -> APIRouter:
         shared.queue.check()
         files = await read_files(request, settings)
         with shared.queue.place(places(files)):
-            pictures = await decode_all(files, settings, side_of(manifest), shared.queue)
+            pictures = await decode_all(
+                files, settings, side_of(manifest), shared.queue, shared.room
+            )
             rows = await classify_all(pictures, model, shared.queue)
         return json_response(
             {

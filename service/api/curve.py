@@ -12,7 +12,7 @@ from contract.manifest import CurveManifest
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
 from service.settings import Settings
-from service.web.body import read_json
+from service.web.body import parsing, read_json
 from service.web.direct import direct
 from service.web.errors import ErrorItem, Invalid, from_validation
 from service.web.openapi import json_body, json_response, problems
@@ -156,12 +156,13 @@ async def _read(
 ) -> tuple[Query, NDArray[np.float64], Model, CurveManifest]:
     shared = services(request)
     settings = shared.settings
-    body = await read_json(request, settings.max_json_bytes)
-    try:
-        query = kind.model_validate_json(body)
-    except ValidationError as error:
-        raise from_validation(error) from None
-    x = np.atleast_1d(np.array(query.x, dtype=np.float64))
+    body = await read_json(request, settings.max_json_bytes, 2 * settings.max_x)
+    async with parsing(request, body):
+        try:
+            query = kind.model_validate_json(body)
+        except ValidationError as error:
+            raise from_validation(error) from None
+        x = np.atleast_1d(np.array(query.x, dtype=np.float64))
     if x.size > settings.max_x:
         detail = f"List should have at most {settings.max_x} items"
         raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer="#/x")])

@@ -99,7 +99,9 @@ def router(settings: Settings) -> APIRouter:
         if len(files) > 1:
             raise Malformed("Send one image; /classify takes several")
         with shared.queue.place(places(files)):
-            (picture,) = await decode_all(files, settings, side_of(manifest), shared.queue)
+            (picture,) = await decode_all(
+                files, settings, side_of(manifest), shared.queue, shared.room
+            )
             (row,) = await classify_all([picture], model, shared.queue)
             index = int(np.argmax(row)) if wanted is None else wanted
             inputs = {"image": picture.pixels[None], "class": np.array([index])}

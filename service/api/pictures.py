@@ -13,8 +13,10 @@ from contract import pictures as imaging
 from contract.errors import PictureError
 from contract.manifest import ClassifierManifest
 from contract.pictures import Header, Picture
+from service.runtime.cost import PHOTO_SECONDS, picture_cost
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
+from service.runtime.room import Room
 from service.settings import Settings
 from service.web.errors import ErrorItem, Invalid, as_problem, from_query
 from service.web.uploads import FIELD, File
@@ -111,7 +113,7 @@ def facts(picture: Picture) -> dict[str, Any]:
 
 
 async def decode_all(
-    files: list[File], settings: Settings, side: int, queue: Queue
+    files: list[File], settings: Settings, side: int, queue: Queue, room: Room
 ) -> list[Picture]:
     """Decode every file; a large one in a thread. Raises TooLarge, WrongType or Malformed."""
     pictures = []
@@ -124,7 +126,11 @@ async def decode_all(
                 if isinstance(read, Header) and read.pixels <= TURN_PIXELS:
                     read = await queue.do(imaging.decode, read, side)
             if isinstance(read, Header):
-                read = await queue.in_thread(imaging.decode, read, side)
+                cost = picture_cost(read)
+                lane = room.large_pictures if cost.seconds > PHOTO_SECONDS else room.photos
+                if index == 0:
+                    lane.check()
+                read = await lane.in_thread(cost, imaging.decode, read, side)
         except PictureError as error:
             problem = as_problem(error)
             if len(files) > 1:

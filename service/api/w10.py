@@ -26,6 +26,7 @@ Matrix3 = Annotated[list[Row3], Field(min_length=3, max_length=3)]
 Matrix4 = Annotated[list[Row4], Field(min_length=4, max_length=4)]
 
 MODEL = "sigmoid-conv"
+MOST_NUMBERS = 20_000  # of a body that holds 30 numbers; more is not parsed to say what is wrong
 STEPS = (
     "preactivation",
     "activation",
@@ -121,7 +122,7 @@ def router() -> APIRouter:
         """∂(ŷ − y)²/∂w10, with every other gradient and each step of the chain rule."""
         shared = services(request)
         limits = shared.settings
-        body = await read_json(request, limits.max_json_bytes)
+        body = await read_json(request, limits.max_json_bytes, MOST_NUMBERS)
         try:
             query = W10Query.model_validate_json(body)
         except ValidationError as error:

@@ -21,7 +21,6 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,15 +28,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from service.runtime.cost import Cost
 from service.runtime.errors import QueueFull
 from service.runtime.observer import Observer
+from service.runtime.room import Lane, Room
 from service.runtime.session import Array, Session
 
 Result = TypeVar("Result")
 
-# What is long (a photo to decode, a saliency map) runs in these few threads, beside the event loop.
-THREADS = 2
+# A longer run (a saliency map) is no work for the event loop: it goes to a lane with threads.
 LONG_SECONDS = 0.01
+LONG_RUN_BYTES = 24 * 1024 * 1024  # what the saliency map of the shipped network takes, and more
 # A turn ends with the run in which this time is over. With turns twice as long 3 % less is served
 # at ten times the load that can be, with shorter ones at 32 clients and no overload.
 TURN_SECONDS = 0.005
@@ -70,24 +71,31 @@ class Job:
 class Queue:
     """The queue of one worker. Belongs to its event loop."""
 
-    def __init__(self, depth: int, batch: int, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        depth: int,
+        batch: int,
+        observer: Observer | None = None,
+        graphs: Lane | None = None,
+    ) -> None:
         self.observer = observer or Observer()
+        # Where runs go that take too long for the event loop.
+        self.graphs = graphs or Room().graphs
         self.depth = depth
         self.batch = batch
         self.taken = 0
-        # Requests that will take a place and have arrived, but not begun.
-        self.coming = 0
+        # Places of requests whose task has been made, and has not asked for them yet.
+        self.arriving = 0
         # Called for each place that becomes free.
         self.on_room: Callable[[], None] = lambda: None
         self._numbers = itertools.count()
         self._waiting: list[Job] = []  # a heap
         self._busy = False
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="heavy")
 
     @property
     def full(self) -> bool:
-        """Is there no place left, counting those who come?"""
-        return self.taken + self.coming >= self.depth
+        """Is there no place left, counting those of requests that are about to begin?"""
+        return self.taken + self.arriving >= self.depth
 
     def check(self) -> None:
         """Raise QueueFull if no place is free: worth asking before a body is read."""
@@ -121,10 +129,13 @@ class Queue:
         """The outputs of ``session``: at once if nobody else is there, else in turn.
 
         A caller that is cancelled while it waits gives up its turn. What takes long for a turn
-        runs in a thread.
+        runs in a thread; QueueFull if that would begin too late.
         """
-        if session.row_seconds * len(arrays[0]) > LONG_SECONDS:
-            return await self.in_thread(session.run, *arrays)
+        seconds = session.row_seconds * len(arrays[0])
+        if seconds > LONG_SECONDS:
+            self.graphs.check()
+            cost = Cost(seconds, LONG_RUN_BYTES)
+            return await self.graphs.in_thread(cost, session.run, *arrays)
         outputs: list[Array] = await self._in_turn(session.run, arrays, session)
         return outputs
 
@@ -133,15 +144,6 @@ class Queue:
         result: Result = await self._in_turn(function, arguments)
         return result
 
-    async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """The result of a long ``function``, computed beside the event loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
     async def _in_turn(
         self, work: Callable[..., Any], arguments: tuple[Any, ...], session: Session | None = None
     ) -> Any:
@@ -149,7 +151,7 @@ class Queue:
         if not self._busy:
             self._busy = True
             loop.call_soon(self._next)
-            if self.taken + self.coming <= 1:
+            if self.taken + self.arriving <= 1:
                 return work(*arguments)
         number = next(self._numbers)
         ticket = _ticket.get()

@@ -174,14 +174,14 @@ class Protocol(HttpToolsProtocol):
             self._shed(shedder.answer(close=not cycle.keep_alive), close=not cycle.keep_alive)
             return
         places = shedder.places(path)
-        queue.coming += places
+        queue.arriving += places
         self.running = cycle
         begun = False
 
         async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
             nonlocal begun
             begun = True
-            queue.coming -= places
+            queue.arriving -= places
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
@@ -191,7 +191,7 @@ class Protocol(HttpToolsProtocol):
         def ended(task: asyncio.Task[None]) -> None:
             self.tasks.discard(task)
             if not begun:  # its client had gone by then
-                queue.coming -= places
+                queue.arriving -= places
 
         self.task = self.loop.create_task(cycle.run_asgi(until_gone))
         self.task.add_done_callback(ended)

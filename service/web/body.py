@@ -1,14 +1,36 @@
-"""Reading a request body: bounded in size, with one copy at most.
+"""Reading a request body: bounded in size, memory and the time that parsing it takes.
 
-Its time is bounded by the protocol (``service.server.protocol``), which sees every connection
-anyway; a timer for each request would cost as much as evaluating a curve.
+How long it may take to arrive is bounded by the protocol (``service.server.protocol``), which sees
+every connection anyway; a timer for each request would cost as much as evaluating a curve.
+
+An endpoint that takes JSON::
+
+    body = await read_json(request, settings.max_json_bytes)
+    async with parsing(request, body):
+        query = Query.model_validate_json(body)
+
+``read_json`` refuses what has too many elements, by counting them before anything is parsed.
+``parsing`` lets one large body be parsed at a time; a small one passes at once.
 """
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.web.errors import Busy, ClientGone, Malformed, TooLarge, WrongType
-from service.web.state import Buffers, services
+from service.runtime.cost import json_cost, json_elements
+from service.runtime.room import Budget
+from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
+from service.web.state import services
+
+# A body of fewer bytes has too few elements to count them; of fewer elements, to wait for a turn.
+SMALL_BYTES = 16 * 1024
+SMALL_ELEMENTS = 20_000
+# A body that came in one piece has been held by the connection already, which is not counted.
+UNCOUNTED_BYTES = 64 * 1024
 
 
 def content_type(request: Request) -> tuple[str, str]:
@@ -25,22 +47,63 @@ def content_type(request: Request) -> tuple[str, str]:
     return header.partition(";")[0].strip().lower(), header
 
 
-async def read_json(request: Request, limit: int) -> bytes | bytearray:
-    """A body of type application/json. Raises WrongType, TooLarge, Malformed."""
+async def read_json(request: Request, limit: int, numbers: int | None = None) -> bytes | bytearray:
+    """A body of type application/json: at most ``limit`` bytes, and elements as the settings
+    allow; where ``numbers`` is given, that many commas at most.
+
+    Raises WrongType, TooLarge, Malformed, QueueFull or ClientGone.
+    """
     kind, _ = content_type(request)
     if kind != "application/json":
         raise WrongType("Send JSON, with the header Content-Type: application/json")
     body = await read_body(request, limit)
     if not body:
         raise Malformed("The body is empty; send a JSON object")
+    check_json(request, body, numbers)
     return body
 
 
-async def read_body(request: Request, limit: int) -> bytes | bytearray:
-    """The whole body, at most ``limit`` bytes.
+def check_json(request: Request, body: bytes | bytearray, numbers: int | None = None) -> None:
+    """Raise TooLarge if parsing ``body`` would take too long, by a look at its bytes."""
+    if len(body) < SMALL_BYTES:
+        return
+    if numbers is not None and body.count(b",") > numbers:
+        raise TooLarge(f"The JSON has over {numbers} numbers, more than are taken here")
+    elements = services(request).settings.max_json_elements
+    if json_elements(body) > elements:
+        raise TooLarge(
+            f"The JSON has over {elements} elements (an array counts as 10 numbers, a name as 50). "
+            "Send fewer at a time, or large arrays as binary tensors: /v2/models/{model}/infer"
+        )
 
-    Raises TooLarge (before reading, where Content-Length says so), Busy if all uploads together are
-    too large, or ClientGone.
+
+@asynccontextmanager
+async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[None]:
+    """Parse ``body``, and turn it into arrays, in here: of large bodies one at a time.
+
+    ``await asyncio.sleep(0)`` between two long steps in here keeps the event loop going. Raises
+    QueueFull if too many large ones wait. Their turn, and the memory that a parsed document takes,
+    end with the block; what is kept from it should be arrays.
+    """
+    elements = 0 if len(body) < SMALL_BYTES else json_elements(body)
+    if elements < SMALL_ELEMENTS:
+        yield
+        return
+    lane = services(request).room.documents
+    lane.check()
+    async with lane.turn(json_cost(elements, len(body))):
+        began = time.perf_counter()
+        yield
+        # As much time for everything else: large bodies, one after the other, would hold the event
+        # loop all the time.
+        await asyncio.sleep(time.perf_counter() - began)
+
+
+async def read_body(request: Request, limit: int) -> bytes | bytearray:
+    """The whole body, at most ``limit`` bytes. Its memory is counted until the request ends.
+
+    Raises TooLarge (before reading, where Content-Length says so), QueueFull if all bodies together
+    are too large, or ClientGone.
     """
     for name, value in request.scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
@@ -51,27 +114,25 @@ async def read_body(request: Request, limit: int) -> bytes | bytearray:
         whole: bytes = message.get("body", b"")
         if len(whole) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
+        if len(whole) > UNCOUNTED_BYTES:
+            services(request).room.bodies.for_request().take(len(whole))
         return whole
-    return await _collect(request, message, limit, services(request).buffers)
+    return await _collect(request, message, limit, services(request).room.bodies)
 
 
-async def _collect(request: Request, message: Message, limit: int, buffers: Buffers) -> bytearray:
+async def _collect(request: Request, message: Message, limit: int, bodies: Budget) -> bytearray:
     """The body from its first message on, within what all bodies together may take."""
     body = bytearray()
-    try:
-        while True:
-            chunk = message.get("body", b"")
-            body += chunk
-            buffers.used += len(chunk)
-            if len(body) > limit:
-                raise TooLarge(f"The body is over the limit of {limit} bytes")
-            if buffers.used > buffers.limit:
-                raise Busy("Too much is being uploaded at this moment; try again shortly")
-            if not message.get("more_body", False):
-                return body
-            message = await _receive(request)
-    finally:
-        buffers.used -= len(body)
+    held = bodies.for_request()
+    while True:
+        chunk = message.get("body", b"")
+        if len(body) + len(chunk) > limit:
+            raise TooLarge(f"The body is over the limit of {limit} bytes")
+        held.take(len(chunk))
+        body += chunk
+        if not message.get("more_body", False):
+            return body
+        message = await _receive(request)
 
 
 async def _receive(request: Request) -> Message:

@@ -8,15 +8,8 @@ from starlette.types import Scope
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
+from service.runtime.room import Room
 from service.settings import Settings
-
-
-@dataclass
-class Buffers:
-    """Bytes of bodies that are still arriving, and how many there may be."""
-
-    limit: int
-    used: int = 0
 
 
 @dataclass
@@ -27,7 +20,7 @@ class Services:
     registry: Registry
     queue: Queue
     lifecycle: Lifecycle
-    buffers: Buffers
+    room: Room
 
 
 def services(request: Request) -> Services:

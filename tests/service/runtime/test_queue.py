@@ -64,13 +64,13 @@ def test_a_request_runs_at_once_if_alone_else_after_all_have_been_read(
     happened: list[str] = []
 
     async def serve(number: int) -> None:
-        queue.coming -= 1
+        queue.arriving -= 1
         with queue.place():
             happened.append(f"read {number}")
             await queue.do(happened.append, f"ran {number}")
 
     async def scenario() -> None:
-        queue.coming = requests
+        queue.arriving = requests
         tasks = [asyncio.create_task(serve(i)) for i in range(requests)]
         asyncio.get_running_loop().call_soon(happened.append, "all have begun")
         await asyncio.gather(*tasks)
@@ -164,7 +164,7 @@ def test_what_is_long_runs_beside_the_loop() -> None:
     session.run = run  # type: ignore[method-assign]
     ((answer,),) = together(queue.run(session, one(2)))
     assert answer.tolist() == [4]
-    assert threads[0].startswith("heavy")
+    assert threads[0].startswith("graphs")
 
 
 def test_places_are_bounded_and_come_back() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from service.runtime.errors import QueueFull
+from service.runtime.room import Room
 from service.web.body import read_body
-from service.web.errors import Busy, ClientGone, TooLarge
-from service.web.state import Buffers
+from service.web.errors import ClientGone, TooLarge
 
 GONE = {"type": "http.disconnect"}
 
@@ -18,22 +19,25 @@ def piece(content: bytes, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": content, "more_body": more}
 
 
-def read(buffers: Buffers, *messages: dict[str, Any], headers: Any = (), limit: int = 100) -> bytes:
+def read(room: Room, *messages: dict[str, Any], headers: Any = (), limit: int = 100) -> bytes:
+    """What is read; all memory is free when the task of the request has ended."""
     waiting = list(messages)
 
     async def receive() -> Any:
         return waiting.pop(0)
 
-    state = {"services": SimpleNamespace(buffers=buffers)}
+    state = {"services": SimpleNamespace(room=room)}
     scope = {"type": "http", "headers": list(headers), "state": state}
-    return asyncio.run(read_body(Request(scope, receive), limit))
+    try:
+        return asyncio.run(read_body(Request(scope, receive), limit))
+    finally:
+        assert room.memory.used == room.bodies.used == 0
 
 
-def test_joins_the_pieces_and_frees_what_they_took() -> None:
-    buffers = Buffers(limit=10)
-    assert read(buffers, piece(b"ab"), piece(b""), piece(b"cd"), piece(b"", False)) == b"abcd"
-    assert read(buffers, piece(b"x" * 100, False)) == b"x" * 100  # nothing has to be kept
-    assert buffers.used == 0
+def test_joins_the_pieces() -> None:
+    room = Room(bodies=10)
+    assert read(room, piece(b"ab"), piece(b""), piece(b"cd"), piece(b"", False)) == b"abcd"
+    assert read(room, piece(b"x" * 100, False)) == b"x" * 100  # small and whole: not counted
 
 
 @pytest.mark.parametrize(
@@ -43,17 +47,20 @@ def test_joins_the_pieces_and_frees_what_they_took() -> None:
         ([piece(b"ab"), GONE], ClientGone),
         ([piece(b"x" * 101, False)], TooLarge),
         ([piece(b"x" * 60), piece(b"x" * 60)], TooLarge),
-        ([piece(b"x" * 30), piece(b"x" * 30)], Busy),
+        ([piece(b"x" * 30), piece(b"x" * 30)], QueueFull),
     ],
 )
 def test_gives_up_and_frees_what_was_taken(messages: Any, error: type[Exception]) -> None:
-    buffers = Buffers(limit=50 if error is Busy else 1000)
     with pytest.raises(error):
-        read(buffers, *messages)
-    assert buffers.used == 0
+        read(Room(bodies=50 if error is QueueFull else 1000), *messages)
+
+
+def test_bodies_share_the_memory_with_everything_else() -> None:
+    with pytest.raises(QueueFull):
+        read(Room(memory=50), piece(b"x" * 30), piece(b"x" * 30))
 
 
 def test_a_length_over_the_limit_is_refused_unread() -> None:
     for length in (b"101", b"9" * 40):
         with pytest.raises(TooLarge):
-            read(Buffers(0), headers=[(b"content-length", length)])
+            read(Room(bodies=0), headers=[(b"content-length", length)])

@@ -1,0 +1,228 @@
+"""Room in a worker: memory that is shared out in bytes, and lanes that take their turns.
+
+All that requests hold (bodies, parsed documents, decoded pictures) is counted against one budget of
+memory before it is allocated. Work that takes long waits in a lane with others of its kind, so that
+short work of another kind never waits behind it (head-of-line blocking). A lane refuses what would
+begin too late: the client learns it at once, and can ask elsewhere.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from service.runtime.cost import Cost
+from service.runtime.errors import QueueFull
+from service.settings import MIB
+
+Result = TypeVar("Result")
+
+MEMORY_FULL = "The memory for requests is all in use; try again shortly"
+TOO_LATE = "Work on this request would begin too late; try again shortly"
+# How quickly the pace of a lane follows what is measured, and how far it may go.
+PACE_WEIGHT = 0.2
+PACE_RANGE = (0.1, 10.0)
+
+
+class Budget:
+    """Bytes of memory that the requests of one worker may hold. Belongs to its event loop.
+
+    What is taken from a part of another budget is taken ``within`` that as well.
+    """
+
+    def __init__(self, limit: int, within: "Budget | None" = None) -> None:
+        self.limit = limit
+        self.used = 0
+        self._within = within
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def take(self, size: int) -> None:
+        """Take ``size`` bytes at once; ``give_back`` must follow. Raises QueueFull."""
+        if self.used + size > self.limit:
+            raise QueueFull(MEMORY_FULL)
+        if self._within is not None:
+            self._within.take(size)
+        self.used += size
+
+    def for_request(self) -> "Hold":
+        """What the current task takes: given back when the task, and with it its request, ends."""
+        hold = Hold(self)
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(hold.give_back)
+        return hold
+
+    async def wait(self, size: int, seconds: float) -> None:
+        """Take ``size`` bytes as soon as they are free, in order of arrival.
+
+        Raises QueueFull if that takes longer than ``seconds``.
+        """
+        if not self._waiting and self.used + size <= self.limit:
+            self.used += size
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (size, granted)
+        self._waiting.append(entry)
+        try:
+            async with asyncio.timeout(seconds):
+                await granted
+        except BaseException as error:
+            if granted.done() and not granted.cancelled():
+                self.give_back(size)
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
+                self._grant()
+            if isinstance(error, TimeoutError):
+                raise QueueFull(MEMORY_FULL) from None
+            raise
+
+    def give_back(self, size: int) -> None:
+        """Free ``size`` bytes that were taken."""
+        self.used -= size
+        if self._within is not None:
+            self._within.give_back(size)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting:
+            size, granted = self._waiting[0]
+            if not granted.done():
+                if self.used + size > self.limit:
+                    return
+                self.used += size
+                granted.set_result(None)
+            self._waiting.popleft()
+
+
+class Hold:
+    """What one request has taken of a budget, and not given back."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Take ``size`` bytes more. Raises QueueFull."""
+        self.budget.take(size)
+        self.size += size
+
+    def give_back(self, _task: object = None) -> None:
+        """Give all of it back."""
+        size, self.size = self.size, 0
+        self.budget.give_back(size)
+
+
+class Lane:
+    """Work of one kind: ``width`` jobs at a time, in order of arrival.
+
+    ``max_wait`` is how many seconds may pass before a job begins, by the estimated cost of those
+    before it. ``memory`` is the budget that all lanes share.
+    """
+
+    def __init__(self, name: str, width: int, max_wait: float, memory: Budget) -> None:
+        self.max_wait = max_wait
+        self.memory = memory
+        self._width = width
+        self._places = asyncio.Semaphore(width)
+        self._threads = ThreadPoolExecutor(width, thread_name_prefix=name)
+        self._waiting = 0.0  # estimated seconds of the jobs that have not begun
+        self._running: dict[object, tuple[float, float]] = {}  # when begun, estimated seconds
+        self._pace = 1.0  # measured seconds by estimated ones
+
+    def wait_seconds(self) -> float:
+        """Estimated seconds until a job that came now would begin."""
+        now = time.perf_counter()
+        rest = sum(
+            max(0.0, seconds * self._pace - (now - begun))
+            for begun, seconds in self._running.values()
+        )
+        return (rest + self._waiting * self._pace) / self._width
+
+    def check(self) -> None:
+        """Raise QueueFull if a job that came now would begin too late."""
+        if self.wait_seconds() > self.max_wait:
+            raise QueueFull(TOO_LATE)
+
+    @asynccontextmanager
+    async def turn(self, cost: Cost) -> AsyncIterator[None]:
+        """Do work on the event loop in here, when its turn has come and its memory is free."""
+        job = await self._begin(cost)
+        try:
+            yield
+        finally:
+            self._end(job, cost)
+
+    async def in_thread(
+        self, cost: Cost, function: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """The result of ``function``, computed in a thread when its turn has come.
+
+        A client that leaves while it waits gives up its turn. What has begun is finished, and holds
+        its thread and its memory until then.
+        """
+        job = await self._begin(cost)
+        loop = asyncio.get_running_loop()
+        try:
+            working = loop.run_in_executor(self._threads, function, *arguments)
+        except BaseException:
+            self._end(job, cost)
+            raise
+        working.add_done_callback(lambda _: self._end(job, cost))
+        return await asyncio.shield(working)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _begin(self, cost: Cost) -> object:
+        # What is estimated to be larger than the budget is let in when nothing else is there.
+        size = min(cost.bytes, self.memory.limit)
+        self._waiting += cost.seconds
+        try:
+            await self._places.acquire()
+            try:
+                await self.memory.wait(size, self.max_wait)
+            except BaseException:
+                self._places.release()
+                raise
+        finally:
+            self._waiting -= cost.seconds
+        job = object()
+        self._running[job] = (time.perf_counter(), cost.seconds)
+        return job
+
+    def _end(self, job: object, cost: Cost) -> None:
+        begun, estimated = self._running.pop(job)
+        if estimated > 0:
+            low, high = PACE_RANGE
+            measured = (time.perf_counter() - begun) / estimated
+            self._pace += PACE_WEIGHT * (min(high, max(low, measured)) - self._pace)
+        self.memory.give_back(min(cost.bytes, self.memory.limit))
+        self._places.release()
+
+
+class Room:
+    """All the room of one worker: its memory, and its lanes.
+
+    ``bodies`` is the part of the memory for bodies. Large documents are parsed one at a time.
+    Pictures that take tens of milliseconds to decode don't wait for those that take seconds, and
+    long runs of a model (a saliency map) wait for neither.
+    """
+
+    def __init__(
+        self, memory: int = 400 * MIB, bodies: int = 128 * MIB, max_wait: float = 2.0
+    ) -> None:
+        self.memory = Budget(memory)
+        self.bodies = Budget(bodies, within=self.memory)
+        self.documents = Lane("documents", 1, max_wait, self.memory)
+        self.photos = Lane("photos", 2, max_wait, self.memory)
+        self.large_pictures = Lane("large pictures", 1, max_wait, self.memory)
+        self.graphs = Lane("graphs", 2, max_wait, self.memory)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for lane in (self.documents, self.photos, self.large_pictures, self.graphs):
+            lane.close()
