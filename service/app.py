@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from service.api import classify, curve, explain, health, metrics, models, pages, reports, v2, w10
+from service.api.homework_models import makers
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
@@ -51,7 +52,7 @@ class State(TypedDict):
 
 def make_registry(settings: Settings) -> Registry:
     """An empty registry that loads on every core, counts for Prometheus and gives memory back."""
-    return Registry(settings, ModelMetrics(), available_cores(), give_back)
+    return Registry(settings, ModelMetrics(), available_cores(), give_back, makers())
 
 
 def create_app(

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     )
 
     max_x: int = Field(default=100_000, ge=1, description="Most x in a request")
+    max_numbers: int = Field(default=1_000_000, ge=1, description="Most numbers in an answer")
     max_json_bytes: int = Field(default=4 * MIB, ge=64, description="Largest JSON body, bytes")
     max_upload_bytes: int = Field(default=16 * MIB, ge=64, description="Largest upload, bytes")
     max_json_elements: int = Field(

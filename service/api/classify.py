@@ -12,7 +12,6 @@ from service.api.pictures import (
     decode_all,
     facts,
     read_query,
-    side_of,
     top,
     upload,
 )
@@ -58,20 +57,18 @@ def router(settings: Settings) -> APIRouter:
         """
         shared = services(request)
         query = read_query(request, ClassifyQuery)
-        model, manifest = shared.registry.classifier(query.model)
+        model, classifier = shared.registry.classifier(query.model)
         shared.queue.check()
         files = await read_files(request, settings)
         with shared.queue.place(places(files)):
-            pictures = await decode_all(
-                files, settings, side_of(manifest), shared.queue, shared.room
-            )
-            rows = await classify_all(pictures, model, shared.queue)
+            pictures = await decode_all(files, settings, classifier.side, shared.queue, shared.room)
+            rows = await classify_all(pictures, model, classifier, shared.queue)
         return json_response(
             {
-                "model": manifest.model,
-                "version": manifest.version,
+                "model": model.manifest.model,
+                "version": model.manifest.version,
                 "results": [
-                    {"top": top(row, manifest.classes, query.top_k), "image": facts(picture)}
+                    {"top": top(row, classifier.classes, query.top_k), "image": facts(picture)}
                     for picture, row in zip(pictures, rows, strict=True)
                 ],
             }

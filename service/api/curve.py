@@ -1,6 +1,7 @@
 """``/predict`` and ``/gradient``: a function of one variable, and its derivatives."""
 
-from typing import Annotated, Any, TypeVar
+from math import isfinite
+from typing import Annotated, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -8,24 +9,22 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from contract.manifest import CurveManifest
+from contract.signatures import DERIVATIVES, Curve
+from service.runtime.dataplane import infer
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
+from service.runtime.session import Array
 from service.settings import Settings
 from service.web.body import parsing, read_json
 from service.web.direct import direct
-from service.web.errors import ErrorItem, Invalid, from_validation
+from service.web.errors import ErrorItem, Invalid, NotFound, from_validation
 from service.web.openapi import json_body, json_response, problems
 from service.web.state import services
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-# One run of the graph takes this many x: intermediate results of a network then stay in cache,
-# and memory stays bounded. Where it takes more than one, others get their turn in between.
-CHUNK = 2048
-
-VALUE, Y = "value", "y"  # a function, and its output
-GRADIENTS = {1: "gradient", 2: "gradient2", 3: "gradient3"}
+# From so many x on a request takes a place in the queue; fewer take a fraction of a millisecond.
+PLACE_X = 2048
 
 
 class CurveQuery(BaseModel):
@@ -112,15 +111,15 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def predict(request: Request) -> Response:
         """The value of the fitted curve at each x."""
-        _, x, model, manifest = await _read(request, CurveQuery)
-        found = await _evaluate(services(request).queue, model, x, VALUE)
+        _, x, model, curve = await _read(request, CurveQuery)
+        (y,) = await _evaluate(services(request).queue, model, curve, x, curve.y)
         return json_response(
             {
-                "model": manifest.model,
-                "version": manifest.version,
+                "model": model.manifest.model,
+                "version": model.manifest.version,
                 "x": x,
-                "y": found[Y],
-                "extrapolated": _extrapolated(x, manifest),
+                "y": y,
+                "extrapolated": _extrapolated(x, curve),
             }
         )
 
@@ -133,18 +132,20 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def gradient(request: Request) -> Response:
         """The exact derivative at each x, from a graph traced from PyTorch's autograd."""
-        query, x, model, manifest = await _read(request, GradientQuery)
-        name = GRADIENTS[query.order]
-        found = await _evaluate(services(request).queue, model, x, name)
+        query, x, model, curve = await _read(request, GradientQuery)
+        name = curve.derivatives.get(query.order)
+        if name is None:
+            raise NotFound(f"That model was published without {DERIVATIVES[query.order]}")
+        y, derivative = await _evaluate(services(request).queue, model, curve, x, curve.y, name)
         return json_response(
             {
-                "model": manifest.model,
-                "version": manifest.version,
+                "model": model.manifest.model,
+                "version": model.manifest.version,
                 "order": query.order,
                 "x": x,
-                "y": found[Y],
-                "gradient": found[name],
-                "extrapolated": _extrapolated(x, manifest),
+                "y": y,
+                "gradient": derivative,
+                "extrapolated": _extrapolated(x, curve),
             }
         )
 
@@ -153,7 +154,7 @@ def router(settings: Settings) -> APIRouter:
 
 async def _read(
     request: Request, kind: type[Query]
-) -> tuple[Query, NDArray[np.float64], Model, CurveManifest]:
+) -> tuple[Query, NDArray[np.float64], Model, Curve]:
     shared = services(request)
     settings = shared.settings
     body = await read_json(request, settings.max_json_bytes, 2 * settings.max_x)
@@ -162,7 +163,7 @@ async def _read(
             query = kind.model_validate_json(body)
         except ValidationError as error:
             raise from_validation(error) from None
-        x = np.atleast_1d(np.array(query.x, dtype=np.float64))
+        x = np.array(query.x, dtype=np.float64, ndmin=1)
     if x.size > settings.max_x:
         detail = f"List should have at most {settings.max_x} items"
         raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer="#/x")])
@@ -170,32 +171,23 @@ async def _read(
 
 
 async def _evaluate(
-    queue: Queue, model: Model, x: NDArray[np.float64], function: str
-) -> dict[str, NDArray[np.float64]]:
-    """The outputs of ``function`` at each x, and y. Raises Invalid where one exceeds a float64.
-
-    Few x take some 20 µs, too little to queue for."""
-    if x.size <= CHUNK:
-        found = _run(model, x, function)
-    else:
+    queue: Queue, model: Model, curve: Curve, x: NDArray[np.float64], *names: str
+) -> list[Array]:
+    """The outputs ``names`` at each x. Raises Invalid where one exceeds a float64."""
+    if x.size > PLACE_X:
         with queue.place():
-            chunks = [x[start : start + CHUNK] for start in range(0, x.size, CHUNK)]
-            parts = [await queue.do(_run, model, chunk, function) for chunk in chunks]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            found = await infer(model, {curve.x: x}, names, queue)
+    else:
+        found = await infer(model, {curve.x: x}, names, queue)
     for result in found.values():
-        finite = np.isfinite(result)
-        if not finite.all():
+        # A sum of squares is quickly had, and finite only if every element is.
+        if not isfinite(result @ result) and not (finite := np.isfinite(result)).all():
             where = int(np.argmin(finite))
             detail = "At this x the result is too large for a 64-bit float; move x towards the data"
             raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer=f"#/x/{where}")])
-    return found
+    return [found[name] for name in names]
 
 
-def _run(model: Model, x: NDArray[np.float64], function: str) -> dict[str, Any]:
-    found = model.run(function, x)
-    return found if Y in found else found | model.run(VALUE, x)
-
-
-def _extrapolated(x: NDArray[np.float64], manifest: CurveManifest) -> NDArray[np.bool_]:
-    low, high = manifest.domain
+def _extrapolated(x: NDArray[np.float64], curve: Curve) -> NDArray[np.bool_]:
+    low, high = curve.domain
     return (x < low) | (x > high)

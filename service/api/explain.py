@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from contract.manifest import ClassifierManifest
+from contract.signatures import Classifier
 from service.api.pictures import (
     ClassifyQuery,
     ImageFacts,
@@ -19,10 +19,10 @@ from service.api.pictures import (
     decode_all,
     facts,
     read_query,
-    side_of,
     top,
     upload,
 )
+from service.runtime.dataplane import infer
 from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import ErrorItem, Invalid, Malformed, NotFound
@@ -90,35 +90,38 @@ def router(settings: Settings) -> APIRouter:
         """The likeliest classes of one picture, and the derivative of one by each pixel."""
         shared = services(request)
         query = read_query(request, ExplainQuery)
-        model, manifest = shared.registry.classifier(query.model)
-        if "saliency" not in model.functions:
+        model, classifier = shared.registry.classifier(query.model)
+        if classifier.saliency is None or classifier.label is None:
             raise NotFound("That model was published without a saliency function")
-        wanted = None if query.label is None else _index(query.label, manifest)
+        wanted = None if query.label is None else _index(query.label, classifier)
         shared.queue.check()
         files = await read_files(request, settings)
         if len(files) > 1:
             raise Malformed("Send one image; /classify takes several")
         with shared.queue.place(places(files)):
             (picture,) = await decode_all(
-                files, settings, side_of(manifest), shared.queue, shared.room
+                files, settings, classifier.side, shared.queue, shared.room
             )
-            (row,) = await classify_all([picture], model, shared.queue)
+            (row,) = await classify_all([picture], model, classifier, shared.queue)
             index = int(np.argmax(row)) if wanted is None else wanted
-            inputs = {"image": picture.pixels[None], "class": np.array([index])}
-            session = model.functions["saliency"].session
-            (maps,) = await shared.queue.run(session, *(inputs[name] for name in session.inputs))
+            inputs = {
+                classifier.image: picture.pixels[None],
+                classifier.label: np.array([index]),
+            }
+            found = await infer(model, inputs, [classifier.saliency], shared.queue)
+        (saliency,) = found[classifier.saliency]
         return json_response(
             {
-                "model": manifest.model,
-                "version": manifest.version,
-                "top": top(row, manifest.classes, query.top_k),
+                "model": model.manifest.model,
+                "version": model.manifest.version,
+                "top": top(row, classifier.classes, query.top_k),
                 "image": facts(picture),
                 "seen": png_url(picture.pixels),
                 "saliency": {
-                    "label": manifest.classes[index],
+                    "label": classifier.classes[index],
                     "index": index,
-                    "map": maps[0],
-                    "png": overlay(maps[0]),
+                    "map": saliency,
+                    "png": overlay(saliency),
                 },
             }
         )
@@ -143,9 +146,9 @@ def png_url(pixels: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _index(label: str, manifest: ClassifierManifest) -> int:
-    if label not in manifest.classes:
-        names = ", ".join(manifest.classes[:20])
+def _index(label: str, classifier: Classifier) -> int:
+    if label not in classifier.classes:
+        names = ", ".join(classifier.classes[:20])
         item = ErrorItem(detail=f"Not a class of this model; they are: {names}", parameter="label")
         raise Invalid("1 value is invalid", [item])
-    return manifest.classes.index(label)
+    return classifier.classes.index(label)

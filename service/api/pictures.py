@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract import pictures as imaging
 from contract.errors import PictureError
-from contract.manifest import ClassifierManifest
 from contract.pictures import Header, Picture
+from contract.signatures import Classifier
 from service.runtime.cost import PHOTO_SECONDS, picture_cost
+from service.runtime.dataplane import infer
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
 from service.runtime.room import Room
@@ -95,11 +96,6 @@ def read_query(request: Request, kind: type[Query]) -> Query:
         raise from_query(error) from None
 
 
-def side_of(manifest: ClassifierManifest) -> int:
-    """Side of the square image that the classifier takes, in pixels."""
-    return int(manifest.functions["probabilities"].inputs[0].shape[1])
-
-
 def top(row: NDArray[np.float32], classes: tuple[str, ...], count: int) -> list[dict[str, Any]]:
     """The ``count`` likeliest classes of a row of probabilities."""
     order = np.argsort(-row, kind="stable")[:count].tolist()
@@ -153,13 +149,10 @@ def _read(content: File, settings: Settings, side: int, at_most: int) -> Picture
 
 
 async def classify_all(
-    pictures: list[Picture], model: Model, queue: Queue
-) -> list[NDArray[np.float32]]:
-    """Probabilities of each picture, a few pictures a turn."""
-    session = model.functions["probabilities"].session
-    rows: list[NDArray[np.float32]] = []
-    for start in range(0, len(pictures), TURN):
-        some = pictures[start : start + TURN]
-        images = np.stack([p.pixels for p in some]) if len(some) > 1 else some[0].pixels[None]
-        rows.extend((await queue.run(session, images))[0])
-    return rows
+    pictures: list[Picture], model: Model, classifier: Classifier, queue: Queue
+) -> NDArray[np.float32]:
+    """Probabilities [n, classes] of n pictures."""
+    images = np.stack([picture.pixels for picture in pictures])
+    inputs = {classifier.image: images}
+    found = await infer(model, inputs, [classifier.probabilities], queue)
+    return found[classifier.probabilities]

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from contract.manifest import ClassifierManifest, Tensor
+from contract.manifest import Tensor
 from service.api.models import Name
 from service.api.v2_messages import (
     DATATYPES,
@@ -28,7 +28,7 @@ from service.api.v2_messages import (
     ServerMetadata,
     TensorMetadata,
 )
-from service.runtime.dataplane import infer, signature
+from service.runtime.dataplane import infer
 from service.runtime.errors import BadTensor
 from service.runtime.loader import Model
 from service.runtime.session import Array
@@ -117,7 +117,7 @@ def _add_model(
     @routes.get(path, summary="Describe a model", responses=absent)
     async def metadata(found: Model = found_there) -> ModelMetadata:
         """Inputs and outputs of all its functions."""
-        tensors = signature(found.manifest)
+        tensors = found.signature
         return ModelMetadata(
             name=found.manifest.model,
             versions=[str(found.manifest.version)],
@@ -152,7 +152,7 @@ def _add_model(
         if len(arrays) < len(query.inputs):
             raise Invalid("An input is given twice; give each once")
         rows = max(len(array) for array in arrays.values())
-        images = isinstance(found.manifest, ClassifierManifest)
+        images = found.classifier is not None
         most = settings.max_images if images else settings.max_x
         if rows > most:
             raise Invalid(f"At most {most} rows can be asked for at once")

@@ -12,6 +12,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from contract.signatures import LOSS_GRADIENT_OUTPUTS
+from service.runtime.dataplane import infer
 from service.web.body import read_json
 from service.web.direct import direct
 from service.web.errors import Invalid, from_validation
@@ -27,6 +29,7 @@ Matrix4 = Annotated[list[Row4], Field(min_length=4, max_length=4)]
 
 MODEL = "sigmoid-conv"
 MOST_NUMBERS = 20_000  # of a body that holds 30 numbers; more is not parsed to say what is wrong
+WANTED = tuple(LOSS_GRADIENT_OUTPUTS)
 STEPS = (
     "preactivation",
     "activation",
@@ -127,8 +130,7 @@ def router() -> APIRouter:
             query = W10Query.model_validate_json(body)
         except ValidationError as error:
             raise from_validation(error) from None
-        model, manifest = shared.registry.sigmoid_conv(MODEL)
-        function = manifest.functions["loss_gradient"]
+        model, function = shared.registry.loss_gradient(MODEL)
         values = {
             "x": query.input,
             "kernel": query.kernel,
@@ -136,8 +138,8 @@ def router() -> APIRouter:
             "label": query.label,
         }
         # The graph takes a batch; this is a batch of one.
-        batch = [np.array([values[i.name]], dtype=np.float64) for i in function.inputs]
-        outputs = model.run("loss_gradient", *batch)
+        batch = {t.name: np.array([values[t.name]], np.float64) for t in function.inputs}
+        outputs = await infer(model, batch, WANTED, shared.queue)
         if not all(np.isfinite(output).all() for output in outputs.values()):
             raise Invalid("These values are too large: the result is not a finite number")
         got: dict[str, Any] = {name: output[0].tolist() for name, output in outputs.items()}
@@ -145,8 +147,8 @@ def router() -> APIRouter:
         sequential = query.naming == "sequential"
         return json_response(
             {
-                "model": manifest.model,
-                "version": manifest.version,
+                "model": model.manifest.model,
+                "version": model.manifest.version,
                 "prediction": got["prediction"],
                 "loss": got["loss"],
                 "w10": {

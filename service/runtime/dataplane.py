@@ -1,123 +1,96 @@
-"""Inference in terms of named tensors: what any protocol in front of the models needs, and no more.
+"""The one way to a model: named arrays in, named arrays out. Every endpoint asks here.
 
-A model here is a whole artifact: its inputs and outputs are those of all its functions. Asking for
-``gradient`` runs the function that gives it. Knows nothing of HTTP.
+A model is a whole artifact: its inputs and outputs are those of all its functions together. A
+caller names the outputs that it wants, and ``infer`` runs as few functions as give them:
+
+    found = await infer(model, {"x": np.array([0.1, 3.0])}, ["y", "gradient"], queue)
+    found["gradient"]  # float64 [2]
+
+What ``infer`` sees to, so that no endpoint has to:
+
+- names, types and shapes are checked against the manifest, and sizes that share a name must be
+  equal (``n`` rows here, ``n`` rows there);
+- the size of the answer is known before anything is computed, and is refused over the limit;
+- a run takes as many rows as suit the model, and other requests get their turn in between. That is
+  possible where rows don't depend on each other: the dimension named ``n`` comes first in every
+  output. Inputs without it (parameters, say) go whole into each run. A function that sums over the
+  rows runs once, with all of them;
+- what takes a moment runs at once, what takes longer waits for its turn, and what takes very long
+  runs in a thread beside the event loop.
+
+It takes no place in the queue: an endpoint whose requests take long holds one (``Queue.place``)
+around the call, from the whole body to the answer. It doesn't judge results either: whether an
+infinity is an error depends on who asked. It knows nothing of HTTP.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from contract.manifest import ClassifierManifest, Tensor
-from contract.store import AnyManifest
-from service.runtime.errors import BadTensor
-from service.runtime.loader import Model
-from service.runtime.queue import Queue
-from service.runtime.session import Array, Session
+from contract.signatures import ROWS
+from service.runtime.cost import Cost
+from service.runtime.errors import BadTensor, TooManyNumbers
+from service.runtime.loader import AT_ONCE_SECONDS, LoadedFunction, Model, Plan
+from service.runtime.queue import LONG_RUN_BYTES, LONG_SECONDS, Queue
+from service.runtime.session import Array, GraphError
 
-CLASS = "class"  # the input of ``saliency`` that says which class to explain
-# Rows that one run takes; where there are more, others get their turn in between.
-ROWS = {"curve": 2048, "sigmoid-conv": 256, "classifier": 8}
-
-
-@dataclass(frozen=True)
-class Signature:
-    """Every input and output of an artifact, by name, in the order of its functions."""
-
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-
-def signature(manifest: AnyManifest) -> Signature:
-    """The inputs and outputs of all functions of an artifact."""
-    functions = manifest.functions.values()
-    return Signature(
-        {tensor.name: tensor for function in functions for tensor in function.inputs},
-        {tensor.name: tensor for function in functions for tensor in function.outputs},
-    )
+PLANS = 256  # combinations of inputs and outputs that a model remembers
 
 
 async def infer(
     model: Model, inputs: Mapping[str, Array], wanted: Sequence[str], queue: Queue
 ) -> dict[str, Array]:
-    """The ``wanted`` outputs; every one that ``inputs`` suffice for, if none is named.
+    """The ``wanted`` outputs; all that ``inputs`` suffice for, if none is named.
 
-    Raises BadTensor.
+    Arrays have the types and shapes of the manifest's tensors. The answer is in the order of the
+    artifact's functions.
+    Raises BadTensor (an input or output is unknown, missing, of another type or shape, or the graph
+    can't compute with it) and TooManyNumbers (the answer would be over the limit).
     """
-    _check(model.manifest, inputs)
-    known = signature(model.manifest).outputs
-    for name in wanted:
-        if name not in known:
-            raise BadTensor(f"there is no such output; there are: {', '.join(known)}")
+    plan = plan_for(model, inputs, wanted)
+    rows = plan.rows_of(inputs)
+    sizes = {ROWS: rows} if rows else check(model, inputs)
+    count = rows * plan.row_numbers if rows else plan.count(sizes)
+    if count > model.max_numbers:
+        raise TooManyNumbers(
+            f"The answer would have {count} numbers; ask for at most {model.max_numbers} at once"
+        )
     found: dict[str, Array] = {}
-    for name in _chosen(model.manifest, inputs, wanted):
-        function = model.manifest.functions[name]
-        arrays = [inputs[tensor.name] for tensor in function.inputs]
-        rows = ROWS[model.manifest.kind]
-        outputs = await _run(model.functions[name].session, arrays, rows, queue)
-        found |= dict(zip(_names(function.outputs), outputs, strict=True))
-    return {name: found[name] for name in known if name in (wanted or found)}
+    try:
+        for function in plan.functions:
+            session = function.session
+            arrays = [inputs[name] for name in session.inputs]
+            if rows and rows <= function.rows_at_once:
+                outputs = session.run(*arrays)
+            else:
+                outputs = await _run(function, arrays, sizes, queue)
+            found.update(zip(session.outputs, outputs, strict=True))
+    except GraphError as error:
+        raise BadTensor(f"the model can't compute with these inputs: {error}") from None
+    return {name: found[name] for name in plan.outputs}
 
 
-def _chosen(manifest: AnyManifest, inputs: Mapping[str, Array], wanted: Sequence[str]) -> list[str]:
-    """The functions to run: as few as give what is wanted, for one may give another's output too.
-
-    Raises BadTensor.
-    """
-    gives = {
-        name: _names(function.outputs)
-        for name, function in manifest.functions.items()
-        if inputs.keys() >= set(_names(function.inputs))
-    }
-    missing = set(wanted) or {output for outputs in gives.values() for output in outputs}
-    if not missing:
-        raise BadTensor("these inputs suffice for no output")
-    chosen: list[str] = []
-    while missing:
-        gain = {name: len(missing.intersection(outputs)) for name, outputs in gives.items()}
-        # Of those that give most, the one that gives least besides.
-        best = max(gain, key=lambda name: (gain[name], -len(gives[name])), default=None)
-        if best is None or not gain[best]:
-            raise _input_missing(manifest, inputs, missing)
-        chosen.append(best)
-        missing.difference_update(gives[best])
-    return chosen
+def plan_for(model: Model, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Plan:
+    """Which functions to run for ``wanted``. Raises BadTensor if they can't be had from these."""
+    key = (tuple(inputs), tuple(wanted))
+    plan = model.plans.get(key)
+    if plan is None:
+        plan = _make_plan(model, inputs, wanted)
+        if len(model.plans) < PLANS:
+            model.plans[key] = plan
+    return plan
 
 
-def _input_missing(
-    manifest: AnyManifest, inputs: Mapping[str, Array], outputs: set[str]
-) -> BadTensor:
-    for function in manifest.functions.values():
-        if outputs.intersection(gives := _names(function.outputs)):
-            lacking = next(name for name in _names(function.inputs) if name not in inputs)
-            return BadTensor(f"{', '.join(gives)} needs this input as well", lacking)
-    raise AssertionError("every output is some function's")
-
-
-def _names(tensors: Sequence[Tensor]) -> list[str]:
-    return [tensor.name for tensor in tensors]
-
-
-async def _run(session: Session, arrays: list[Array], rows: int, queue: Queue) -> list[Array]:
-    parts = [
-        await queue.run(session, *(array[start : start + rows] for array in arrays))
-        for start in range(0, len(arrays[0]), rows)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _check(manifest: AnyManifest, inputs: Mapping[str, Array]) -> None:
-    """Inputs are known, of the right type and shape, and agree on every size that has a name."""
-    known = signature(manifest).inputs
+def check(model: Model, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """The size of every named dimension. Raises BadTensor where inputs are not as they should be:
+    unknown, of another type or shape, or of sizes that contradict each other."""
+    known = model.signature.inputs
     sizes: dict[str, int] = {}
     for name, array in inputs.items():
         tensor = known.get(name)
         if tensor is None:
             raise BadTensor(f"there is no such input; there are: {', '.join(known)}")
-        if array.dtype != np.dtype(tensor.dtype):
+        if array.dtype != model.dtypes[name]:
             raise BadTensor(f"its type should be {tensor.dtype}", name)
         if array.ndim != len(tensor.shape):
             raise BadTensor(f"it should have {len(tensor.shape)} dimensions", name)
@@ -126,7 +99,99 @@ def _check(manifest: AnyManifest, inputs: Mapping[str, Array]) -> None:
                 expected = sizes.setdefault(expected, size)  # noqa: PLW2901
             if size != expected or size == 0:
                 raise BadTensor(f"its shape should be {list(tensor.shape)}, and none of it 0", name)
-        if name == CLASS and isinstance(manifest, ClassifierManifest):
-            last = len(manifest.classes) - 1
-            if array.min() < 0 or array.max() > last:
-                raise BadTensor(f"a class is an index from 0 to {last}", name)
+        if name in model.ranges:
+            low, high = model.ranges[name]
+            if array.min() < low or array.max() > high:
+                raise BadTensor(f"its elements should be from {low} to {high}", name)
+    return sizes
+
+
+def _make_plan(model: Model, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Plan:
+    """As few functions as give what is wanted, for one may give another's output too."""
+    known = model.signature
+    for name in inputs:
+        if name not in known.inputs:
+            raise BadTensor(f"there is no such input; there are: {', '.join(known.inputs)}")
+    for name in wanted:
+        if name not in known.outputs:
+            raise BadTensor(f"there is no such output; there are: {', '.join(known.outputs)}")
+    gives = {
+        name: set(function.session.outputs)
+        for name, function in model.functions.items()
+        if inputs.keys() >= set(function.session.inputs)
+    }
+    available = {output for outputs in gives.values() for output in outputs}
+    missing = set(wanted) or set(available)
+    if not missing:
+        raise BadTensor("these inputs suffice for no output")
+    asked = set(missing)
+    chosen: list[LoadedFunction] = []
+    while missing:
+        gain = {name: len(missing.intersection(outputs)) for name, outputs in gives.items()}
+        # Of those that give most, the one that gives least besides.
+        best = max(gain, key=lambda name: (gain[name], -len(gives[name])), default=None)
+        if best is None or not gain[best]:
+            raise _input_missing(model, inputs, missing)
+        chosen.append(model.functions[best])
+        missing.difference_update(gives[best])
+    names = tuple(name for name in known.outputs if name in asked)
+    plain = {
+        name: (model.dtypes[name], tensor.shape[1:])
+        for name in inputs
+        if (tensor := known.inputs[name]).shape[:1] == (ROWS,)
+        and name not in model.ranges
+        and all(isinstance(size, int) for size in tensor.shape[1:])
+    }
+    functions = tuple(chosen)
+    if len(plain) < len(inputs) or not all(function.fixed_work for function in functions):
+        return Plan(functions, names)
+    row_numbers = sum(Plan((function,), names).count({ROWS: 1}) for function in functions)
+    return Plan(functions, names, tuple((n, t, s) for n, (t, s) in plain.items()), row_numbers)
+
+
+def _input_missing(model: Model, inputs: Mapping[str, Array], outputs: set[str]) -> BadTensor:
+    for function in model.functions.values():
+        if outputs.intersection(gives := function.session.outputs):
+            lacking = next(name for name in function.session.inputs if name not in inputs)
+            return BadTensor(f"{', '.join(gives)} needs this input as well", lacking)
+    raise AssertionError("every output is some function's")
+
+
+async def _run(
+    function: LoadedFunction, arrays: list[Array], sizes: Mapping[str, int], queue: Queue
+) -> list[Array]:
+    """The outputs of one function, a few rows at a time where rows are independent."""
+    every, row = function.work(sizes)
+    rows = sizes[ROWS] if row else 1
+    step = function.rows_in_a_run(every, row)
+    seconds = (every + row * min(rows, step)) * function.number_seconds
+    if rows <= step:
+        if seconds <= AT_ONCE_SECONDS:
+            return function.session.run(*arrays)
+        return await _in_turn(function, arrays, seconds, queue)
+    parts = [
+        await _in_turn(
+            function,
+            [
+                array[start : start + step] if with_rows else array
+                for array, with_rows in zip(arrays, function.with_rows, strict=True)
+            ],
+            seconds,
+            queue,
+        )
+        for start in range(0, rows, step)
+    ]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+async def _in_turn(
+    function: LoadedFunction, arrays: list[Array], seconds: float, queue: Queue
+) -> list[Array]:
+    if function.independent and all(function.with_rows):
+        return await queue.run(function.session, *arrays)
+    # The queue may join the rows of several requests; these inputs aren't all made of rows.
+    if seconds > LONG_SECONDS:
+        queue.graphs.check()
+        cost = Cost(seconds, LONG_RUN_BYTES)
+        return await queue.graphs.in_thread(cost, function.session.run, *arrays)
+    return await queue.do(function.session.run, *arrays)

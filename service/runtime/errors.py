@@ -33,3 +33,7 @@ class BadTensor(ModelError):
     def __init__(self, detail: str, tensor: str | None = None) -> None:
         super().__init__(detail)
         self.tensor = tensor
+
+
+class TooManyNumbers(ModelError):
+    """The answer would be larger than one request may ask for."""

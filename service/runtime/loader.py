@@ -3,18 +3,35 @@
 import io
 import time
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from contract.errors import ArtifactError
-from contract.manifest import Function, Graph
-from contract.store import AnyManifest, Artifact, verify
+from contract import signatures
+from contract.errors import ArtifactError, ManifestInvalid
+from contract.manifest import CommonManifest, Function, Graph, Tensor
+from contract.signatures import ROWS, Classifier, Curve, WrongSignature
+from contract.store import MANIFEST_FILE, AnyManifest, Artifact, verify
 from service.runtime.session import Array, GraphError, Session, replay
 from service.settings import Settings
 
 SAMPLES_FILE = "samples.npz"
+
+# One run takes at most so many rows, so many numbers (inputs and outputs together) and so long, as
+# its samples tell: a network's intermediate results then stay in the caches, memory stays bounded,
+# and others get their turn. That makes 2,048 x of a curve, 8 images, one saliency map.
+RUN_ROWS = 2048
+RUN_NUMBERS = 25_000
+RUN_SECONDS = 0.05
+# What is estimated to take no longer than this isn't worth waiting for its turn.
+AT_ONCE_SECONDS = 0.001
+
+Face = TypeVar("Face")
 
 
 class GraphRefused(ArtifactError):
@@ -23,30 +40,180 @@ class GraphRefused(ArtifactError):
 
 @dataclass(frozen=True)
 class LoadedFunction:
-    """A function in service: the session chosen for it, and why a faster one was not."""
+    """A function in service: the session chosen for it, and why a faster one was not.
 
+    ``number_seconds`` is what its samples took for each number in and out: an estimate.
+    """
+
+    function: Function
     session: Session
     graph: Graph
     refused: tuple[str, ...] = ()
+    number_seconds: float = 0.0
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """What it gives."""
+        return self.function.outputs
+
+    @cached_property
+    def independent(self) -> bool:
+        """May a run take some of the rows?"""
+        return signatures.rows_are_independent(self.function)
+
+    @cached_property
+    def with_rows(self) -> tuple[bool, ...]:
+        """For each input: is its first dimension that of the rows?"""
+        return tuple(tensor.shape[:1] == (ROWS,) for tensor in self.function.inputs)
+
+    @cached_property
+    def fixed_work(self) -> tuple[int, int] | None:
+        """``work`` where no size but the number of rows is chosen by the caller, else None."""
+        names = {
+            size
+            for tensor in (*self.function.inputs, *self.function.outputs)
+            for size in tensor.shape
+            if isinstance(size, str)
+        }
+        return self._count({ROWS: 1}) if names <= {ROWS} and self.independent else None
+
+    @cached_property
+    def rows_at_once(self) -> int:
+        """Up to so many rows need not wait for their turn; 0 where that isn't known beforehand."""
+        if self.fixed_work is None:
+            return 0
+        every, row = self.fixed_work
+        step = self.rows_in_a_run(every, row)
+        while step and (every + row * step) * self.number_seconds > AT_ONCE_SECONDS:
+            step //= 2
+        return step
+
+    def work(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Numbers in and out, given the named sizes: those of every run, and those of each row."""
+        return self.fixed_work or self._count(sizes)
+
+    def _count(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        tensors = (*self.function.inputs, *self.function.outputs)
+        of_rows = [t for t in tensors if self.independent and t.shape[:1] == (ROWS,)]
+        others = [t for t in tensors if t not in of_rows]
+        return _numbers(others, sizes), _numbers(of_rows, {**sizes, ROWS: 1})
+
+    def rows_in_a_run(self, every: int, row: int) -> int:
+        """How many rows one run takes, where those have ``row`` numbers and a run ``every``."""
+        if not row:
+            return 1
+        seconds = row * self.number_seconds
+        longest = RUN_SECONDS / seconds if seconds * RUN_ROWS > RUN_SECONDS else RUN_ROWS
+        most = min(RUN_ROWS, max(RUN_NUMBERS - every, 0) // row, int(longest))
+        return max(1, most)
 
 
 @dataclass(frozen=True)
+class Signature:
+    """Every input and output of a model, by name, in the order of its functions."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The functions to run for some outputs, and the names of those outputs.
+
+    ``plain`` has name, type and shape of a row of each input where the caller chooses nothing but
+    the number of rows: the common case, which is checked faster. ``row_numbers`` is how many
+    numbers the answer then has for each row.
+    """
+
+    functions: tuple[LoadedFunction, ...]
+    outputs: tuple[str, ...]
+    plain: tuple[tuple[str, "np.dtype[np.generic]", tuple[int | str, ...]], ...] = ()
+    row_numbers: int = 0
+
+    def rows_of(self, inputs: Mapping[str, Array]) -> int:
+        """The number of rows, if ``inputs`` are plain and as they should be, else 0."""
+        rows = 0
+        for name, dtype, shape in self.plain:
+            array = inputs[name]
+            if array.dtype != dtype or array.shape[1:] != shape or not array.ndim:
+                return 0
+            if array.shape[0] != (rows := rows or array.shape[0]):
+                return 0
+        return rows
+
+    def count(self, sizes: Mapping[str, int]) -> int:
+        """How many numbers the functions give, for these sizes of the named dimensions."""
+        return sum(_numbers(function.outputs, sizes) for function in self.functions)
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A verified version whose every function has answered its samples. Immutable."""
+    """A verified version whose every function has answered its samples. Immutable.
+
+    ``max_numbers`` is how many numbers an answer of it may have.
+    """
 
     artifact: Artifact
     functions: dict[str, LoadedFunction]
-    load_seconds: float
+    load_seconds: float = 0.0
+    max_numbers: int = 1_000_000
+    plans: dict[object, Plan] = field(default_factory=dict, repr=False)
 
     @property
     def manifest(self) -> AnyManifest:
         """What the artifact says of itself."""
         return self.artifact.manifest
 
-    def run(self, function: str, *arrays: Array) -> dict[str, Array]:
-        """Outputs of ``function`` by name. Raises KeyError if the model has none such."""
-        session = self.functions[function].session
-        return dict(zip(session.outputs, session.run(*arrays), strict=True))
+    @cached_property
+    def signature(self) -> Signature:
+        """The inputs and outputs of all functions."""
+        functions = self.manifest.functions.values()
+        return Signature(
+            {tensor.name: tensor for function in functions for tensor in function.inputs},
+            {tensor.name: tensor for function in functions for tensor in function.outputs},
+        )
+
+    @cached_property
+    def dtypes(self) -> dict[str, "np.dtype[np.generic]"]:
+        """The type of each input."""
+        return {name: np.dtype(tensor.dtype) for name, tensor in self.signature.inputs.items()}
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """The smallest and the largest value of inputs that are indices."""
+        found = self.classifier
+        if found is None or found.label is None:
+            return {}
+        return {found.label: (0, len(found.classes) - 1)}
+
+    @cached_property
+    def curve(self) -> Curve | None:
+        """The model as a function of one variable, if it is one."""
+        return _face(signatures.curve, self.manifest)
+
+    @cached_property
+    def classifier(self) -> Classifier | None:
+        """The model as an image classifier, if it is one."""
+        return _face(signatures.classifier, self.manifest)
+
+    @cached_property
+    def loss_gradient(self) -> Function | None:
+        """The gradients of the sigmoid convolution, if it has them."""
+        return _face(signatures.loss_gradient, self.manifest)
+
+
+def _numbers(tensors: Iterable[Tensor], sizes: Mapping[str, int]) -> int:
+    return sum(
+        prod(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
+        for tensor in tensors
+    )
+
+
+def _face(find: Callable[[CommonManifest], Face], manifest: CommonManifest) -> Face | None:
+    try:
+        return find(manifest)
+    except WrongSignature:
+        return None
 
 
 def load(folder: Path, settings: Settings) -> Model:
@@ -56,12 +223,16 @@ def load(folder: Path, settings: Settings) -> Model:
     """
     started = time.perf_counter()
     artifact = verify(folder)
+    try:
+        signatures.check_kind(artifact.manifest)
+    except WrongSignature as error:
+        raise ManifestInvalid(folder / MANIFEST_FILE, str(error)) from None
     samples = _read_samples(artifact)
     functions = {
         name: _load_function(artifact, name, function, samples, settings)
         for name, function in artifact.manifest.functions.items()
     }
-    return Model(artifact, functions, time.perf_counter() - started)
+    return Model(artifact, functions, time.perf_counter() - started, settings.max_numbers)
 
 
 def _load_function(
@@ -80,7 +251,11 @@ def _load_function(
                 raise GraphRefused(artifact.folder / graph.file, str(error)) from None
             refused.append(f"{graph.file}: {error}")
         else:
-            return LoadedFunction(session, graph, tuple(refused))
+            count = sum(
+                samples[f"{name}.{t.name}"].size for t in (*function.inputs, *function.outputs)
+            )
+            seconds = session.sample_seconds / max(1, count)
+            return LoadedFunction(function, session, graph, tuple(refused), seconds)
     raise AssertionError("the reference graph is always tried")
 
 

@@ -6,14 +6,16 @@ a request holds on to the model it was given, so an old version lives until its 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from contract.errors import ArtifactError
-from contract.manifest import ClassifierManifest, CurveManifest, SigmoidConvManifest
-from contract.store import AnyManifest, list_models, list_versions, version_folder
+from contract.manifest import Function
+from contract.signatures import Classifier, Curve
+from contract.store import list_models, list_versions, version_folder
 from service.runtime.errors import ModelNotReady, NoSuchModel
 from service.runtime.loader import Model, load
 from service.runtime.observer import Observer
@@ -21,16 +23,8 @@ from service.settings import Settings
 
 log = logging.getLogger("gradserve")
 
-# What makes each of the models that the project itself trains.
-COMMANDS = {
-    "curve-mlp": "python -m training curve",
-    "curve-poly": "python -m training curve",
-    "cifar-baseline": "python -m training cifar --network baseline",
-    "cifar-improved": "python -m training cifar --network improved",
-    "sigmoid-conv": "python -m training sigmoid-conv",
-}
-
 Signature = tuple[tuple[str, int, int, int], ...]
+Face = TypeVar("Face")
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,8 @@ class Registry:
     """The models in service. All but ``refresh`` belongs to the event loop's thread.
 
     The first look loads with ``threads`` threads. ``on_change`` is called when models were
-    replaced, whose memory can then be given back.
+    replaced, whose memory can then be given back. ``makers`` says for models that users will ask
+    for how to get each of them.
     """
 
     def __init__(
@@ -62,11 +57,13 @@ class Registry:
         observer: Observer | None = None,
         threads: int = 1,
         on_change: Callable[[], None] = lambda: None,
+        makers: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.observer = observer or Observer()
         self.threads = threads
         self.on_change = on_change
+        self.makers = makers or {}
         self.root = settings.artifacts
         self.models: dict[str, Model] = {}
         self.refused: dict[str, dict[int, Refusal]] = {}
@@ -82,32 +79,23 @@ class Registry:
             raise self._absent(name)
         return model
 
-    def curve(self, name: str) -> tuple[Model, CurveManifest]:
+    def curve(self, name: str) -> tuple[Model, Curve]:
         """A model of a function of one variable. Raises as ``get``."""
-        model = self.get(name)
-        if not isinstance(model.manifest, CurveManifest):
-            raise self._other_kind("curve", CurveManifest)
-        return model, model.manifest
+        return self._with(name, "a function of one variable", lambda model: model.curve)
 
-    def classifier(self, name: str) -> tuple[Model, ClassifierManifest]:
+    def classifier(self, name: str) -> tuple[Model, Classifier]:
         """An image classifier. Raises as ``get``."""
-        model = self.get(name)
-        if not isinstance(model.manifest, ClassifierManifest):
-            raise self._other_kind("classifier", ClassifierManifest)
-        return model, model.manifest
+        return self._with(name, "an image classifier", lambda model: model.classifier)
 
-    def sigmoid_conv(self, name: str) -> tuple[Model, SigmoidConvManifest]:
-        """The sigmoid convolution. Raises as ``get``."""
-        model = self.get(name)
-        if not isinstance(model.manifest, SigmoidConvManifest):
-            raise self._other_kind("sigmoid-conv", SigmoidConvManifest)
-        return model, model.manifest
+    def loss_gradient(self, name: str) -> tuple[Model, Function]:
+        """A model with the gradients of the sigmoid convolution. Raises as ``get``."""
+        return self._with(name, "a sigmoid convolution", lambda model: model.loss_gradient)
 
     def missing(self) -> list[Missing]:
         """What readiness waits for; empty when the service is ready."""
         if not self.scanned:
             return [Missing("", "the artifacts are still being loaded")]
-        waited_for = self._expected or (set() if self.models else set(COMMANDS))
+        waited_for = self._expected or (set() if self.models else set(self.makers))
         return [Missing(name, self._why(name)) for name in sorted(waited_for - self.models.keys())]
 
     def refresh(self, load_version: Callable[[Path, Settings], Model] = load) -> None:
@@ -128,7 +116,7 @@ class Registry:
         self.models = serving
         if changed:
             self.on_change()
-        for name in {*serving, *COMMANDS, *self._expected}:
+        for name in {*serving, *self.makers, *self._expected}:
             version = serving[name].manifest.version if name in serving else 0
             self.observer.version_in_service(name, version)
         if not self.scanned:
@@ -189,13 +177,21 @@ class Registry:
         return found, refused
 
     def _absent(self, name: str) -> NoSuchModel | ModelNotReady:
-        if name in COMMANDS or name in self._expected or not self.scanned:
-            return ModelNotReady(f"{name if name in COMMANDS else 'The model'}: {self._why(name)}")
+        if name in self.makers or name in self._expected or not self.scanned:
+            return ModelNotReady(
+                f"{name if name in self.makers else 'The model'}: {self._why(name)}"
+            )
         return NoSuchModel("There is no model of that name; /models lists those there are")
 
-    def _other_kind(self, kind: str, manifest: type[AnyManifest]) -> NoSuchModel:
-        names = [name for name, m in self.models.items() if isinstance(m.manifest, manifest)]
-        return NoSuchModel(f"That model is not a {kind}; these are: {', '.join(names) or 'none'}")
+    def _with(
+        self, name: str, what: str, find: Callable[[Model], Face | None]
+    ) -> tuple[Model, Face]:
+        model = self.get(name)
+        face = find(model)
+        if face is None:
+            names = [name for name, other in self.models.items() if find(other) is not None]
+            raise NoSuchModel(f"That model is not {what}; these are: {', '.join(names) or 'none'}")
+        return model, face
 
     def _why(self, name: str) -> str:
         if not self.scanned:
@@ -206,8 +202,7 @@ class Registry:
             return f"version {version} was refused: {refused[version].reason}"
         pinned = self.settings.pin.get(name)
         wanted = "version of it" if pinned is None else f"version {pinned} of it, which is pinned"
-        command = COMMANDS.get(name)
-        how = f"; make one with: {command}" if command else ""
+        how = f"; {self.makers[name]}" if name in self.makers else ""
         return f"the artifacts folder has no {wanted}{how}"
 
 

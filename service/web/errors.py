@@ -18,7 +18,14 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from contract.errors import PictureDamaged, PictureError, PictureTooLarge, PictureUnsupported
-from service.runtime.errors import BadTensor, ModelError, ModelNotReady, NoSuchModel, QueueFull
+from service.runtime.errors import (
+    BadTensor,
+    ModelError,
+    ModelNotReady,
+    NoSuchModel,
+    QueueFull,
+    TooManyNumbers,
+)
 
 MAX_ERRORS = 10
 UNION_TAGS = {"float", "int", "str"}  # in pydantic's locations, not in the document
@@ -120,6 +127,7 @@ _PROBLEMS: dict[type[Exception], type[Problem]] = {
     ModelNotReady: NotReady,
     QueueFull: Busy,
     BadTensor: Invalid,
+    TooManyNumbers: TooLarge,
     PictureDamaged: Malformed,
     PictureTooLarge: TooLarge,
     PictureUnsupported: WrongType,
