@@ -28,7 +28,7 @@ from service.web.logs import RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
 from service.web.openapi import complete_document
 from service.web.security import SecurityHeaders
-from service.web.state import Services
+from service.web.state import KeepState, Services
 from service.web.templating import STATIC, Assets
 
 DESCRIPTION = """
@@ -130,7 +130,8 @@ def create_app(
     if settings.allowed_hosts:
         stack = AllowedHosts(stack, settings.allowed_hosts)
     measured = RequestMetrics(frozenset(paths(routers)))
-    return RequestLog(SecurityHeaders(stack), measured.observe, enabled=settings.access_log)
+    log = RequestLog(SecurityHeaders(stack), measured.observe, enabled=settings.access_log)
+    return KeepState(log)
 
 
 def _version() -> str:
