@@ -15,9 +15,14 @@ from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
 
 from contract.errors import PictureDamaged, PictureError, PictureTooLarge, PictureUnsupported
 
+Content = bytes | bytearray | memoryview
+
 # By the names of Pillow's readers: that of JPEG also reads MPO, a JPEG of several pictures. The
 # reader of WebP is not among those that Pillow imports by itself.
 FORMATS = ("PNG", "JPEG", WebPImagePlugin.WebPImageFile.format, "GIF", "BMP")
+
+JPEGS = {"JPEG", "MPO"}  # as Pillow names them in its answers
+START_OF_SCAN = 0xDA
 
 EXIF_ORIENTATION = 0x0112
 TRANSPOSITIONS = {
@@ -31,6 +36,22 @@ TRANSPOSITIONS = {
 }
 # A progressive JPEG may repeat scans without end, each of which costs a pass over all pixels.
 MAX_JPEG_SCANS = 100
+# A file may consist of empty blocks, each of which costs some microseconds of Python: 16 MiB of
+# them take 8 s to open. A 12-megapixel photo takes 60 reads, a PNG in small chunks thousands.
+MAX_READS = 20_000
+
+# Bytes of memory for each pixel while it is decoded, as measured with Pillow 12: its own 4 (1 for a
+# palette), and the copies that its readers and conversions make. By format, else by mode.
+FORMAT_BYTES = {"WEBP": 18.5, "GIF": 9.3}
+MODE_BYTES = {"RGB": 4.3, "1": 2.3, "L": 1.3, "P": 5.3}
+OTHER_BYTES = 8.2
+TRANSPARENT_BYTES = 9.3  # of a transparent colour that becomes alpha
+# The rest (buffers of the decoder, small copies), whatever the size.
+BASE_BYTES = 2 * 1024 * 1024
+# How long a pixel takes, in those of an 8-bit RGB PNG (some 40 ns).
+FORMAT_TIME = {"WEBP": 1.0, "GIF": 0.4, "BMP": 0.15}
+JPEG_TIME, JPEG_FULL_TIME, JPEG_SCAN_TIME = 0.1, 0.25, 0.15
+SIXTEEN_BIT_TIME = 1.5
 
 # Pillow's own limit warns first and refuses at twice that; ours, checked at the same moment,
 # refuses at once. Its global is switched off so that the two can't disagree.
@@ -39,17 +60,57 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Header:
-    """A file that has been recognised and whose size is within limits, not yet decoded."""
+    """A file that has been recognised and whose size is within limits, not yet decoded.
 
-    image: ImageFile.ImageFile
+    ``image`` is None where opening it would make room for the whole picture already, as Pillow's
+    reader of WebP does, twice; then ``content`` is opened only to be decoded. ``scans`` are the
+    passes over all pixels of a JPEG whose coefficients are kept until the last; 0 for others.
+    """
+
+    image: ImageFile.ImageFile | None
+    content: Content
     format: str
     width: int
     height: int
+    scans: int = 0
 
     @property
     def pixels(self) -> int:
-        """How many there are to decode."""
+        """How many there are."""
         return self.width * self.height
+
+    def megapixels(self, side: int) -> float:
+        """What decoding to ``side`` × ``side`` costs: as many megapixels of an RGB PNG."""
+        return self.pixels / 1e6 * self._time(side)
+
+    def memory(self, side: int) -> int:
+        """Bytes that decoding to ``side`` × ``side`` takes at its peak, from above."""
+        return int(self.pixels * self._pixel_bytes(side)) + len(self.content) + BASE_BYTES
+
+    def _time(self, side: int) -> float:
+        if self.format in JPEGS:
+            full = JPEG_FULL_TIME / self._jpeg_scale(side) + JPEG_SCAN_TIME * self.scans
+            return JPEG_TIME + full
+        sixteen = self.image is not None and any("16" in str(t[3]) for t in self.image.tile)
+        return FORMAT_TIME.get(self.format, 1.0) * (SIXTEEN_BIT_TIME if sixteen else 1.0)
+
+    def _pixel_bytes(self, side: int) -> float:
+        if self.image is None:
+            return FORMAT_BYTES[self.format]
+        if self.format in JPEGS:
+            # Two bytes for each coefficient of each channel, if they are all kept.
+            kept = 2.1 * len(self.image.getbands()) if self.scans else 0.2
+            return kept + OTHER_BYTES / self._jpeg_scale(side) ** 2
+        if self.format in FORMAT_BYTES:
+            return FORMAT_BYTES[self.format]
+        if "transparency" in self.image.info:
+            return TRANSPARENT_BYTES
+        return MODE_BYTES.get(self.image.mode, OTHER_BYTES)
+
+    def _jpeg_scale(self, side: int) -> int:
+        """By how much libjpeg divides both sides, see ``_decode``."""
+        shorter = min(self.width, self.height) // (2 * side)
+        return next((scale for scale in (8, 4, 2) if scale <= shorter), 1)
 
 
 @dataclass(frozen=True)
@@ -62,35 +123,56 @@ class Picture:
     height: int
 
 
-def opens_whole(content: bytes | bytearray | memoryview) -> bool:
-    """Does opening it make room for the whole picture? Pillow's reader of WebP does, twice."""
-    return bytes(content[8:12]) == b"WEBP"
+class _Reader(BytesIO):
+    """The content of a file, which may be read in so many pieces only."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next ``size`` bytes. Raises PictureTooLarge if it is asked too often."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise PictureTooLarge("The file has too many small blocks; save the picture anew")
+        return super().read(size)
 
 
-def open_image(content: bytes | bytearray | memoryview, max_pixels: int, max_side: int) -> Header:
+def open_image(
+    content: Content, max_pixels: int, max_side: int, max_bytes: int | None = None, side: int = 1
+) -> Header:
     """Recognise the format and read the size.
 
     Raises PictureUnsupported if it is none of FORMATS, PictureTooLarge if it has more than
-    ``max_pixels`` or a side longer than ``max_side``, PictureDamaged if it is damaged.
+    ``max_pixels``, a side longer than ``max_side``, or would take more than ``max_bytes`` of memory
+    to be decoded to ``side`` × ``side``; PictureDamaged if it is damaged.
     """
     if not content:
         raise PictureDamaged("The file is empty")
-    try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise PictureUnsupported(
-            f"The file is not an image of a supported format ({', '.join(FORMATS)}), or is damaged"
-        ) from None
-    except Exception as error:  # Pillow's readers raise anything at all on damaged files
-        raise _damaged(error) from None
-    width, height = image.size
+    header = _webp_header(content) or _header(content)
+    width, height = header.width, header.height
     if width * height > max_pixels:
         raise PictureTooLarge(f"The image has more than {max_pixels} pixels")
     if max(width, height) > max_side:
         raise PictureTooLarge(f"The image has a side of more than {max_side} pixels")
-    if "progressive" in image.info and bytes(content).count(b"\xff\xda") > MAX_JPEG_SCANS:
+    if header.scans > MAX_JPEG_SCANS:
         raise PictureTooLarge(f"The JPEG has more than {MAX_JPEG_SCANS} scans")
-    return Header(image, image.format or "", width, height)
+    if max_bytes is not None and header.memory(side) > max_bytes:
+        most = max_bytes / header.memory(side) * width * height / 1e6
+        raise PictureTooLarge(
+            f"Decoding the image would take too much memory: of this kind of {header.format} "
+            f"at most {int(most)} megapixels are read"
+        )
+    return header
+
+
+def largest(max_bytes: int) -> dict[str, float]:
+    """Megapixels that ``max_bytes`` suffice to decode, by kinds of pictures, for documents."""
+    rest = (max_bytes - BASE_BYTES) / 1e6
+    return {
+        "WebP": rest / FORMAT_BYTES["WEBP"],
+        "GIF": rest / FORMAT_BYTES["GIF"],
+        "PNG with a transparent colour": rest / TRANSPARENT_BYTES,
+        "PNG with alpha": rest / OTHER_BYTES,
+    }
 
 
 def decode(header: Header, side: int) -> Picture:
@@ -99,11 +181,13 @@ def decode(header: Header, side: int) -> Picture:
     Raises PictureDamaged if the file is damaged.
     """
     try:
-        with closing(header.image) as image:
+        with closing(header.image or _open(header.content)) as image:
+            if image.size != (header.width, header.height):
+                raise PictureDamaged("The image file gives two sizes")
             pixels, swapped = _decode(image, side)
     except PictureError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # Pillow's readers raise anything at all on damaged files
         raise _damaged(error) from None
     width, height = header.width, header.height
     if swapped:
@@ -111,9 +195,73 @@ def decode(header: Header, side: int) -> Picture:
     return Picture(pixels, header.format, width, height)
 
 
+def _open(content: Content) -> ImageFile.ImageFile:
+    try:
+        return Image.open(_Reader(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise PictureUnsupported(
+            f"The file is not an image of a supported format ({', '.join(FORMATS)}), or is damaged"
+        ) from None
+    except PictureError:
+        raise
+    except Exception as error:  # as in ``decode``
+        raise _damaged(error) from None
+
+
+def _header(content: Content) -> Header:
+    image = _open(content)
+    kind = image.format or ""
+    scans = _jpeg_scans(content) if kind in JPEGS else 0
+    return Header(image, content, kind, *image.size, scans)
+
+
+def _jpeg_scans(content: Content) -> int:
+    """Scans of a JPEG whose coefficients are kept until the last; 0 if it has one scan of all
+    channels, which needs no more memory than its rows.
+    """
+    whole = bytes(content)
+    position, channels, progressive = 2, 0, False
+    for _ in range(MAX_READS):
+        position = whole.find(b"\xff", position)
+        if position < 0 or position + 10 > len(whole):
+            break
+        if whole[position + 1] in {0x00, 0xFF}:
+            position += 1
+            continue
+        marker, length = whole[position + 1], int.from_bytes(whole[position + 2 : position + 4])
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+            channels, progressive = whole[position + 9], marker & 3 == 2
+        if marker == START_OF_SCAN:
+            if not progressive and whole[position + 4] >= channels:
+                return 0
+            break
+        position += 2 + length
+    return whole.count(b"\xff\xda")
+
+
+def _webp_header(content: Content) -> Header | None:
+    """The size of a WebP as its first chunk has it (RFC 9649); None for any other file."""
+    head = bytes(content[:30])
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        return None
+    match head[12:16]:
+        case b"VP8X":
+            width = int.from_bytes(head[24:27], "little") + 1
+            height = int.from_bytes(head[27:30], "little") + 1
+        case b"VP8L":
+            bits = int.from_bytes(head[21:25], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width = int.from_bytes(head[26:28], "little") & 0x3FFF
+            height = int.from_bytes(head[28:30], "little") & 0x3FFF
+        case _:
+            return None
+    return Header(None, content, "WEBP", width, height)
+
+
 def _decode(image: Image.Image, side: int) -> tuple[NDArray[np.uint8], bool]:
     """Pixels, and whether the orientation swaps width and height."""
-    if image.format in {"JPEG", "MPO"}:
+    if image.format in JPEGS:
         # Lets libjpeg decode at 1/2, 1/4 or 1/8: at twice the size wanted, no detail is lost that
         # the last resizing would keep.
         image.draft(None, (2 * side, 2 * side))

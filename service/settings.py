@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="A request whose work would begin later is refused (429), s"
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="Most pixels of an image")
+    max_request_megapixels: int = Field(
+        default=200,
+        ge=1,
+        description="Most work of decoding all images of a request, in megapixels of an RGB PNG",
+    )
     max_side: int = Field(default=65_535, ge=1, description="Longest side of an image, pixels")
     max_images: int = Field(default=64, ge=1, description="Most images in a request")
     body_seconds: float = Field(default=15.0, gt=0, description="Time for a body to arrive, s")

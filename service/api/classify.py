@@ -11,6 +11,7 @@ from service.api.pictures import (
     classify_all,
     decode_all,
     facts,
+    limits,
     read_query,
     top,
     upload,
@@ -20,6 +21,11 @@ from service.web.direct import direct
 from service.web.openapi import json_response, problems, query_parameters
 from service.web.state import services
 from service.web.uploads import places, read_files
+
+DESCRIPTION = """The likeliest classes of each picture, with calibrated probabilities.
+
+PNG, JPEG, WebP, GIF, BMP and MPO, recognised by content; the first frame, as displayed, cropped to
+its central square. """
 
 
 class Classified(BaseModel):
@@ -45,23 +51,20 @@ def router(settings: Settings) -> APIRouter:
     @routes.post(
         "/classify",
         summary="Name what is in one or more pictures",
+        description=DESCRIPTION + limits(settings),
         responses={200: {"model": Classification}, **errors},
         openapi_extra={**query_parameters(ClassifyQuery), **upload(multiple=True)},
     )
     @direct
     async def classify(request: Request) -> Response:
-        """The likeliest classes of each picture, with calibrated probabilities.
-
-        PNG, JPEG, WebP, GIF, BMP and MPO, recognised by content; the first frame, as displayed,
-        cropped to its central square.
-        """
+        """The likeliest classes of each picture, with calibrated probabilities."""
         shared = services(request)
         query = read_query(request, ClassifyQuery)
         model, classifier = shared.registry.classifier(query.model)
         shared.queue.check()
         files = await read_files(request, settings)
         with shared.queue.place(places(files)):
-            pictures = await decode_all(files, settings, classifier.side, shared.queue, shared.room)
+            pictures = await decode_all(files, classifier.side, shared)
             rows = await classify_all(pictures, model, classifier, shared.queue)
         return json_response(
             {

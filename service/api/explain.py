@@ -18,6 +18,7 @@ from service.api.pictures import (
     classify_all,
     decode_all,
     facts,
+    limits,
     read_query,
     top,
     upload,
@@ -29,6 +30,8 @@ from service.web.errors import ErrorItem, Invalid, Malformed, NotFound
 from service.web.openapi import json_response, problems, query_parameters
 from service.web.state import services
 from service.web.uploads import places, read_files
+
+DESCRIPTION = """The likeliest classes of one picture, and the derivative of one by each pixel. """
 
 COLOUR = (255, 64, 0)  # of the map's overlay; its opacity is the saliency
 
@@ -79,6 +82,7 @@ def router(settings: Settings) -> APIRouter:
     @routes.post(
         "/explain",
         summary="Show which pixels of a picture speak for a class",
+        description=DESCRIPTION + limits(settings),
         responses={
             200: {"model": Explanation},
             **problems(400, 404, 408, 413, 415, 422, 429, 503),
@@ -99,9 +103,7 @@ def router(settings: Settings) -> APIRouter:
         if len(files) > 1:
             raise Malformed("Send one image; /classify takes several")
         with shared.queue.place(places(files)):
-            (picture,) = await decode_all(
-                files, settings, classifier.side, shared.queue, shared.room
-            )
+            (picture,) = await decode_all(files, classifier.side, shared)
             (row,) = await classify_all([picture], model, classifier, shared.queue)
             index = int(np.argmax(row)) if wanted is None else wanted
             inputs = {

@@ -1,6 +1,9 @@
 """What ``/classify`` and ``/explain`` share: the query, decoding, and parts of the answer."""
 
 import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,17 +16,19 @@ from contract import pictures as imaging
 from contract.errors import PictureError
 from contract.pictures import Header, Picture
 from contract.signatures import Classifier
-from service.runtime.cost import PHOTO_SECONDS, picture_cost
+from service.runtime.cost import PHOTO_SECONDS, Cost, picture_cost
 from service.runtime.dataplane import infer
 from service.runtime.loader import Model
-from service.runtime.queue import Queue
-from service.runtime.room import Room
+from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
+from service.runtime.room import Lane
 from service.settings import Settings
-from service.web.errors import ErrorItem, Invalid, as_problem, from_query
+from service.web.errors import ErrorItem, Invalid, TooLarge, as_problem, from_query
+from service.web.state import Services
 from service.web.uploads import FIELD, File
 
 # Decoding a thumbnail takes less than a tenth of a millisecond, too little to queue for; a picture
-# of moderate size takes a few, and waits for its turn; a photo is decoded in a thread.
+# of moderate size takes a few, and waits for its turn; a photo is decoded in a thread, and one that
+# takes longer than ``PHOTO_SECONDS`` in another, which nothing smaller waits for.
 THUMBNAIL_PIXELS = 10_000
 TURN_PIXELS = 160_000
 # Pictures of one request that are worked on before others get their turn.
@@ -60,6 +65,18 @@ class ImageFacts(BaseModel):
     format: str = Field(description="Format by content", examples=["PNG"])
     width: int = Field(description="Width as displayed, in pixels", examples=[32])
     height: int = Field(description="Height as displayed, in pixels", examples=[32])
+
+
+def limits(settings: Settings) -> str:
+    """How large a picture may be, for the documentation."""
+    kinds = imaging.largest(settings.max_memory_bytes)
+    most = settings.max_pixels / 1e6
+    less = [f"{kind} {int(size)}" for kind, size in kinds.items() if size < most]
+    text = f"A picture may have {most:g} megapixels"
+    if less:
+        text += f"; where decoding takes more memory, less: {', '.join(less)}"
+    return f"{text}. All of one request together: as long as {settings.max_request_megapixels} \
+megapixels of PNG take."
 
 
 def upload(multiple: bool) -> dict[str, Any]:
@@ -108,44 +125,90 @@ def facts(picture: Picture) -> dict[str, Any]:
     return {"format": picture.format, "width": picture.width, "height": picture.height}
 
 
-async def decode_all(
-    files: list[File], settings: Settings, side: int, queue: Queue, room: Room
-) -> list[Picture]:
-    """Decode every file; a large one in a thread. Raises TooLarge, WrongType or Malformed."""
-    pictures = []
-    for index, content in enumerate(files):
+class Decoder:
+    """The pictures of one request: opened, weighed and admitted, then decoded one by one.
+
+    Raises, for whichever file is to blame, TooLarge, WrongType or Malformed; QueueFull if decoding
+    would begin too late.
+    """
+
+    def __init__(self, files: list[File], side: int, shared: Services) -> None:
+        self.files = files
+        self.side = side
+        self.settings = shared.settings
+        self.queue = shared.queue
+        self.room = shared.room
+        self.headers: list[Header] = []
+        self._turn_ends = time.perf_counter() + TURN_SECONDS
+
+    async def open(self) -> None:
+        """Read the heads of all files, and see whether there is room for the work on them."""
+        settings = self.settings
+        most = settings.max_memory_bytes - sum(map(len, self.files))  # the bodies are counted
+        for index, content in enumerate(self.files):
+            with self._blame(index):
+                self.headers.append(
+                    imaging.open_image(
+                        content, settings.max_pixels, settings.max_side, most, self.side
+                    )
+                )
+            await self._let_others()
+        together = sum(header.megapixels(self.side) for header in self.headers)
+        if together > settings.max_request_megapixels:
+            raise TooLarge(
+                f"Decoding takes as long as a PNG of {together:.0f} megapixels, over the limit of "
+                f"{settings.max_request_megapixels}; send smaller images, or fewer in a request"
+            )
+        for lane in {lane for lane, _ in map(self._lane, self.headers) if lane is not None}:
+            lane.check()
+
+    async def decode(self) -> list[Picture]:
+        """Decode them all."""
+        pictures = []
+        for index, header in enumerate(self.headers):
+            lane, cost = self._lane(header)
+            with self._blame(index):
+                if lane is not None:
+                    picture = await lane.in_thread(cost, imaging.decode, header, self.side)
+                elif header.image is not None and header.pixels <= THUMBNAIL_PIXELS:
+                    picture = imaging.decode(header, self.side)
+                else:
+                    picture = await self.queue.do(imaging.decode, header, self.side)
+            pictures.append(picture)
+            await self._let_others()
+        return pictures
+
+    def _lane(self, header: Header) -> tuple[Lane | None, Cost]:
+        """Where a picture is decoded: None is the event loop."""
+        cost = picture_cost(header, self.side)
+        if header.pixels <= TURN_PIXELS and cost.seconds <= LONG_SECONDS:
+            return None, cost
+        large = cost.seconds > PHOTO_SECONDS
+        return (self.room.large_pictures if large else self.room.photos), cost
+
+    async def _let_others(self) -> None:
+        """Let the event loop go on if this request has held it for a turn."""
+        if time.perf_counter() > self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = time.perf_counter() + TURN_SECONDS
+
+    @contextmanager
+    def _blame(self, index: int) -> Iterator[None]:
+        """Make an error of a file one of the request, and say which file it was."""
         try:
-            if imaging.opens_whole(content):
-                read = await queue.do(_read, content, settings, side, TURN_PIXELS)
-            else:
-                read = _read(content, settings, side, THUMBNAIL_PIXELS)
-                if isinstance(read, Header) and read.pixels <= TURN_PIXELS:
-                    read = await queue.do(imaging.decode, read, side)
-            if isinstance(read, Header):
-                cost = picture_cost(read)
-                lane = room.large_pictures if cost.seconds > PHOTO_SECONDS else room.photos
-                if index == 0:
-                    lane.check()
-                read = await lane.in_thread(cost, imaging.decode, read, side)
+            yield
         except PictureError as error:
             problem = as_problem(error)
-            if len(files) > 1:
+            if len(self.files) > 1:
                 problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
             raise problem from None
-        pictures.append(read)
-        if index % TURN == TURN - 1:
-            await asyncio.sleep(0)
-    return pictures
 
 
-def _read(content: File, settings: Settings, side: int, at_most: int) -> Picture | Header:
-    """The file, decoded if it has ``at_most`` so many pixels, else only opened.
-
-    Whatever memory that takes is free again before the next file is read, which then finds it in
-    the caches.
-    """
-    header = imaging.open_image(content, settings.max_pixels, settings.max_side)
-    return imaging.decode(header, side) if header.pixels <= at_most else header
+async def decode_all(files: list[File], side: int, shared: Services) -> list[Picture]:
+    """Decode every file, as ``Decoder`` does."""
+    decoder = Decoder(files, side, shared)
+    await decoder.open()
+    return await decoder.decode()
 
 
 async def classify_all(

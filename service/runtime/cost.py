@@ -44,15 +44,12 @@ def json_cost(elements: int, size: int) -> Cost:
     return Cost(elements * SECONDS_OF_ELEMENT, size + elements * BYTES_OF_ELEMENT)
 
 
+# Of an RGB PNG of 8 bits; ``Header.megapixels`` counts others in these.
+SECONDS_OF_MEGAPIXEL = 0.04
 # A picture that takes longer to decode is large: it waits in a lane of its own.
 PHOTO_SECONDS = 0.1
-SECONDS_OF_MEGAPIXEL = 0.03
-BYTES_OF_PIXEL = 8
 
 
-def picture_cost(header: Header) -> Cost:
-    """The cost of decoding a picture of which only the head has been read."""
-    megapixels = header.pixels / 1e6
-    if header.format in {"JPEG", "MPO"}:
-        megapixels /= 10  # decoded at a fraction of its size
-    return Cost(megapixels * SECONDS_OF_MEGAPIXEL, header.pixels * BYTES_OF_PIXEL)
+def picture_cost(header: Header, side: int) -> Cost:
+    """The cost of decoding a picture, of which only the head was read, to ``side`` × ``side``."""
+    return Cost(header.megapixels(side) * SECONDS_OF_MEGAPIXEL, header.memory(side))
