@@ -24,12 +24,13 @@ from service.web import errors, logs
 from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
 from service.web.direct import DirectRoutes, direct_posts, paths
 from service.web.head import HeadAsGet
-from service.web.logs import RequestLog
+from service.web.logs import Observe, RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
 from service.web.openapi import complete_document
 from service.web.security import SecurityHeaders
 from service.web.state import KeepState, Services
 from service.web.templating import STATIC, Assets
+from service.web.tracing import Tracing
 
 DESCRIPTION = """
 Predictions of small models **and their derivatives**, computed from graphs that PyTorch's autograd
@@ -68,13 +69,18 @@ def create_app(
     settings = settings or Settings()
     lifecycle = lifecycle or Lifecycle()
     registry = registry or make_registry(settings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
+
+    observers: list[Observe] = []
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), LOAD_SECONDS)
+        tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
+        if tracing is not None:
+            observers.append(tracing.record)
         room = Room(
             settings.max_memory_bytes, settings.max_buffered_bytes, settings.max_wait_seconds
         )
@@ -84,6 +90,8 @@ def create_app(
             "shedder": Shedder(queue),
         }
         room.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
         watcher.cancel()
         with suppress(asyncio.CancelledError):
             await watcher
@@ -129,8 +137,8 @@ def create_app(
         )
     if settings.allowed_hosts:
         stack = AllowedHosts(stack, settings.allowed_hosts)
-    measured = RequestMetrics(frozenset(paths(routers)))
-    log = RequestLog(SecurityHeaders(stack), measured.observe, enabled=settings.access_log)
+    observers.append(RequestMetrics(frozenset(paths(routers))).observe)
+    log = RequestLog(SecurityHeaders(stack), observers, enabled=settings.access_log)
     return KeepState(log)
 
 

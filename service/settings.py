@@ -109,6 +109,13 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="auto: JSON unless standard error is a terminal"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where spans go, such as http://localhost:4318/v1/traces; unset, none",
+    )
     access_log: bool = Field(default=True, description="Write a line for each request")
 
     @field_validator("providers", "require", "allowed_hosts", "cors_origins", mode="before")

@@ -23,6 +23,8 @@ from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
 from service.runtime.room import Lane
 from service.settings import Settings
 from service.web.errors import ErrorItem, Invalid, TooLarge, as_problem, from_query
+from service.web.facts import Stage
+from service.web.metrics import count_image
 from service.web.state import Services
 from service.web.uploads import FIELD, File
 
@@ -146,7 +148,7 @@ class Decoder:
         settings = self.settings
         most = settings.max_memory_bytes - sum(map(len, self.files))  # the bodies are counted
         for index, content in enumerate(self.files):
-            with self._blame(index):
+            with Stage("decode"), self._blame(index):
                 self.headers.append(
                     imaging.open_image(
                         content, settings.max_pixels, settings.max_side, most, self.side
@@ -167,7 +169,7 @@ class Decoder:
         pictures = []
         for index, header in enumerate(self.headers):
             lane, cost = self._lane(header)
-            with self._blame(index):
+            with Stage("decode"), self._blame(index):
                 if lane is not None:
                     picture = await lane.in_thread(cost, imaging.decode, header, self.side)
                 elif header.image is not None and header.pixels <= THUMBNAIL_PIXELS:
@@ -175,6 +177,7 @@ class Decoder:
                 else:
                     picture = await self.queue.do(imaging.decode, header, self.side)
             pictures.append(picture)
+            count_image(picture.format)
             await self._let_others()
         return pictures
 

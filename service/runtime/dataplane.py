@@ -23,6 +23,7 @@ around the call, from the whole body to the answer. It doesn't judge results eit
 infinity is an error depends on who asked. It knows nothing of HTTP.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -56,6 +57,7 @@ async def infer(
             f"The answer would have {count} numbers; ask for at most {model.max_numbers} at once"
         )
     found: dict[str, Array] = {}
+    asked = time.perf_counter()
     try:
         for function in plan.functions:
             session = function.session
@@ -67,6 +69,8 @@ async def infer(
             found.update(zip(session.outputs, outputs, strict=True))
     except GraphError as error:
         raise BadTensor(f"the model can't compute with these inputs: {error}") from None
+    manifest, seconds = model.manifest, time.perf_counter() - asked
+    queue.observer.ran(manifest.model, manifest.version, rows or 1, len(plan.functions), seconds)
     return {name: found[name] for name in plan.outputs}
 
 

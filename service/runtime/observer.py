@@ -12,3 +12,12 @@ class Observer:
 
     def readiness(self, ready: bool) -> None:
         """Whether every expected model is loaded."""
+
+    def models(self, serving: int, refused: dict[str, int]) -> None:
+        """So many models serve now, and so many versions of each model were refused."""
+
+    def ran(self, model: str, version: int, rows: int, graphs: int, seconds: float) -> None:
+        """Rows of the current request took ``seconds`` in so many graphs, waiting included."""
+
+    def waited(self, seconds: float, *, for_graph: bool) -> None:
+        """The current request waited so long for its turn: to run a graph, or for other work."""

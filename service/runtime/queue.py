@@ -58,6 +58,7 @@ class Job:
     arguments: tuple[Any, ...]
     result: asyncio.Future[Any]
     session: Session | None = None
+    begun: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -158,12 +159,18 @@ class Queue:
         turn = (number if ticket is None else ticket, number)
         job = Job(turn, work, arguments, loop.create_future(), session)
         heapq.heappush(self._waiting, job)
-        return await job.result
+        asked = time.perf_counter()
+        result = await job.result
+        self.observer.waited(job.begun - asked, for_graph=session is not None)
+        return result
 
     def _next(self) -> None:
         """One turn: run what is first, and what follows for as long as a turn may take."""
         end = time.perf_counter() + TURN_SECONDS
         while jobs := self._take():
+            begun = time.perf_counter()
+            for job in jobs:
+                job.begun = begun
             _run(jobs)
             if time.perf_counter() >= end:
                 asyncio.get_running_loop().call_soon(self._next)

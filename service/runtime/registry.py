@@ -124,6 +124,8 @@ class Registry:
             self.scanned = True
             for missing in self.missing():
                 log.warning("not ready: %s: %s", missing.model, missing.reason)
+        refused = {name: len(self.refused.get(name, ())) for name in names}
+        self.observer.models(len(serving), refused)
         self.observer.readiness(not self.missing())
 
     async def watch(self) -> None:

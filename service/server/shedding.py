@@ -19,7 +19,9 @@ from service.web.errors import Busy, from_problem
 from service.web.metrics import REQUESTS
 
 # The endpoints whose every request needs a place in the queue.
-PATHS = {path: REQUESTS.labels(path, Busy.status) for path in ("/classify", "/explain")}
+PATHS = {
+    path: REQUESTS.labels(path, "POST", Busy.status, "", "") for path in ("/classify", "/explain")
+}
 UNPARSED = {path.encode(): counter for path, counter in PATHS.items()}
 PAUSE_SECONDS = 0.06  # and a turn or two: a refusal is promised within 0.1 s
 # Longer than a pause: who never waits is paused each time but the first.

@@ -24,6 +24,7 @@ from starlette.types import Message
 from service.runtime.cost import json_cost, json_elements
 from service.runtime.room import Budget
 from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
+from service.web.facts import Stage
 from service.web.state import services
 
 # A body of fewer bytes has too few elements to count them; of fewer elements, to wait for a turn.
@@ -87,13 +88,15 @@ async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[No
     """
     elements = 0 if len(body) < SMALL_BYTES else json_elements(body)
     if elements < SMALL_ELEMENTS:
-        yield
+        with Stage("parse"):
+            yield
         return
     lane = services(request).room.documents
     lane.check()
     async with lane.turn(json_cost(elements, len(body))):
         began = time.perf_counter()
-        yield
+        with Stage("parse"):
+            yield
         # As much time for everything else: large bodies, one after the other, would hold the event
         # loop all the time.
         await asyncio.sleep(time.perf_counter() - began)
@@ -108,6 +111,11 @@ async def read_body(request: Request, limit: int) -> bytes | bytearray:
     for name, value in request.scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
+    with Stage("read"):
+        return await _read_all(request, limit)
+
+
+async def _read_all(request: Request, limit: int) -> bytes | bytearray:
     message = await _receive(request)
     if not message.get("more_body", False):
         # All there is, as with nearly every request that is not a photo.

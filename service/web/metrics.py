@@ -3,9 +3,16 @@
 Each worker writes its figures to files in PROMETHEUS_MULTIPROC_DIR, which the parent process sets
 before anything else is loaded, and whichever worker is asked reads them all. Without that variable
 (in tests, or under another server) they are those of this process.
+
+Names are those of prometheus-fastapi-instrumentator (``http_…``) and of Triton (``nv_inference_…``)
+where these count the same thing, so that dashboards made for them work.
 """
 
 import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 from prometheus_client import (
     REGISTRY,
@@ -13,23 +20,49 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     generate_latest,
     multiprocess,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from service.runtime.observer import Observer
+from service.web.facts import Facts, current
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ROWS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384)
+MODEL = ["model", "version"]
 
-REQUESTS = Counter("gradserve_requests", "Requests answered", ["path", "status"])
+REQUESTS = Counter("http_requests", "Requests answered", ["handler", "method", "status", *MODEL])
 DURATION = Histogram(
-    "gradserve_request_seconds",
+    "http_request_duration_seconds",
     "Time from a request's head to the end of its answer",
-    ["path"],
+    ["handler", "method"],
     buckets=SECONDS,
 )
+REFUSALS = Counter("gradserve_refusals", "Requests refused, by reason", ["reason"])
+STAGE = Histogram(
+    "gradserve_stage_seconds",
+    "Where a request's time goes: read, parse, decode, queue, infer, write",
+    ["stage"],
+    buckets=SECONDS,
+)
+IMAGES = Counter("gradserve_images", "Images decoded, by format", ["format"])
+BATCH = Histogram(
+    "gradserve_batch_rows", "Rows that one request gives a graph", ["model"], buckets=ROWS
+)
+
+SUCCESS = Counter("nv_inference_request_success", "Inference requests answered", MODEL)
+FAILURE = Counter("nv_inference_request_failure", "Inference requests that failed", MODEL)
+INFERENCES = Counter("nv_inference_count", "Rows inferred", MODEL)
+RUNS = Counter("nv_inference_exec_count", "Graphs run", MODEL)
+TOTAL_US = Counter("nv_inference_request_duration_us", "Time of inference requests, µs", MODEL)
+QUEUE_US = Counter("nv_inference_queue_duration_us", "Of it, waiting for their turn, µs", MODEL)
+INFER_US = Counter("nv_inference_compute_infer_duration_us", "Of it, in the graph, µs", MODEL)
+
 WAITING = Gauge("gradserve_queue_places", "Places of the queue in use", multiprocess_mode="livesum")
 VERSION = Gauge(
     "gradserve_model_version",
@@ -37,13 +70,46 @@ VERSION = Gauge(
     ["model"],
     multiprocess_mode="livemin",
 )
+SERVING = Gauge(
+    "gradserve_models_in_service",
+    "Models that answer, the fewest if the workers differ",
+    multiprocess_mode="livemin",
+)
+REFUSED_VERSIONS = Gauge(
+    "gradserve_refused_versions",
+    "Versions in the artifacts folder that were refused",
+    ["model"],
+    multiprocess_mode="livemax",
+)
 READY = Gauge("gradserve_ready", "1 if every worker is ready, else 0", multiprocess_mode="livemin")
+STARTED = Gauge(
+    "gradserve_start_time_seconds",
+    "When the oldest worker started, s since the epoch",
+    multiprocess_mode="livemin",
+)
 
 OTHER = "other"
+# Why a request was refused, by the status that says so.
+REASONS = {
+    400: "malformed",
+    401: "no key",
+    408: "too slow",
+    413: "too large",
+    415: "wrong type",
+    422: "invalid",
+    429: "busy",
+    431: "head too large",
+    503: "not ready",
+}
+
+
+def count_image(form: str) -> None:
+    """Add an image that was decoded."""
+    IMAGES.labels(form).inc()
 
 
 class ModelMetrics(Observer):
-    """What the runtime tells, as figures."""
+    """What the runtime tells, as figures, and to the request that is being answered."""
 
     def places_taken(self, taken: int) -> None:
         """Set the places of the queue in use."""
@@ -57,30 +123,127 @@ class ModelMetrics(Observer):
         """Set whether this worker is ready."""
         READY.set(ready)
 
+    def models(self, serving: int, refused: dict[str, int]) -> None:
+        """Set how many models serve, and how many versions of each were refused."""
+        SERVING.set(serving)
+        for model, versions in refused.items():
+            REFUSED_VERSIONS.labels(model).set(versions)
+
+    def ran(self, model: str, version: int, rows: int, graphs: int, seconds: float) -> None:
+        """Add what a model computed."""
+        facts = current.get()
+        if facts is not None:
+            facts.model, facts.version = model, version
+            facts.rows += rows
+            facts.runs += graphs
+            facts.add("infer", seconds)
+
+    def waited(self, seconds: float, *, for_graph: bool) -> None:
+        """Add the time for which a request waited for its turn."""
+        facts = current.get()
+        if facts is not None:
+            facts.add("queue", seconds)
+            facts.add("infer" if for_graph else "decode", -seconds)  # which counts it as well
+
 
 class RequestMetrics:
-    """Counts answers by path and status. Paths that do not exist all count as ``other``."""
+    """Counts answers. Paths that do not exist all count as ``other``."""
 
     def __init__(self, paths: frozenset[str]) -> None:
         self.paths = paths
-        self._requests: dict[tuple[str, int], Counter] = {}
-        self._durations: dict[str, Histogram] = {}
+        # Finding a child by its labels takes longer than adding to it.
+        self._requests: dict[tuple[str, str, int, str, int], Counter] = {}
+        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._stages: dict[str, Histogram] = {}
+        self._models: dict[tuple[str, int], _ModelFigures] = {}
+        STARTED.set(time.time())
 
-    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def handler(self, scope: Scope) -> str:
+        """The path of the endpoint that answered, with its placeholders."""
+        path: str = scope["path"]
+        if path in self.paths:
+            return path
+        path = getattr(scope.get("route"), "path", OTHER)
+        return path if path in self.paths else OTHER
+
+    def observe(self, scope: Scope, status: int, seconds: float, facts: Facts) -> None:
         """Note an answer."""
-        path = scope["path"]
-        if path not in self.paths:
-            path = getattr(scope.get("route"), "path", OTHER)
-            path = path if path in self.paths else OTHER
-        counter = self._requests.get((path, status))
+        handler, method = self.handler(scope), scope["method"]
+        key = (handler, method, status, facts.model, facts.version)
+        counter = self._requests.get(key)
         if counter is None:
-            # Finding a child by its labels takes longer than adding to it.
-            counter = self._requests[path, status] = REQUESTS.labels(path, status)
+            version = str(facts.version) if facts.version else ""
+            counter = REQUESTS.labels(handler, method, status, facts.model, version)
+            self._requests[key] = counter
         counter.inc()
-        duration = self._durations.get(path)
+        duration = self._durations.get((handler, method))
         if duration is None:
-            duration = self._durations[path] = DURATION.labels(path)
+            duration = DURATION.labels(handler, method)
+            self._durations[handler, method] = duration
         duration.observe(seconds)
+        for stage, spent in facts.seconds.items():
+            histogram = self._stages.get(stage)
+            if histogram is None:
+                histogram = self._stages[stage] = STAGE.labels(stage)
+            histogram.observe(spent)
+        if status in REASONS and handler != OTHER:
+            REFUSALS.labels(REASONS[status]).inc()
+        if facts.model:
+            figures = self._models.get((facts.model, facts.version))
+            if figures is None:
+                figures = _ModelFigures(facts.model, facts.version)
+                self._models[facts.model, facts.version] = figures
+            figures.add(facts, status, seconds)
+
+
+class _ModelFigures:
+    """The counters of one version of a model."""
+
+    def __init__(self, model: str, version: int) -> None:
+        labels = (model, str(version))
+        self.success, self.failure = SUCCESS.labels(*labels), FAILURE.labels(*labels)
+        self.rows, self.runs = INFERENCES.labels(*labels), RUNS.labels(*labels)
+        self.total, self.queue = TOTAL_US.labels(*labels), QUEUE_US.labels(*labels)
+        self.infer, self.batch = INFER_US.labels(*labels), BATCH.labels(model)
+
+    def add(self, facts: Facts, status: int, seconds: float) -> None:
+        """Note a request that this version answered."""
+        if status >= 400:
+            self.failure.inc()
+            return
+        self.success.inc()
+        self.rows.inc(facts.rows)
+        self.runs.inc(facts.runs)
+        self.total.inc(seconds * 1e6)
+        self.infer.inc(facts.seconds.get("infer", 0.0) * 1e6)
+        if "queue" in facts.seconds:
+            self.queue.inc(facts.seconds["queue"] * 1e6)
+        self.batch.observe(facts.rows / max(1, facts.runs))
+
+
+class _Workers(Collector):
+    """What the system knows of each worker: ``process_…``, with the worker's process id."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of every worker that runs."""
+        families: dict[str, Metric] = {}
+        for pid in _live_workers():
+            for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                kept = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                for sample in family.samples:
+                    labels = {**sample.labels, "worker": str(pid)}
+                    kept.add_sample(sample.name, labels, sample.value)
+        yield from families.values()
+
+
+def _live_workers() -> list[int]:
+    """Process ids of the workers: the gauges of a dead one are removed with it."""
+    if DIRECTORY not in os.environ:
+        return [os.getpid()]
+    files = Path(os.environ[DIRECTORY]).glob("gauge_livemin_*.db")
+    return sorted(int(file.stem.rpartition("_")[2]) for file in files)
 
 
 def exposition() -> bytes:
@@ -89,6 +252,7 @@ def exposition() -> bytes:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_Workers())
     return generate_latest(registry)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.web.errors import PROBLEM_TYPE, ErrorItem, ProblemDetails
+from service.web.facts import Stage
 
 COMPONENTS = "#/components/schemas/"
 
@@ -121,5 +122,6 @@ def query_parameters(model: type[BaseModel]) -> dict[str, Any]:
 
 def json_response(document: Any) -> Response:
     """An answer, serialised once. ``document`` may hold NumPy arrays, of finite numbers."""
-    content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    with Stage("write"):
+        content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json")

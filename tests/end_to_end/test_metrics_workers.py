@@ -17,7 +17,9 @@ def total(server: ServerProcess, pattern: str) -> float:
 def test_counts_are_those_of_all_workers(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     publish_all(root)
-    predictions = r'gradserve_requests_total\{path="/predict",status="200"\}'
+    predictions = (
+        r'http_requests_total\{handler="/predict",method="POST",model="curve-mlp",status="200",.*\}'
+    )
     with ServerProcess(root, workers=2).wait_ready() as server:
         for count in (20, 40):
             for _ in range(20):

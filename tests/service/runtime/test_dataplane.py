@@ -38,6 +38,7 @@ class Named:
     def __init__(self, functions: dict[str, Function]) -> None:
         self.manifest = self
         self.functions = functions
+        self.model, self.version = "named", 1
 
 
 def model(functions: dict[str, tuple[list[Any], tuple[Any, ...], tuple[Any, ...]]]) -> Model:

@@ -100,7 +100,7 @@ def test_a_head_is_read_once_and_few_are_remembered() -> None:
 
 
 def test_the_metrics_are_told_of_each_refusal() -> None:
-    counter = REQUESTS.labels("/explain", 429)
+    counter = REQUESTS.labels("/explain", "POST", 429, "", "")
 
     async def refuse() -> None:
         full = Shedder(Queue(0, 1))

@@ -4,6 +4,8 @@ import re
 
 from starlette.testclient import TestClient
 
+from tests.tiny_artifacts import png
+
 
 def value(text: str, name: str, labels: str = "") -> float:
     found = re.search(rf"^{re.escape(name + labels)} (\S+)$", text, re.M)
@@ -22,12 +24,41 @@ def test_counts_answers_by_path_and_status(client: TestClient) -> None:
     def grown(name: str, labels: str) -> float:
         return value(after, name, labels) - value(before, name, labels)
 
-    assert grown("gradserve_requests_total", '{path="/predict",status="200"}') == 2
-    assert grown("gradserve_requests_total", '{path="/predict",status="422"}') == 1
-    assert grown("gradserve_requests_total", '{path="/models/{model}",status="200"}') == 1
-    assert grown("gradserve_requests_total", '{path="/models/{model}",status="404"}') == 1
-    assert grown("gradserve_requests_total", '{path="other",status="404"}') == 1
-    assert grown("gradserve_request_seconds_count", '{path="/predict"}') == 3
+    assert (
+        grown(
+            "http_requests_total",
+            '{handler="/predict",method="POST",model="curve-mlp",status="200",version="1"}',
+        )
+        == 2
+    )
+    assert (
+        grown(
+            "http_requests_total",
+            '{handler="/predict",method="POST",model="",status="422",version=""}',
+        )
+        == 1
+    )
+    assert (
+        grown(
+            "http_requests_total",
+            '{handler="/models/{model}",method="GET",model="",status="200",version=""}',
+        )
+        == 1
+    )
+    assert (
+        grown(
+            "http_requests_total",
+            '{handler="/models/{model}",method="GET",model="",status="404",version=""}',
+        )
+        == 1
+    )
+    assert (
+        grown(
+            "http_requests_total", '{handler="other",method="GET",model="",status="404",version=""}'
+        )
+        == 1
+    )
+    assert grown("http_request_duration_seconds_count", '{handler="/predict",method="POST"}') == 3
     assert "exist" not in after
 
 
@@ -36,3 +67,26 @@ def test_says_what_serves(client: TestClient) -> None:
     assert value(text, "gradserve_ready") == 1
     assert value(text, "gradserve_model_version", '{model="curve-mlp"}') == 1
     assert value(text, "gradserve_queue_places") == 0
+
+
+def test_says_where_a_models_time_goes(client: TestClient) -> None:
+    before = client.get("/metrics").text
+    client.post("/gradient", json={"x": [1, 2, 3]})
+    client.post("/classify", content=png((9, 9, 9)), headers={"content-type": "image/png"})
+    client.post("/classify", content=b"no picture", headers={"content-type": "image/gif"})
+    after = client.get("/metrics").text
+
+    def grown(name: str, labels: str) -> float:
+        return value(after, name, labels) - value(before, name, labels)
+
+    curve = '{model="curve-mlp",version="1"}'
+    assert grown("nv_inference_request_success_total", curve) == 1
+    assert grown("nv_inference_count_total", curve) == 3
+    assert grown("nv_inference_exec_count_total", curve) == 2  # this one's gradient gives no y
+    infer = grown("nv_inference_compute_infer_duration_us_total", curve)
+    assert 0 < infer < grown("nv_inference_request_duration_us_total", curve)
+    assert grown("gradserve_images_total", '{format="PNG"}') == 1
+    assert grown("gradserve_refusals_total", '{reason="wrong type"}') == 1
+    for stage in ("read", "parse", "infer", "write", "decode"):
+        assert grown("gradserve_stage_seconds_count", f'{{stage="{stage}"}}') >= 1, stage
+    assert "process_resident_memory_bytes" in after

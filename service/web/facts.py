@@ -1,0 +1,68 @@
+"""What becomes known of a request while it is answered: for its log line, metrics and trace.
+
+``current`` is set around each request, so that whatever works on it can add what it knows without
+being handed the request. Outside a request there is nothing to add to, and nothing happens.
+"""
+
+import time
+from contextvars import ContextVar
+from types import TracebackType
+
+# In the order in which they happen.
+STAGES = ("read", "parse", "decode", "queue", "infer", "write")
+
+
+class Facts:
+    """One request: who asked, which model answered, and where its time went."""
+
+    __slots__ = (
+        "model",
+        "request_id",
+        "rows",
+        "runs",
+        "seconds",
+        "starts",
+        "trace",
+        "version",
+    )
+
+    def __init__(self, request_id: str = "", trace: str = "") -> None:
+        self.request_id = request_id
+        self.trace = trace  # the client's traceparent, if it sent a valid one
+        self.model = ""
+        self.version = 0
+        self.rows = 0
+        self.runs = 0
+        self.seconds: dict[str, float] = {}  # by stage, added up
+        self.starts: dict[str, int] = {}  # when each stage first began, ns since the epoch
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Note that so many seconds, which end now, went into ``stage``."""
+        if stage not in self.starts:
+            self.starts[stage] = time.time_ns() - int(seconds * 1e9)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+current: ContextVar[Facts | None] = ContextVar("facts", default=None)
+
+
+class Stage:
+    """``with Stage("parse"):`` adds the time inside to the current request."""
+
+    __slots__ = ("_name", "_started")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        facts = current.get()
+        if facts is not None:
+            facts.add(self._name, time.perf_counter() - self._started)

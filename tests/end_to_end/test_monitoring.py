@@ -1,0 +1,92 @@
+"""The dashboard's every query has data, in the real Prometheus, from two workers under load."""
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from deploy.monitoring.make_dashboard import TARGET, dashboard
+from tests.server_process import ServerProcess
+from tests.tiny_artifacts import png, publish_all
+
+SECONDS = 60  # for Prometheus to have scraped often enough for a rate
+
+
+def test_the_dashboard_is_the_one_that_is_described() -> None:
+    assert json.loads(TARGET.read_text()) == dashboard()
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="Prometheus is not installed: apt-get install prometheus",
+)
+def test_every_query_of_the_dashboard_has_data(tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    publish_all(root)
+    refused = root / "curve-mlp" / "2"
+    refused.mkdir()
+    (refused / "manifest.json").write_text("{}")
+    with ServerProcess(root, workers=2).wait_ready() as server:
+        configuration = tmp_path / "prometheus.yml"
+        configuration.write_text(
+            "global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: gradserve\n"
+            f'    static_configs: [{{targets: ["127.0.0.1:{server.port}"]}}]\n'
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        done = threading.Event()
+        load = threading.Thread(target=keep_asking, args=(server, done))
+        load.start()
+        try:
+            queries = [
+                target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]
+            ]
+            deadline = time.monotonic() + SECONDS
+            while lacking := [query for query in queries if not has_data(port, query)]:
+                assert time.monotonic() < deadline, f"no data for {lacking}"
+                time.sleep(1)
+        finally:
+            done.set()
+            load.join()
+            process.terminate()
+            process.wait()
+
+
+def keep_asking(server: ServerProcess, done: threading.Event) -> None:
+    """Requests of several kinds, some of them refused, a few at a time."""
+    image = png((200, 30, 30))
+    while not done.is_set():
+        for _ in range(10):
+            server.post("/gradient", {"x": [1, 2]})
+        server.post("/predict", {"x": "bad"})
+        server.classify(image)
+        time.sleep(0.1)
+
+
+def has_data(port: int, query: str) -> bool:
+    """Does Prometheus answer a query with at least one number?"""
+    url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            result = json.load(answer)["data"]["result"]
+    except OSError:  # it has not begun to listen
+        return False
+    return any(entry["value"][1] != "NaN" for entry in result)
