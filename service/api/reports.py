@@ -1,5 +1,10 @@
-"""``/models/{model}/report``: the report that training wrote, as a page with its plots."""
+"""``/models/{model}/report``: the report that training wrote, as a page with its plots.
 
+A report is anyone's text, and turning hostile Markdown into HTML takes seconds: it is rendered
+once, in a thread, and only up to a size; a longer one is shown as it is.
+"""
+
+import asyncio
 from html import escape
 from typing import Any
 
@@ -8,8 +13,11 @@ from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
 from starlette.responses import Response
 
+from contract.errors import ArtifactError
 from service.api.models import Name
+from service.runtime.cost import Cost
 from service.runtime.loader import Model
+from service.runtime.room import Lane
 from service.web.errors import NotFound
 from service.web.openapi import problems
 from service.web.state import services
@@ -17,6 +25,16 @@ from service.web.templating import templates
 
 REPORT_FILE = "report.md"
 PLOT_SUFFIX = ".png"
+# The shipped reports have 14 KB at most; 64 KiB of hostile Markdown take some 1.5 s.
+MARKDOWN_BYTES = 64 * 1024
+# Larger ones aren't shown.
+REPORT_BYTES = 1024 * 1024
+PLOT_BYTES = 8 * 1024 * 1024
+# Rendered reports that are kept, and how large each may be.
+KEPT_PAGES = 32
+PAGE_BYTES = 1024 * 1024
+# Of rendering a byte, from above: seconds, and bytes of memory.
+SECONDS_OF_BYTE, BYTES_OF_BYTE = 2e-5, 400
 
 # HTML in the markdown is shown as text: the report is data, and the page trusts no data.
 markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
@@ -25,6 +43,7 @@ markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethr
 def router() -> APIRouter:
     """The report and its plots."""
     routes = APIRouter(prefix="/models/{model}/report", tags=["models"])
+    pages = Pages()
 
     @routes.get(
         "",
@@ -37,10 +56,9 @@ def router() -> APIRouter:
         loaded = services(request).registry.get(model)
         if REPORT_FILE not in loaded.manifest.files:
             raise NotFound("This version was published without a report")
-        text = loaded.artifact.read(REPORT_FILE).decode("utf-8", "replace")
         context = {
             "title": f"{loaded.manifest.model} version {loaded.manifest.version}",
-            "report": render(text, loaded),
+            "report": await pages.get(loaded, services(request).room.pages),
         }
         return templates.TemplateResponse(request, "report.html", context)
 
@@ -55,9 +73,57 @@ def router() -> APIRouter:
         loaded = services(request).registry.get(model)
         if not is_plot(plot, loaded):
             raise NotFound("The report has no such plot")
-        return Response(loaded.artifact.read(plot), media_type="image/png")
+        lane = services(request).room.pages
+        content = await lane.in_thread(Cost(0.001, PLOT_BYTES), _read, loaded, plot, PLOT_BYTES)
+        return Response(content, media_type="image/png")
 
     return routes
+
+
+class Pages:
+    """Reports as HTML, each rendered once however many ask for it at a time."""
+
+    def __init__(self) -> None:
+        self._pages: dict[tuple[str, int, str], asyncio.Future[str]] = {}
+
+    async def get(self, model: Model, lane: Lane) -> str:
+        """The report of ``model``, rendered in ``lane``. Raises NotFound or QueueFull."""
+        manifest = model.manifest
+        key = (manifest.model, manifest.version, manifest.files[REPORT_FILE].sha256)
+        page = self._pages.get(key)
+        if page is None:
+            lane.check()
+            cost = Cost(MARKDOWN_BYTES * SECONDS_OF_BYTE, MARKDOWN_BYTES * BYTES_OF_BYTE)
+            page = asyncio.ensure_future(lane.in_thread(cost, _page, model))
+            self._pages[key] = page
+            while len(self._pages) > KEPT_PAGES:
+                self._pages.pop(next(iter(self._pages)))
+        try:
+            return await asyncio.shield(page)
+        except BaseException:
+            if page.done():
+                self._pages.pop(key, None)  # the next one tries again
+            raise
+
+
+def _page(model: Model) -> str:
+    """The report as HTML, at most ``PAGE_BYTES`` of it unless it is plain text."""
+    text = _read(model, REPORT_FILE, REPORT_BYTES).decode("utf-8", "replace")
+    if len(text) <= MARKDOWN_BYTES:
+        page = render(text, model)
+        if len(page) <= PAGE_BYTES:
+            return page
+    return f"<article><p>Too long to be laid out.</p><pre>{escape(text)}</pre></article>"
+
+
+def _read(model: Model, name: str, limit: int) -> bytes:
+    """A file of the artifact. Raises NotFound if it can't be read, or is over ``limit`` bytes."""
+    if model.manifest.files[name].bytes > limit:
+        raise NotFound(f"{name} has more than {limit} bytes, and is not shown")
+    try:
+        return model.artifact.read(name)
+    except (OSError, ArtifactError):
+        raise NotFound(f"{name} can't be read any more, or has changed") from None
 
 
 def is_plot(name: str, model: Model) -> bool:

@@ -209,7 +209,7 @@ class Room:
 
     ``bodies`` is the part of the memory for bodies. Large documents are parsed one at a time.
     Pictures that take tens of milliseconds to decode don't wait for those that take seconds, and
-    long runs of a model (a saliency map) wait for neither.
+    long runs of a model (a saliency map) wait for neither. Pages are laid out one at a time.
     """
 
     def __init__(
@@ -221,8 +221,10 @@ class Room:
         self.photos = Lane("photos", 2, max_wait, self.memory)
         self.large_pictures = Lane("large pictures", 1, max_wait, self.memory)
         self.graphs = Lane("graphs", 2, max_wait, self.memory)
+        self.pages = Lane("pages", 1, max_wait, self.memory)
 
     def close(self) -> None:
         """Let the threads end."""
-        for lane in (self.documents, self.photos, self.large_pictures, self.graphs):
-            lane.close()
+        for part in vars(self).values():
+            if isinstance(part, Lane):
+                part.close()

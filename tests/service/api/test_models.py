@@ -1,6 +1,15 @@
 """/models, the summary and the report page."""
 
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from starlette.testclient import TestClient
+
+from service.api import reports
+from service.runtime.loader import Model
+from tests.tiny_artifacts import publish_curve
 
 
 def test_lists_what_serves(client: TestClient) -> None:
@@ -40,6 +49,40 @@ def test_report_is_a_page_with_its_own_plots_only(client: TestClient) -> None:
     plot = client.get("/models/curve-mlp/report/fit.png")
     assert plot.headers["content-type"] == "image/png"
     assert plot.content.startswith(b"\x89PNG")
+
+
+HOSTILE = {
+    "brackets": ("![" * 30_000, True),
+    "a wide table": ("|a" * 250 + "|\n" + "|-" * 250 + "|\n" + "|\n" * 30_000, True),
+    "text": ("a <b>\n" * 100_000, False),
+}
+
+
+def test_hostile_reports_are_rendered_once_off_the_loop_and_bounded(
+    tmp_path: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, (text, _) in HOSTILE.items():
+        publish_curve(tmp_path, name.replace(" ", "-"), **{"report.md": text.encode()})
+    publish_curve(tmp_path, "huge", **{"report.md": b"a" * 1_100_000})
+    rendered: list[str] = []
+    render = reports.render
+
+    def watched(text: str, model: Model) -> str:
+        rendered.append(threading.current_thread().name)
+        return render(text, model)
+
+    monkeypatch.setattr(reports, "render", watched)
+    client = serve(tmp_path)
+    for name, (text, laid_out) in HOSTILE.items():
+        address = f"/models/{name.replace(' ', '-')}/report"
+        pages = [client.get(address) for _ in range(3)]
+        assert {page.status_code for page in pages} == {200}, name
+        assert ("Too long to be laid out" not in pages[0].text) == laid_out, name
+        assert len(pages[0].text) < 2 * max(len(text), 600_000), name
+        assert "<b>" not in pages[0].text
+    assert len(rendered) == 2
+    assert all(name.startswith("pages") for name in rendered)
+    assert client.get("/models/huge/report").status_code == 404
 
 
 def test_report_serves_no_other_file(client: TestClient) -> None:
