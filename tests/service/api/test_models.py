@@ -73,7 +73,7 @@ def test_hostile_reports_are_rendered_once_off_the_loop_and_bounded(
 
     monkeypatch.setattr(reports, "render", watched)
     client = serve(tmp_path)
-    for name, (text, laid_out) in HOSTILE.items():
+    for name, (_, laid_out) in HOSTILE.items():
         address = f"/models/{name.replace(' ', '-')}/report"
         pages = [client.get(address) for _ in range(3)]
         assert {page.status_code for page in pages} == {200}, name
