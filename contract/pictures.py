@@ -5,7 +5,10 @@ frame, EXIF orientation, alpha over white), cropped to its central square and re
 antialiasing. Size limits are checked before anything is decoded.
 """
 
-from contextlib import closing
+import hashlib
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
 
 from contract.errors import PictureDamaged, PictureError, PictureTooLarge, PictureUnsupported
+from contract.pixels import STRIP_PIXELS, Box, Resize, source_of, to_square
 
 Content = bytes | bytearray | memoryview
 
@@ -23,31 +27,23 @@ FORMATS = ("PNG", "JPEG", WebPImagePlugin.WebPImageFile.format, "GIF", "BMP")
 
 JPEGS = {"JPEG", "MPO"}  # as Pillow names them in its answers
 START_OF_SCAN = 0xDA
+END_OF_IMAGE = b"\xff\xd9"
 
-EXIF_ORIENTATION = 0x0112
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # A progressive JPEG may repeat scans without end, each of which costs a pass over all pixels.
 MAX_JPEG_SCANS = 100
 # A file may consist of empty blocks, each of which costs some microseconds of Python: 16 MiB of
 # them take 8 s to open. A 12-megapixel photo takes 60 reads, a PNG in small chunks thousands.
 MAX_READS = 20_000
 
-# Bytes of memory for each pixel while it is decoded, as measured with Pillow 12: its own 4 (1 for a
-# palette), and the copies that its readers and conversions make. By format, else by mode.
-FORMAT_BYTES = {"WEBP": 18.5, "GIF": 9.3}
-MODE_BYTES = {"RGB": 4.3, "1": 2.3, "L": 1.3, "P": 5.3}
-OTHER_BYTES = 8.2
-TRANSPARENT_BYTES = 9.3  # of a transparent colour that becomes alpha
-# The rest (buffers of the decoder, small copies), whatever the size.
+# Bytes of memory for each pixel while it is decoded, as measured with Pillow 13: by format, else by
+# mode. They are Pillow's own 4, or 1 for grey and palettes, and what its readers hold beside them.
+FORMAT_BYTES = {"WEBP": 18.5, "GIF": 1.4}
+MODE_BYTES = {"1": 1.4, "L": 1.4, "P": 1.4, "I;16": 2.5}
+OTHER_BYTES = 4.6
+COEFFICIENT_BYTES = 2.1  # for each channel of a JPEG of several scans
+# The rest (buffers of the decoder, the strip that is worked on), whatever the size.
 BASE_BYTES = 2 * 1024 * 1024
+STRIP_BYTES = 16  # for each of up to ``STRIP_PIXELS``
 # How long a pixel takes, in those of an 8-bit RGB PNG (some 40 ns).
 FORMAT_TIME = {"WEBP": 1.0, "GIF": 0.4, "BMP": 0.15}
 JPEG_TIME, JPEG_FULL_TIME, JPEG_SCAN_TIME = 0.1, 0.25, 0.15
@@ -85,7 +81,8 @@ class Header:
 
     def memory(self, side: int) -> int:
         """Bytes that decoding to ``side`` × ``side`` takes at its peak, from above."""
-        return int(self.pixels * self._pixel_bytes(side)) + len(self.content) + BASE_BYTES
+        strip = STRIP_BYTES * min(self.pixels, STRIP_PIXELS)
+        return int(self.pixels * self._pixel_bytes(side)) + strip + len(self.content) + BASE_BYTES
 
     def _time(self, side: int) -> float:
         if self.format in JPEGS:
@@ -98,14 +95,9 @@ class Header:
         if self.image is None:
             return FORMAT_BYTES[self.format]
         if self.format in JPEGS:
-            # Two bytes for each coefficient of each channel, if they are all kept.
-            kept = 2.1 * len(self.image.getbands()) if self.scans else 0.2
+            kept = COEFFICIENT_BYTES * len(self.image.getbands()) if self.scans else 0.2
             return kept + OTHER_BYTES / self._jpeg_scale(side) ** 2
-        if self.format in FORMAT_BYTES:
-            return FORMAT_BYTES[self.format]
-        if "transparency" in self.image.info:
-            return TRANSPARENT_BYTES
-        return MODE_BYTES.get(self.image.mode, OTHER_BYTES)
+        return FORMAT_BYTES.get(self.format, MODE_BYTES.get(self.image.mode, OTHER_BYTES))
 
     def _jpeg_scale(self, side: int) -> int:
         """By how much libjpeg divides both sides, see ``_decode``."""
@@ -166,46 +158,80 @@ def open_image(
 
 def largest(max_bytes: int) -> dict[str, float]:
     """Megapixels that ``max_bytes`` suffice to decode, by kinds of pictures, for documents."""
-    rest = (max_bytes - BASE_BYTES) / 1e6
+    rest = (max_bytes - BASE_BYTES - STRIP_BYTES * STRIP_PIXELS) / 1e6
     return {
         "WebP": rest / FORMAT_BYTES["WEBP"],
+        "progressive CMYK JPEG": rest / (4 * COEFFICIENT_BYTES + OTHER_BYTES / 64),
+        "PNG in colour": rest / OTHER_BYTES,
         "GIF": rest / FORMAT_BYTES["GIF"],
-        "PNG with a transparent colour": rest / TRANSPARENT_BYTES,
-        "PNG with alpha": rest / OTHER_BYTES,
     }
 
 
-def decode(header: Header, side: int) -> Picture:
+def decode(header: Header, side: int, resize: Resize = "crop") -> Picture:
     """Decode to ``side`` × ``side`` RGB, and let go of the file and of its decoded pixels.
 
-    Raises PictureDamaged if the file is damaged.
+    ``resize`` says what becomes of a picture that isn't square, see ``contract.pixels.to_square``.
+    Raises PictureDamaged if the file is damaged, PictureUnsupported if it is of a variant of its
+    format that isn't read.
     """
     try:
         with closing(header.image or _open(header.content)) as image:
             if image.size != (header.width, header.height):
                 raise PictureDamaged("The image file gives two sizes")
-            pixels, swapped = _decode(image, side)
+            square, turned = _decode(image, side, resize)
     except PictureError:
         raise
     except Exception as error:  # Pillow's readers raise anything at all on damaged files
-        raise _damaged(error) from None
+        square, turned = _decode_anyway(header, side, resize, error)
     width, height = header.width, header.height
-    if swapped:
+    if turned:
         width, height = height, width
-    return Picture(pixels, header.format, width, height)
+    return Picture(np.asarray(square), header.format, width, height)
 
 
 def _open(content: Content) -> ImageFile.ImageFile:
     try:
+        return _open_strictly(content)
+    except PictureError as error:
+        kind = _kind(content)
+        mended = None
+        if kind == "PNG":
+            mended = _without_bad_chunks(content)
+        elif kind == "JPEG":
+            mended = _without_metadata(content)
+        if mended is None:
+            raise
+        try:
+            return _open_strictly(mended)
+        except PictureError:
+            raise error from None
+
+
+def _open_strictly(content: Content) -> ImageFile.ImageFile:
+    try:
         return Image.open(_Reader(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise PictureUnsupported(
-            f"The file is not an image of a supported format ({', '.join(FORMATS)}), or is damaged"
-        ) from None
+        kind = _kind(content)
+        if kind is None:
+            raise PictureUnsupported(
+                f"The file is not an image of a supported format ({', '.join(FORMATS)})"
+            ) from None
+        if kind == "JPEG" and _other_jpeg(content):
+            raise _problem(ValueError("unsupported"), kind) from None
+        raise PictureDamaged(f"The {kind} file is damaged and not readable") from None
     except PictureError:
         raise
     except Exception as error:  # as in ``decode``
-        raise _damaged(error) from None
+        raise _problem(error, _kind(content) or "image") from None
+
+
+def _kind(content: Content) -> str | None:
+    """The format that the first bytes promise, None for any other than ``FORMATS``."""
+    head = bytes(content[:12])
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "WEBP"
+    starts = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP"}
+    return next((kind for start, kind in starts.items() if head.startswith(start)), None)
 
 
 def _header(content: Content) -> Header:
@@ -215,28 +241,64 @@ def _header(content: Content) -> Header:
     return Header(image, content, kind, *image.size, scans)
 
 
+def _jpeg_segments(whole: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment of a JPEG, to the first scan's header."""
+    position = 2
+    for _ in range(MAX_READS):
+        position = whole.find(b"\xff", position)
+        if position < 0 or position + 4 > len(whole):
+            return
+        marker = whole[position + 1]
+        if marker in {0x00, 0xFF}:
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(whole[position + 2 : position + 4])
+        yield marker, position, end
+        if marker == START_OF_SCAN:
+            return
+        position = end
+
+
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}
+
+
 def _jpeg_scans(content: Content) -> int:
     """Scans of a JPEG whose coefficients are kept until the last; 0 if it has one scan of all
     channels, which needs no more memory than its rows.
     """
     whole = bytes(content)
-    position, channels, progressive = 2, 0, False
-    for _ in range(MAX_READS):
-        position = whole.find(b"\xff", position)
-        if position < 0 or position + 10 > len(whole):
-            break
-        if whole[position + 1] in {0x00, 0xFF}:
-            position += 1
-            continue
-        marker, length = whole[position + 1], int.from_bytes(whole[position + 2 : position + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            channels, progressive = whole[position + 9], marker & 3 == 2
-        if marker == START_OF_SCAN:
-            if not progressive and whole[position + 4] >= channels:
+    channels, progressive = 0, False
+    for marker, start, end in _jpeg_segments(whole):
+        if _is_frame(marker) and start + 10 <= len(whole):
+            channels, progressive = whole[start + 9], marker & 3 == 2
+        if marker == START_OF_SCAN and end <= len(whole):
+            if not progressive and whole[start + 4] >= channels:
                 return 0
             break
-        position += 2 + length
     return whole.count(b"\xff\xda")
+
+
+def _other_jpeg(content: Content) -> bool:
+    """Is it a JPEG of other than 8 bits, or of other than 1, 3 or 4 channels?"""
+    whole = bytes(content)
+    for marker, start, _ in _jpeg_segments(whole):
+        if _is_frame(marker) and start + 10 <= len(whole):
+            return whole[start + 4] != 8 or whole[start + 9] not in {1, 3, 4}
+    return False
+
+
+def _without_metadata(content: Content) -> bytes | None:
+    """A JPEG without its EXIF, XMP and list of further pictures, which may be damaged."""
+    whole = bytes(content)
+    dropped = [
+        (start, end) for marker, start, end in _jpeg_segments(whole) if marker in {0xE1, 0xE2}
+    ]
+    if not dropped:
+        return None
+    starts = [0, *(end for _, end in dropped)]
+    ends = [*(start for start, _ in dropped), len(whole)]
+    return b"".join(whole[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def _webp_header(content: Content) -> Header | None:
@@ -259,69 +321,92 @@ def _webp_header(content: Content) -> Header | None:
     return Header(None, content, "WEBP", width, height)
 
 
-def _decode(image: Image.Image, side: int) -> tuple[NDArray[np.uint8], bool]:
-    """Pixels, and whether the orientation swaps width and height."""
-    if image.format in JPEGS:
+def _decode(
+    image: ImageFile.ImageFile, side: int, resize: Resize, draft: bool = True
+) -> tuple[Image.Image, bool]:
+    """The square, and whether its orientation swaps width and height."""
+    source = source_of(image)
+    box: Box = (0, 0, *image.size)
+    if image.format in JPEGS and draft:
         # Lets libjpeg decode at 1/2, 1/4 or 1/8: at twice the size wanted, no detail is lost that
-        # the last resizing would keep.
-        image.draft(None, (2 * side, 2 * side))
+        # the last resizing would keep. A side that is no multiple of that ends within a pixel: the
+        # box tells where.
+        drafted = image.draft(None, (2 * side, 2 * side))
+        box = drafted[1] if drafted is not None else box
     image.load()
-    # Reading EXIF costs more than decoding a thumbnail: only where there is any.
-    orientation = _orientation(image) if "exif" in image.info else 1
-    square = _square(_plain_mode(image), side)
-    if square.mode != "RGB":
-        square = _over_white(square)
-    if orientation in TRANSPOSITIONS:
-        square = square.transpose(TRANSPOSITIONS[orientation])
-    return np.asarray(square), orientation >= 5
+    return to_square(image, source, box, side, resize)
 
 
-def _plain_mode(image: Image.Image) -> Image.Image:
-    """The same picture as L, RGB, LA or RGBA, 8 bits a channel."""
-    if "transparency" in image.info and image.mode in {"P", "L", "RGB"}:
-        return image.convert("RGBA")
-    if image.mode in {"L", "RGB", "LA", "RGBA"}:
-        return image
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode.startswith("I"):
-        # 16-bit grey: convert() would clip at 255 instead of scaling.
-        values = np.clip(np.asarray(image), 0, 65_535)
-        return Image.fromarray((values // 257).astype(np.uint8))
-    if image.mode in {"PA", "La", "RGBa"}:
-        return image.convert("RGBA")
-    return image.convert("RGB")
+def _decode_anyway(
+    header: Header, side: int, resize: Resize, error: Exception
+) -> tuple[Image.Image, bool]:
+    """Decode what a reader gave up on without need. Raises PictureError if there is a need."""
+    if header.format == "PNG":
+        mended = _without_bad_chunks(header.content)
+        if mended is not None:
+            with suppress(Exception), closing(_open(mended)) as image:
+                return _decode(image, side, resize)
+    if header.format in JPEGS and "truncated" not in str(error).lower():
+        # Lossless JPEGs can't be decoded at a fraction.
+        with suppress(Exception), closing(_open(header.content)) as image:
+            return _decode(image, side, resize, draft=False)
+    if header.format in JPEGS:
+        whole = _lacks_only_its_end(header.content, side)
+        if whole is not None:
+            with suppress(Exception), closing(_open(whole)) as image:
+                return _decode(image, side, resize)
+    raise _problem(error, header.format) from None
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    """The central square, resized; premultiplied by alpha on the way, as Pillow does."""
-    width, height = image.size
-    if width == height == side:
-        return image
-    crop = min(width, height)
-    left, top = (width - crop) / 2, (height - crop) / 2
-    box = (left, top, left + crop, top + crop)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+def _lacks_only_its_end(content: Content, side: int) -> bytes | None:
+    """A JPEG with an end marker added, if nothing else is missing; else None.
+
+    Where pixels are missing, the decoder makes them of whatever follows: then two continuations
+    give two pictures.
+    """
+    begun = bytes(content).removesuffix(END_OF_IMAGE[:1])
+    found = set()
+    for filler in (b"\x00", b"\x55"):
+        continued = begun + filler * 1024 + END_OF_IMAGE
+        try:
+            with closing(_open(continued)) as image:
+                image.draft(None, (2 * side, 2 * side))
+                image.load()
+                found.add(hashlib.sha256(image.tobytes()).digest())
+        except Exception:
+            return None
+    return begun + END_OF_IMAGE if len(found) == 1 else None
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "L":
-        return image.convert("RGB")
-    coloured = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, coloured).convert("RGB")
+def _without_bad_chunks(content: Content) -> bytes | None:
+    """A PNG without the ancillary chunks whose checksum is wrong; None if there are none.
+
+    Ancillary ones, whose name begins with a small letter, aren't needed to show a picture.
+    """
+    view = memoryview(content)
+    kept, bad, position = [bytes(view[:8])], False, 8
+    for _ in range(MAX_READS):
+        length = int.from_bytes(view[position : position + 4])
+        end = position + 12 + length
+        if end > len(view):
+            break
+        name = bytes(view[position + 4 : position + 8])
+        damaged = zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end])
+        if damaged and name[:1].islower():
+            bad = True
+        else:
+            kept.append(bytes(view[position:end]))
+        position = end
+    return b"".join((*kept, view[position:])) if bad else None
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF is common, and no reason to refuse the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _damaged(error: Exception) -> PictureDamaged:
-    truncated = "truncated" in str(error).lower()
-    return PictureDamaged(
-        "The image file is cut short" if truncated else "The image file is damaged and not readable"
-    )
+def _problem(error: Exception, kind: str) -> PictureError:
+    """What to tell of an ``error`` of Pillow's reader of a ``kind`` of file."""
+    words = str(error).lower()
+    if any(word in words for word in ("unsupported", "not supported", "cannot handle")):
+        return PictureUnsupported(
+            f"This variant of {kind} is not supported; save the picture as JPEG or plain PNG"
+        )
+    if "truncated" in words:
+        return PictureDamaged("The image file is cut short")
+    return PictureDamaged("The image file is damaged and not readable")
