@@ -89,3 +89,4 @@ python:
 
 include bench/bench.mk
 include tests/hostile/soak.mk
+include tests/deploy/deploy.mk

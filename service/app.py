@@ -60,18 +60,20 @@ def create_app(
     settings: Settings | None = None,
     lifecycle: Lifecycle | None = None,
     registry: Registry | None = None,
+    observe: Observe | None = None,
 ) -> ASGIApp:
     """The service with ``settings``, or those of the environment.
 
     It is ready when the artifacts are loaded, and loads them anew as they change. A ``registry``
-    may have loaded them already.
+    may have loaded them already. ``observe`` is told of every
+    answer, besides the metrics of the service itself.
     """
     settings = settings or Settings()
     lifecycle = lifecycle or Lifecycle()
     registry = registry or make_registry(settings)
     logs.configure(settings.log_level, settings.log_format)
 
-    observers: list[Observe] = []
+    observers = [observe] if observe is not None else []
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:

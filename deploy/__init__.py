@@ -1,0 +1,1 @@
+"""Ways to run gradserve on more than one machine: Ray Serve, Kubernetes, a proxy, monitoring."""

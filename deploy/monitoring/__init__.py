@@ -1,0 +1,1 @@
+"""Prometheus and Grafana: what they are started with, and the dashboard."""

@@ -1,0 +1,16 @@
+# Tests with other people's servers, Ray and Kubernetes' schemas, each in an environment of its own.
+
+DEPLOY_ENVIRONMENTS := servers ray manifests
+
+.PHONY: test-deploy $(DEPLOY_ENVIRONMENTS:%=test-deploy-%)
+test-deploy: $(DEPLOY_ENVIRONMENTS:%=test-deploy-%)
+
+$(DEPLOY_ENVIRONMENTS:%=test-deploy-%): test-deploy-%: .venv/deploy-%/installed
+	PYTHONPATH=. .venv/deploy-$*/bin/python -m pytest --confcutdir=tests/deploy -W ignore \
+	  tests/deploy/test_$*.py
+
+.venv/deploy-%/installed: tests/deploy/%.txt pyproject.toml locks/service.txt | python
+	@echo "Installing $* and the service into .venv/deploy-$* …"
+	@$(PYTHON) -m venv .venv/deploy-$*
+	@.venv/deploy-$*/bin/python $(INSTALL) --requirement tests/deploy/$*.txt .
+	@touch $@

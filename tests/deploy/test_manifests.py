@@ -1,0 +1,136 @@
+"""The Kubernetes manifests, checked offline: by Kubernetes' own schemas, and against each other."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed here; make test-deploy has it")
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+BASE = DEPLOY / "kubernetes" / "base"
+OVERLAY = DEPLOY / "kubernetes" / "overlays" / "object-store"
+# Custom resources: Kubernetes' own schemas don't know them, and are checked by hand below.
+CUSTOM = {"ServiceMonitor", "InferenceService", "Kustomization"}
+VERSIONS = ("1.30", "1.34")
+
+
+def documents(folder: Path) -> dict[str, Any]:
+    """Every manifest of a folder, by kind."""
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            found[document["kind"]] = document
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_own_schemas_accept_them(version: str) -> None:
+    validate = pytest.importorskip(
+        "kubernetes_validate",
+        reason="kubernetes-validate is not installed; make test-deploy has it",
+    )
+    checked = 0
+    for document in documents(BASE).values():
+        if document["kind"] not in CUSTOM:
+            validate.validate(document, version, strict=True)
+            checked += 1
+    assert checked >= 6
+
+
+def test_what_belongs_together_has_the_same_labels() -> None:
+    found = documents(BASE)
+    deployment = found["Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    monitor = found["ServiceMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"] == found["Service"]["metadata"]["labels"]
+    ports = {port["name"] for port in found["Service"]["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= ports
+    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "gradserve"
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted(
+        path.name for path in BASE.glob("*.yaml") if path.name != "kustomization.yaml"
+    )
+
+
+def test_a_pod_has_time_to_drain() -> None:
+    from service.settings import Settings
+
+    spec = documents(BASE)["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    fields = Settings.model_fields
+    drain = fields["drain_delay_seconds"].default + fields["drain_seconds"].default
+    assert spec["terminationGracePeriodSeconds"] >= pause + drain + 5
+    assert spec["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("name", ["base/deployment.yaml", "../kserve/inference-service.yaml"])
+def test_containers_are_confined(name: str) -> None:
+    document = yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())
+    spec = (
+        document["spec"]["template"]["spec"]
+        if "template" in document["spec"]
+        else document["spec"]["predictor"]
+    )
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    security = container["securityContext"]
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+
+
+def test_settings_that_manifests_name_exist() -> None:
+    from service.settings import Settings
+
+    known = {f"GRADSERVE_{name.upper()}" for name in Settings.model_fields}
+    named = {
+        found
+        for path in [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.yml")]
+        for found in re.findall(
+            r"name: (GRADSERVE_[A-Z_]+)|^ *(GRADSERVE_[A-Z_]+):", path.read_text()
+        )
+        for found in found
+        if found
+    }
+    assert named
+    assert named <= known
+
+
+def test_the_overlay_replaces_the_claim() -> None:
+    volumes = documents(OVERLAY)["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "artifacts", "$patch": "delete"} in volumes
+
+
+@pytest.mark.parametrize("folder", [BASE, OVERLAY], ids=["base", "object-store"])
+def test_it_can_be_rendered(folder: Path) -> None:
+    if shutil.which("kustomize"):
+        command = ["kustomize", "build", str(folder)]
+    elif shutil.which("kubectl") and _kubectl_version() >= (1, 21):
+        command = ["kubectl", "kustomize", str(folder)]
+    else:
+        pytest.skip("NOT RENDERED: there is no kustomize here, and no kubectl of 1.21 or newer")
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = {document["kind"] for document in yaml.safe_load_all(text)}
+    assert {"Deployment", "Service", "NetworkPolicy"} <= kinds
+
+
+def _kubectl_version() -> tuple[int, int]:
+    text = subprocess.run(
+        ["kubectl", "version", "--client", "-o", "json"],
+        check=False,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = re.search(r'"major": "(\d+)",\s*"minor": "(\d+)', text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

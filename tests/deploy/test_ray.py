@@ -1,0 +1,210 @@
+"""gradserve on a local Ray cluster of two nodes: requests, hot swap, losses under load, scaling.
+
+Needs Ray; ``make test-deploy`` has it in an environment of its own. Slow: about three minutes.
+"""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ray = pytest.importorskip("ray", reason="Ray is not installed here; make test-deploy has it")
+from ray import serve  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ray") / "artifacts"
+    shutil.copytree(ROOT / "artifacts" / "curve-mlp", root / "curve-mlp")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster(artifacts: Path) -> Iterator[Any]:
+    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["GRADSERVE_ARTIFACTS"] = str(artifacts)
+    os.environ["GRADSERVE_ACCESS_LOG"] = "false"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    made.second = made.add_node(num_cpus=3)
+    ray.init(address=made.address, logging_level="error")
+    serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+    yield made
+    serve.shutdown()
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def port(cluster: Any) -> int:
+    run(replicas=2)
+    return int(serve.status().proxies and _port[0])
+
+
+_port: list[int] = []
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        _port.append(free.getsockname()[1])
+    return _port[-1]
+
+
+def run(**options: Any) -> None:
+    """Deploy with so many replicas, or with autoscaling, and wait until they are healthy."""
+    from deploy.ray_serve import Gradserve
+
+    if "replicas" in options:
+        changed = Gradserve.options(
+            num_replicas=options["replicas"], autoscaling_config=None, max_ongoing_requests=64
+        )
+    else:
+        changed = Gradserve.options(autoscaling_config=options)
+    serve.run(changed.bind(), name="gradserve", route_prefix="/")
+
+
+def replicas() -> int:
+    """How many run."""
+    deployment = serve.status().applications["gradserve"].deployments["Gradserve"]
+    return int(deployment.replica_states.get("RUNNING", 0))
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def predict(port: int) -> tuple[int, dict[str, Any], http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"content-type": "application/json", "x-request-id": "mine-1"}
+    connection.request("POST", "/gradient", b'{"x": [0.1, 3.0]}', headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    return answer.status, json.loads(text) if answer.status == 200 else {}, answer
+
+
+class Load:
+    """Four clients that ask all the time; counts answers and failures."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.good = 0
+        self.failed = 0
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._done.is_set():
+            try:
+                good = predict(self.port)[0] == 200
+            except (OSError, http.client.HTTPException):
+                good = False
+            self.good += good
+            self.failed += not good
+            time.sleep(0.01)
+
+
+def test_it_answers_and_sets_the_request_id_once(port: int) -> None:
+    for _ in range(10):
+        status, answer, response = predict(port)
+        assert status == 200
+        assert answer["model"] == "curve-mlp"
+        assert response.msg.get_all("x-request-id") == ["mine-1"]
+
+
+def test_a_new_version_serves_on_all_replicas_within_ten_seconds(
+    port: int, artifacts: Path
+) -> None:
+    folder = artifacts / "curve-mlp"
+    old = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    draft = folder / ".draft-test"
+    shutil.copytree(folder / str(old), draft)
+    manifest = json.loads((draft / "manifest.json").read_text())
+    manifest["version"] = old + 1
+    (draft / "manifest.json").write_text(json.dumps(manifest))
+    draft.rename(folder / str(old + 1))
+
+    def swapped() -> bool:
+        return {predict(port)[1]["version"] for _ in range(12)} == {old + 1}
+
+    wait_for(swapped, "the new version serves everywhere", 10)
+
+
+def test_a_killed_replica_costs_only_what_it_was_answering(port: int) -> None:
+    with Load(port) as load:
+        wait_for(lambda: load.good > 50, "there is load")
+        os.kill(replica_processes()[0], signal.SIGKILL)
+        time.sleep(1)
+        wait_for(lambda: replicas() == 2, "the replica has been replaced")
+        time.sleep(2)
+    assert load.failed <= 4 + 4, f"{load.failed} of {load.good + load.failed} failed"
+
+
+def test_a_lost_node_is_made_up_for(port: int, cluster: Any) -> None:
+    third = cluster.add_node(num_cpus=3)
+    with Load(port) as load:
+        wait_for(lambda: load.good > 50, "there is load")
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        time.sleep(2)
+        wait_for(lambda: replicas() == 2, "its replicas run elsewhere")
+        before = load.failed
+        time.sleep(3)
+        assert load.failed - before <= 1
+    cluster.second = third
+    print(f"a lost node: {load.failed} of {load.good + load.failed} requests failed")
+
+
+def test_it_scales_up_with_load_and_down_without(port: int) -> None:
+    run(
+        min_replicas=1,
+        max_replicas=3,
+        target_ongoing_requests=0.5,
+        upscale_delay_s=1,
+        downscale_delay_s=3,
+        look_back_period_s=2,
+        metrics_interval_s=1,
+    )
+    wait_for(lambda: replicas() == 1, "it starts with one replica")
+    with Load(port), Load(port):
+        wait_for(lambda: replicas() == 3, "three under load")
+    wait_for(lambda: replicas() == 1, "one without load")
+    assert predict(port)[0] == 200
+
+
+def replica_processes() -> list[int]:
+    """Process ids of the replicas on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ServeReplica:gradserve:Gradserve" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
