@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.web import errors, logs
 from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
 from service.web.direct import DirectRoutes, direct_posts, paths
+from service.web.faces import FaceErrors
 from service.web.head import HeadAsGet
 from service.web.logs import Observe, RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
@@ -140,7 +141,8 @@ def create_app(
     if settings.allowed_hosts:
         stack = AllowedHosts(stack, settings.allowed_hosts)
     observers.append(RequestMetrics(frozenset(paths(routers))).observe)
-    log = RequestLog(SecurityHeaders(stack), observers, enabled=settings.access_log)
+    stack = FaceErrors(SecurityHeaders(stack), {v2.PREFIX: v2.error})
+    log = RequestLog(stack, observers, enabled=settings.access_log)
     return KeepState(log)
 
 

@@ -1,79 +1,90 @@
 """``/v2``: the Open Inference Protocol, as KServe, Triton and MLServer speak it.
 
 https://github.com/kserve/open-inference-protocol. Every artifact is a model; the derivatives of a
-curve, the saliency map of a classifier and the gradients of a loss are named outputs of it.
+curve, the saliency map of a classifier and the gradients of a loss are named outputs of it. Errors
+have the member ``error`` as well, of which the protocol's clients show nothing but the text.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.responses import Response
 
 from contract.manifest import Tensor
+from contract.store import list_models, list_versions
+from service.api.calling import at, check_finite, compute, read_document
 from service.api.models import Name
+from service.api.pictures import decode_all
 from service.api.v2_messages import (
     DATATYPES,
-    DTYPES,
+    ConfigTensor,
+    Duration,
+    IndexEntry,
+    IndexQuery,
     Inference,
+    InferenceStatistics,
     InferQuery,
-    InputTensor,
+    ModelConfig,
     ModelMetadata,
     ModelReady,
+    ModelStatistics,
     ServerLive,
     ServerMetadata,
+    Statistics,
     TensorMetadata,
 )
-from service.runtime.dataplane import infer
-from service.runtime.errors import BadTensor
+from service.api.v2_tensors import (
+    HEADER_LENGTH,
+    Inputs,
+    answer,
+    read_inputs,
+    split,
+    top_classes,
+    wanted_binary,
+    wanted_classes,
+)
 from service.runtime.loader import Model
+from service.runtime.registry import Registry
 from service.runtime.session import Array
 from service.settings import Settings
-from service.web.body import parsing, read_json
+from service.web.body import check_json, parsing
+from service.web.direct import direct
 from service.web.errors import (
-    BELOW,
-    ErrorItem,
     Invalid,
+    Malformed,
     NotFound,
-    Problem,
-    from_problem,
+    WrongType,
     from_validation,
     problem_response,
 )
-from service.web.openapi import json_body, json_response, problems
-from service.web.state import services
+from service.web.faces import Document, in_words
+from service.web.metrics import model_figures
+from service.web.openapi import json_body, json_response, path_parameters, problems
+from service.web.state import Services, services
+from service.web.unpacking import read_unpacked
 
-
-class V2Route(APIRoute):
-    """Errors carry the member ``error`` as well, by which clients of the protocol know them."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint with its errors answered."""
-        handler = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except (Problem, *BELOW) as problem:
-                return from_problem(problem, error=problem.detail)
-
-        return answer
-
+PREFIX = "/v2"
+JSON_TYPES = {"", "application/json", "application/octet-stream"}
 
 Version = Annotated[str, Path(max_length=20, description="The version in service")]
 
 
+def error(status: int, document: Document) -> tuple[int, Document]:
+    """A problem as the protocol's clients read it."""
+    return status, {**document, "error": in_words(document)}
+
+
 def router(settings: Settings, version: str) -> APIRouter:
     """The endpoints of the protocol."""
-    routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=V2Route)
+    routes = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"])
 
     @routes.get("", summary="Describe the server")
     async def server() -> ServerMetadata:
-        """Its name and version."""
+        """Its name, version and extensions."""
         return ServerMetadata(version=version)
 
     @routes.get("/health/live", summary="Is the server alive?")
@@ -86,8 +97,44 @@ def router(settings: Settings, version: str) -> APIRouter:
         """200 if every expected model serves, else 503; /health/ready says what is missing."""
         shared = services(request)
         if shared.lifecycle.draining or shared.registry.missing():
-            return problem_response(503, "Not ready: /health/ready says why", error="not ready")
+            return problem_response(503, "Not ready: /health/ready says why")
         return json_response({"ready": True})
+
+    @routes.post(
+        "/repository/index",
+        summary="List every version of every model",
+        responses=problems(400, 408, 413, 422),
+        openapi_extra=json_body(IndexQuery),
+    )
+    async def index(request: Request) -> list[IndexEntry]:
+        """All versions in the artifacts folder, with their state."""
+        body = await read_unpacked(request, settings.max_json_bytes)
+        query = IndexQuery()
+        if body.strip():
+            check_json(request, body)
+            try:
+                query = IndexQuery.model_validate(read_document(body))
+            except ValidationError as invalid:
+                raise from_validation(invalid) from None
+        entries = list_index(services(request).registry)
+        return [entry for entry in entries if entry.state == "READY" or not query.ready]
+
+    @routes.get("/models/stats", summary="What every model has done")
+    async def every_statistics(request: Request) -> Statistics:
+        """Counts and nanoseconds since the start, over all workers."""
+        return statistics(services(request).registry.models.values())
+
+    for action in ("load", "unload"):
+
+        @routes.post(f"/repository/models/{{model}}/{action}", include_in_schema=False)
+        async def change(model: str) -> Response:  # noqa: ARG001
+            """No request changes what serves."""
+            return problem_response(
+                405,
+                "No request loads or unloads a model: what is published in the artifacts folder is "
+                "loaded within a second, and what is removed from it is unloaded",
+                headers={"allow": ""},
+            )
 
     _add_model(routes, "/models/{model}", newest, settings)
     _add_model(routes, "/models/{model}/versions/{number}", numbered, settings)
@@ -105,6 +152,54 @@ def numbered(request: Request, model: Name, number: Version) -> Model:
     if number != str(found.manifest.version):
         raise NotFound("That version is not in service; without one the newest good one answers")
     return found
+
+
+def list_index(registry: Registry) -> list[IndexEntry]:
+    """Every version in the artifacts folder."""
+    entries = []
+    for name in list_models(registry.root):
+        model = registry.models.get(name)
+        for number in list_versions(registry.root, name):
+            if model and model.manifest.version == number:
+                entries.append(IndexEntry(name=name, version=str(number), state="READY"))
+                continue
+            refusal = registry.refused.get(name, {}).get(number)
+            reason = refusal.reason if refusal else "another version is pinned, or goes before it"
+            entries.append(
+                IndexEntry(name=name, version=str(number), state="UNAVAILABLE", reason=reason)
+            )
+    return entries
+
+
+def statistics(models: Any) -> Statistics:
+    """What ``models`` have done since the service started."""
+    figures = model_figures()
+    found = []
+    for model in models:
+        name, version = model.manifest.model, str(model.manifest.version)
+        known = figures.get((name, version), {})
+
+        def count(key: str, known: dict[str, float] = known) -> int:
+            return int(known.get(f"nv_inference_{key}_total", 0))
+
+        requests = count("request_success")
+        found.append(
+            ModelStatistics(
+                name=name,
+                version=version,
+                inference_count=count("count"),
+                execution_count=count("exec_count"),
+                inference_stats=InferenceStatistics(
+                    success=Duration(count=requests, ns=1000 * count("request_duration_us")),
+                    fail=Duration(count=count("request_failure"), ns=0),
+                    queue=Duration(count=requests, ns=1000 * count("queue_duration_us")),
+                    compute_infer=Duration(
+                        count=requests, ns=1000 * count("compute_infer_duration_us")
+                    ),
+                ),
+            )
+        )
+    return Statistics(model_stats=found)
 
 
 def _add_model(
@@ -130,87 +225,118 @@ def _add_model(
         """200 if it serves."""
         return ModelReady(name=found.manifest.model)
 
+    @routes.get(f"{path}/config", summary="Configure a client for a model", responses=absent)
+    async def config(found: Model = found_there) -> ModelConfig:
+        """Inputs and outputs as Triton's configuration has them."""
+        tensors = found.signature
+        return ModelConfig(
+            name=found.manifest.model,
+            input=[_config(tensor) for tensor in tensors.inputs.values()],
+            output=[_config(tensor) for tensor in tensors.outputs.values()],
+        )
+
+    @routes.get(f"{path}/stats", summary="What a model has done", responses=absent)
+    async def stats(found: Model = found_there) -> Statistics:
+        """Counts and nanoseconds since the start, over all workers."""
+        return statistics([found])
+
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    body = {**path_parameters(path), **json_body(InferQuery)}
+    body["requestBody"]["content"]["application/octet-stream"] = binary
+
     @routes.post(
         f"{path}/infer",
         summary="Run a model",
-        responses={200: {"model": Inference}, **problems(400, 404, 408, 413, 415, 422, 429, 503)},
-        openapi_extra=json_body(InferQuery),
+        responses={
+            200: {"model": Inference, "content": {"application/octet-stream": binary}},
+            **problems(400, 404, 408, 413, 415, 422, 429, 503),
+        },
+        openapi_extra=body,
     )
-    async def run(request: Request, found: Model = found_there) -> Response:
-        """The outputs asked for, derivatives among them, from named tensors."""
+    @direct
+    async def run(request: Request) -> Response:
+        """The outputs asked for, derivatives among them, from named tensors.
+
+        As JSON, or as binary tensors after the JSON, whose length the header
+        Inference-Header-Content-Length then gives.
+        """
+        found = find(request, **request.path_params)
         shared = services(request)
-        body = await read_json(request, settings.max_json_bytes)
-        async with parsing(request, body):
-            try:
-                query = InferQuery.model_validate_json(body)
-            except ValidationError as error:
-                raise from_validation(error) from None
-            await asyncio.sleep(0)
-            arrays = {tensor.name: _array(tensor, i) for i, tensor in enumerate(query.inputs)}
-            for tensor in query.inputs:
-                tensor.data = []  # its arrays take a tenth of the memory
-        if len(arrays) < len(query.inputs):
-            raise Invalid("An input is given twice; give each once")
-        rows = max(len(array) for array in arrays.values())
-        images = found.classifier is not None
-        most = settings.max_images if images else settings.max_x
-        if rows > most:
-            raise Invalid(f"At most {most} rows can be asked for at once")
-        wanted = [tensor.name for tensor in query.outputs]
-        with shared.queue.place(rows if images else 1):
-            try:
-                outputs = await infer(found, arrays, wanted, shared.queue)
-            except BadTensor as error:
-                raise _problem(error, list(arrays)) from None
-        if not all(np.isfinite(array).all() for array in outputs.values()):
-            raise Invalid("A result is not a finite number: the inputs are too large")
-        answer = {
+        query, inputs = await _read(request, found, settings)
+        wanted = [tensor.name for tensor in query.outputs or []]
+        for index, name in enumerate(wanted):
+            if name not in found.signature.outputs:
+                names = ", ".join(found.signature.outputs)
+                raise at(
+                    "#/outputs", [index, "name"], f"there is no such output; there are: {names}"
+                )
+        classes = wanted_classes(query, found)
+        if inputs.pictures:
+            await _decode(found, inputs, shared)
+        outputs = await compute(found, inputs.arrays, wanted, shared, inputs.pointers)
+        binary = wanted_binary(query, list(outputs))
+        check_finite({name: array for name, array in outputs.items() if name not in binary})
+        head: dict[str, Any] = {
             "model_name": found.manifest.model,
             "model_version": str(found.manifest.version),
-            "outputs": [
-                {
-                    "name": name,
-                    "datatype": DATATYPES[str(array.dtype)],
-                    "shape": list(array.shape),
-                    "data": array.ravel(),
-                }
-                for name, array in outputs.items()
-            ],
         }
-        return json_response(answer if query.id is None else answer | {"id": query.id})
+        if query.id is not None:
+            head["id"] = query.id
+        given: dict[str, Array | list[list[str]]] = dict(outputs)
+        if found.classifier is not None:
+            for name, count in classes.items():
+                given[name] = top_classes(outputs[name], found.classifier.classes, count)
+        return answer(head, given, binary)
+
+
+async def _read(request: Request, found: Model, settings: Settings) -> tuple[InferQuery, Inputs]:
+    """What is asked, and from what. Raises Malformed, WrongType, TooLarge or Invalid."""
+    headers = request.headers
+    length = headers.get(HEADER_LENGTH)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in JSON_TYPES:
+        raise WrongType("Send JSON (application/json), or binary tensors after it")
+    limit = settings.max_json_bytes if length is None else settings.max_upload_bytes
+    body = await read_unpacked(request, limit)
+    if not body:
+        raise Malformed("The body is empty; send a JSON object")
+    document, binary = split(body, length)
+    if len(document) > settings.max_json_bytes:
+        raise Malformed(f"The JSON is over the limit of {settings.max_json_bytes} bytes")
+    text = body if length is None else bytes(document)
+    check_json(request, text)
+    async with parsing(request, text):
+        parsed = read_document(text)
+        await asyncio.sleep(0)
+        try:
+            query = InferQuery.model_validate(parsed)
+        except ValidationError as error:
+            raise from_validation(error) from None
+        return query, read_inputs(query, binary, found)
+
+
+async def _decode(found: Model, inputs: Inputs, shared: Services) -> None:
+    """Turn encoded pictures into arrays. Raises Invalid, TooLarge, WrongType or QueueFull."""
+    _, classifier = shared.registry.classifier(found.manifest.model)
+    settings = shared.settings
+    for name, files in inputs.pictures.items():
+        if len(files) > settings.max_images:
+            raise Invalid(f"At most {settings.max_images} images can be sent at once")
+        with shared.queue.place(len(files)):
+            pictures = await decode_all(list(files), classifier.side, shared)
+        inputs.arrays[name] = np.stack([picture.pixels for picture in pictures])
 
 
 def _metadata(tensor: Tensor) -> TensorMetadata:
-    shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
     datatype: Any = DATATYPES[tensor.dtype]
-    return TensorMetadata(name=tensor.name, datatype=datatype, shape=shape)
+    return TensorMetadata(name=tensor.name, datatype=datatype, shape=_sizes(tensor))
 
 
-def _array(tensor: InputTensor, index: int) -> Array:
-    """The tensor's data as an array of its type and shape. Raises Invalid."""
-
-    def refuse(detail: str) -> Invalid:
-        return Invalid(
-            "1 value is invalid", [ErrorItem(detail=detail, pointer=f"#/inputs/{index}")]
-        )
-
-    try:
-        values = np.array(tensor.data, dtype=np.float64)
-    except ValueError:
-        raise refuse("The rows of data should be of equal length") from None
-    if values.size != np.prod(tensor.shape, dtype=np.float64):
-        raise refuse("data should have as many elements as shape says")
-    dtype = DTYPES[tensor.datatype]
-    if dtype.kind in "iu":
-        # Beyond 2⁵³ a float64 has no room for every integer.
-        low, high = max(np.iinfo(dtype).min, -(2**53)), min(np.iinfo(dtype).max, 2**53)
-        if ((values < low) | (values > high) | (values != np.floor(values))).any():
-            raise refuse(f"data should be integers from {low} to {high}")
-    return values.reshape(tensor.shape).astype(dtype)
+def _config(tensor: Tensor) -> ConfigTensor:
+    return ConfigTensor(
+        name=tensor.name, data_type=f"TYPE_{DATATYPES[tensor.dtype]}", dims=_sizes(tensor)
+    )
 
 
-def _problem(error: BadTensor, names: list[str]) -> Invalid:
-    index = f"/{names.index(error.tensor)}" if error.tensor in names else ""
-    prefix = f"{error.tensor}: " if error.tensor and not index else ""
-    item = ErrorItem(detail=prefix + error.detail, pointer=f"#/inputs{index}")
-    return Invalid("1 value is invalid", [item])
+def _sizes(tensor: Tensor) -> list[int]:
+    return [size if isinstance(size, int) else -1 for size in tensor.shape]

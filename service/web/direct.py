@@ -26,10 +26,10 @@ def direct(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-def direct_posts(routers: Iterable[APIRouter]) -> dict[str, Endpoint]:
+def direct_posts(routers: Iterable[APIRouter]) -> dict[str, APIRoute]:
     """The marked POST endpoints of ``routers`` by path."""
     return {
-        route.path: route.endpoint
+        route.path: route
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)
@@ -46,16 +46,25 @@ def paths(routers: Iterable[APIRouter]) -> set[str]:
 
 
 class DirectRoutes:
-    """Calls an endpoint by its exact path, and leaves everything else to ``app``."""
+    """Calls an endpoint by its exact path, and leaves everything else to ``app``.
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
+    A path may have placeholders: ``/v2/models/{model}/infer``.
+    """
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, APIRoute]) -> None:
         self.app = app
-        self.endpoints = endpoints
+        self.endpoints = {path: r.endpoint for path, r in endpoints.items() if "{" not in path}
+        # By number of parts and the last of them, which is never a placeholder.
+        self.patterns: dict[tuple[int, str], list[tuple[list[str], APIRoute]]] = {}
+        for path, route in endpoints.items():
+            if "{" in path:
+                parts = path.split("/")
+                self.patterns.setdefault((len(parts), parts[-1]), []).append((parts, route))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self.endpoints.get(scope["path"])
+            endpoint = self.endpoints.get(scope["path"]) or self._matching(scope)
             if endpoint is not None:
                 try:
                     response = await endpoint(Request(scope, receive))
@@ -68,3 +77,21 @@ class DirectRoutes:
                 await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def _matching(self, scope: Scope) -> Endpoint | None:
+        """The endpoint whose placeholders fit; they go into the scope, as routing puts them."""
+        parts = scope["path"].split("/")
+        for pattern, route in self.patterns.get((len(parts), parts[-1]), ()):
+            values = {}
+            for part, expected in zip(parts, pattern, strict=True):
+                if expected.startswith("{"):
+                    if not part:
+                        break
+                    values[expected[1:-1]] = part
+                elif part != expected:
+                    break
+            else:
+                scope["path_params"] = values
+                scope["route"] = route
+                return route.endpoint
+        return None

@@ -248,12 +248,27 @@ def _live_workers() -> list[int]:
 
 def exposition() -> bytes:
     """All figures, in Prometheus's text format."""
+    return generate_latest(_figures())
+
+
+def model_figures() -> dict[tuple[str, str], dict[str, float]]:
+    """Triton's counters of each model and version, by name, over all workers."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for family in _figures().collect():
+        if family.name.startswith("nv_inference_"):
+            for sample in family.samples:
+                key = sample.labels["model"], sample.labels["version"]
+                found.setdefault(key, {})[sample.name] = sample.value
+    return found
+
+
+def _figures() -> CollectorRegistry:
     if DIRECTORY not in os.environ:
-        return generate_latest(REGISTRY)
+        return REGISTRY
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     registry.register(_Workers())
-    return generate_latest(registry)
+    return registry
 
 
 def remove_gauges(pid: int) -> None:

@@ -5,6 +5,7 @@ them. The busy endpoints do that once, by hand; what they accept is still descri
 pydantic models that they validate with.
 """
 
+import re
 from typing import Any
 
 import orjson
@@ -116,6 +117,16 @@ def query_parameters(model: type[BaseModel]) -> dict[str, Any]:
                 "schema": field,
             }
             for name, field in schema["properties"].items()
+        ]
+    }
+
+
+def path_parameters(path: str) -> dict[str, Any]:
+    """``openapi_extra`` for the placeholders of ``path``, where the endpoint reads them itself."""
+    return {
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"{(\w+)}", path)
         ]
     }
 

@@ -194,7 +194,7 @@ V2: dict[str, bytes] = {
     "no shape": v2_changed(shape=[]),
     "another rank": v2_changed(shape=[1, 2]),
     "ragged rows": v2_changed(shape=[1, 2], data=[[1], [1, 2]]),
-    "five levels": v2_changed(shape=[1], data=[[[[[1]]]]]),
+    "many levels": v2_changed(shape=[1], data=json.loads("[" * 90 + "1" + "]" * 90)),
     "another datatype": v2_changed(datatype="BYTES"),
     "text": v2_changed(data=[CANARY, CANARY]),
     "true": v2_changed(data=[True, False]),

@@ -69,7 +69,9 @@ def test_orders(server: ServerProcess, order: str, statuses: set[int]) -> None:
 def test_content_types(server: ServerProcess, path: str, kind: str) -> None:
     answer = exchange(server.port, post(path, b'{"x": 1}', kind))
     check_rule(answer)
-    assert answer.status == 415
+    # Clients of the protocol behind /v2 send JSON with another type, or without one.
+    read = path == V2_PATH and kind in {"", "application/octet-stream"}
+    assert answer.status == (422 if read else 415)
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/classify", "/explain"])
@@ -80,7 +82,7 @@ def test_compressed_bodies_are_refused(server: ServerProcess, path: str, encodin
         post(path, b"\x1f\x8b\x08", "application/json", f"Content-Encoding: {encoding}"),
     )
     check_rule(answer)
-    assert answer.status == 415
+    assert answer.status == (400 if path == V2_PATH and encoding in {"gzip", "deflate"} else 415)
 
 
 @pytest.mark.parametrize("case", documents.W10)

@@ -1,5 +1,10 @@
 """The Open Inference Protocol over the tiny artifacts: f(x) = x³ − 2x and its derivatives."""
 
+import base64
+import gzip
+import json
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +13,7 @@ from starlette.testclient import TestClient
 
 from service.api.v2_messages import EXAMPLE
 from service.api.w10 import EXAMPLE as W10
+from tests.tiny_artifacts import png
 
 X = {"name": "x", "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]}
 
@@ -97,7 +103,7 @@ def test_sigmoid_conv(client: TestClient) -> None:
     [
         ({"name": "z"}, 422),
         ({"shape": [3]}, 422),
-        ({"shape": [2, 1]}, 422),
+        ({"shape": [1, 2]}, 422),
         ({"shape": [0], "data": []}, 422),
         ({"shape": [-2]}, 422),
         ({"shape": [10_000_000] * 4}, 422),
@@ -109,7 +115,12 @@ def test_sigmoid_conv(client: TestClient) -> None:
         ({"data": [[1], [2, 3]], "shape": [3]}, 422),
         ({"data": 5}, 422),
         ({"data": [1e300, 1]}, 422),
-        ({"extra": 1}, 422),
+        ({"data": None}, 422),
+        ({"data": [[0.5, [1]]]}, 422),
+        ({"datatype": "FP16"}, 422),
+        ({"datatype": "BOOL"}, 422),
+        ({"parameters": {"binary_data_size": 16}}, 422),
+        ({"parameters": {"binary_data_size": True}, "data": None}, 422),
     ],
 )
 def test_refuses_bad_tensors(client: TestClient, change: dict[str, Any], status: int) -> None:
@@ -132,3 +143,175 @@ def test_refuses_what_does_not_fit_together(client: TestClient) -> None:
     infer(client, "cifar-improved", {"inputs": [pixels, two]}, 422)
     infer(client, "cifar-improved", {"inputs": [pixels, alone | {"data": [10**6]}]}, 422)
     assert client.get("/v2/models/curve-mlp/versions/2").status_code == 404
+
+
+def binary(client: TestClient, model: str, document: Any, *tensors: bytes, **headers: str) -> Any:
+    start = json.dumps(document).encode()
+    given = {"Inference-Header-Content-Length": str(len(start)), **headers}
+    return client.post(
+        f"/v2/models/{model}/infer", content=start + b"".join(tensors), headers=given
+    )
+
+
+def unpack(answer: Any) -> dict[str, Any]:
+    """The outputs of a binary answer, BYTES as lists of texts."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/octet-stream"
+    length = int(answer.headers["inference-header-content-length"])
+    rest, found = answer.content[length:], {}
+    for output in json.loads(answer.content[:length])["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        content, rest = rest[:size], rest[size:]
+        if output["datatype"] == "BYTES":
+            found[output["name"]] = texts = []
+            while content:
+                length = int.from_bytes(content[:4], "little")
+                texts.append(content[4 : 4 + length].decode())
+                content = content[4 + length :]
+        else:
+            dtype = {"FP64": "<f8", "FP32": "<f4"}[output["datatype"]]
+            found[output["name"]] = np.frombuffer(content, dtype).reshape(output["shape"])
+    assert rest == b""
+    return found
+
+
+def test_binary_tensors_both_ways(client: TestClient) -> None:
+    x = np.array([1.0, 2.0, np.inf])
+    tensor = {"name": "x", "shape": [3, 1], "datatype": "FP64"}
+    document = {
+        "model_name": "curve-mlp",
+        "parameters": {"binary_data_output": True, "priority": 0},
+        "inputs": [tensor | {"parameters": {"binary_data_size": 24}}],
+    }
+    found = unpack(binary(client, "curve-mlp", document, x.tobytes()))
+    assert found["y"][:2].tolist() == [-1, 4] and np.isinf(found["gradient"][2])
+    # One as JSON, another binary; what is binary carries infinities, JSON says where they are.
+    outputs_ = [{"name": "gradient2", "parameters": {"binary_data": True}}, {"name": "y"}]
+    document |= {"parameters": None, "outputs": outputs_}
+    mixed = binary(client, "curve-mlp", document, x.tobytes())
+    assert mixed.status_code == 422 and "y[2] is not a finite number" in mixed.json()["error"]
+    mixed = binary(client, "curve-mlp", document, np.array([1.0, 2, 3]).tobytes())
+    head = json.loads(mixed.content[: int(mixed.headers["inference-header-content-length"])])
+    assert [o["name"] for o in head["outputs"]] == ["y", "gradient2"]
+    assert head["outputs"][0]["data"] == [-1, 4, 21]
+    assert "data" not in head["outputs"][1]
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "text"),
+    [
+        (24, None, "binary_data_size"),
+        (8, None, "its shape and datatype make 16 bytes"),
+        (16, "99999", "Inference-Header-Content-Length"),
+        (16, "-1", "Inference-Header-Content-Length"),
+        (16, "5", "Invalid JSON"),
+        (-1, None, "binary_data_size"),
+    ],
+)
+def test_binary_sizes_that_lie(client: TestClient, size: int, length: Any, text: str) -> None:
+    tensor = {"name": "x", "shape": [2], "datatype": "FP64"}
+    document = {"inputs": [tensor | {"parameters": {"binary_data_size": size}}]}
+    headers = {"Inference-Header-Content-Length": length} if length else {}
+    answer = binary(client, "curve-mlp", document, np.ones(2).tobytes(), **headers)
+    assert answer.status_code in {400, 422} and text in answer.json()["error"], answer.text
+
+
+def test_pictures_as_bytes_and_their_classes(client: TestClient) -> None:
+    files = [png((250, 0, 0)), png((0, 0, 250))]
+    content = b"".join(len(file).to_bytes(4, "little") + file for file in files)
+    tensor = {"name": "image", "shape": [2], "datatype": "BYTES"}
+    wanted = {"name": "probabilities", "parameters": {"classification": 2, "binary_data": True}}
+    document = {
+        "inputs": [tensor | {"parameters": {"binary_data_size": len(content)}}],
+        "outputs": [wanted],
+    }
+    found = unpack(binary(client, "cifar-improved", document, content))
+    assert [text.split(":")[1:] for text in found["probabilities"][::2]] == [
+        ["0", "red"],
+        ["2", "blue"],
+    ]
+    data = [base64.b64encode(file).decode() for file in files]
+    wanted["parameters"] = {"classification": 1}
+    document = {"inputs": [tensor | {"data": data}], "outputs": [wanted]}
+    (output,) = infer(client, "cifar-improved", document)["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 1])
+    assert output["data"][1].endswith(":2:blue")
+    for bad in (["é"], [5], ["aGk="], [], data[:1]):
+        document["inputs"] = [tensor | {"data": bad}]
+        answer = client.post("/v2/models/cifar-improved/infer", json=document)
+        assert 400 <= answer.status_code < 500 and answer.json()["error"], bad
+    broken = binary(
+        client,
+        "cifar-improved",
+        {"inputs": [tensor | {"parameters": {"binary_data_size": 9}}]},
+        b"\xff\xff\xff\x7fabcde",
+    )
+    assert broken.status_code == 422
+    curve = {"inputs": [X], "outputs": [{"name": "y", "parameters": {"classification": 1}}]}
+    infer(client, "curve-mlp", curve, 422)
+
+
+def test_compressed_bodies_are_read_within_their_limit(
+    client: TestClient, artifacts: Path, serve: Any
+) -> None:
+    plain = json.dumps({"inputs": [X]}).encode()
+    raw = zlib.compressobj(wbits=-15)
+    for name, packed in {
+        "gzip": gzip.compress(plain),
+        "deflate": zlib.compress(plain),
+        "Deflate": raw.compress(plain) + raw.flush(),
+    }.items():
+        path, headers = "/v2/models/curve-mlp/infer", {"Content-Encoding": name}
+        answer = client.post(path, content=packed, headers=headers)
+        assert outputs(answer.json())["y"].tolist() == [-1, 4]
+        for broken in (packed[:-5], packed + b"x", b"x" + packed):
+            refused = client.post(path, content=broken, headers=headers)
+            assert refused.status_code == 400 and refused.json()["error"]
+    small = serve(artifacts, max_json_bytes=10_000)
+    bomb = gzip.compress(b" " * 1_000_000 + plain)
+    headers = {"Content-Encoding": "gzip"}
+    assert small.post(path, content=bomb, headers=headers).status_code == 413
+    headers = {"Content-Encoding": "br"}
+    assert small.post(path, content=bomb, headers=headers).status_code == 415
+
+
+def test_repository_config_and_statistics(client: TestClient) -> None:
+    found = client.post("/v2/repository/index").json()
+    assert {"name": "curve-mlp", "version": "1", "state": "READY", "reason": ""} in found
+    assert client.post("/v2/repository/index", json={"ready": True}).json() == found
+    for action in ("load", "unload"):
+        answer = client.post(f"/v2/repository/models/curve-mlp/{action}", json={})
+        assert answer.status_code == 405 and "No request loads" in answer.json()["error"]
+    config = client.get("/v2/models/curve-mlp/config").json()
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP64", "dims": [-1]}]
+
+    def stats() -> tuple[int, int, int]:
+        (of,) = client.get("/v2/models/curve-mlp/versions/1/stats").json()["model_stats"]
+        success = of["inference_stats"]["success"]
+        return of["inference_count"], success["count"], success["ns"]
+
+    before = stats()
+    infer(client, "curve-mlp", {"inputs": [X], "outputs": None, "unknown": 1})
+    after = stats()
+    assert (after[0] - before[0], after[1] - before[1]) == (2, 1) and after[2] > before[2]
+    assert len(client.get("/v2/models/stats").json()["model_stats"]) == 3
+
+
+def test_every_error_says_what_and_where(client: TestClient) -> None:
+    half = infer(client, "curve-mlp", {"inputs": [X | {"datatype": "FP16"}]}, 422)
+    assert "inputs.0.datatype: FP16 is not taken here" in half["error"]
+    assert "should be FP64" in half["error"]
+    two = infer(client, "curve-mlp", {"inputs": [{"name": 5}], "outputs": [{}]}, 422)
+    assert "inputs.0.name" in two["error"] and "outputs.0.name" in two["error"]
+    words = infer(client, "curve-mlp", {"inputs": [X | {"data": [0, "é"]}]}, 422)
+    assert words["errors"][0]["pointer"] == "#/inputs/0/data/1"
+    for method, path, status in (
+        ("GET", "/v2/nothing", 404),
+        ("GET", "/v2/models/curve-mlp/infer", 405),
+        ("GET", "/v2/models/nope", 404),
+        ("GET", f"/v2/models/{'x' * 99}/ready", 422),
+        ("POST", "/v2/repository/index", 400),
+    ):
+        answer = client.request(method, path, content=b"{" if method == "POST" else None)
+        assert answer.status_code == status and answer.json()["error"], path
+    assert "error" not in client.get("/nothing").json()

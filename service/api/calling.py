@@ -1,0 +1,186 @@
+"""What the endpoints that call any model share: numbers from JSON, one call, and its errors.
+
+Each protocol is a thin file beside this one, which reads its messages, calls ``compute`` and writes
+its answer. All of them so have the same limits, and reach a model by the one data plane.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import isfinite, prod
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, WithJsonSchema
+from pydantic_core import from_json
+
+from contract.manifest import Tensor
+from contract.signatures import ROWS
+from service.runtime.dataplane import infer
+from service.runtime.errors import BadTensor
+from service.runtime.loader import Model
+from service.runtime.session import Array
+from service.web.errors import ErrorItem, Invalid, Malformed, invalid
+from service.web.state import Services
+
+NUMBERS = {int, float}  # not bool, which is a kind of int to Python
+MAX_DIMENSIONS = 16
+EXACT = 2**53  # beyond it a float64 has no room for every integer
+
+# A number or nested lists of them, as OpenAPI has it. Generated clients can't follow a type that
+# contains itself, so it says no more than that.
+Nested = Annotated[
+    Any,
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {}}]}),
+    Field(examples=[[[1.0, 2.0, 3.0]]]),
+]
+
+
+class Unreadable(Exception):
+    """Not an array of numbers: what is wrong, and the indices of where."""
+
+    def __init__(self, detail: str, where: Sequence[int] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.where = tuple(where)
+
+
+def read_document(body: bytes | bytearray | memoryview) -> Any:
+    """The JSON of a body, as Python objects. Raises Malformed.
+
+    NaN and Infinity, which Python's clients write, are read: whoever looks at them says where.
+    """
+    try:
+        return from_json(bytes(body))
+    except ValueError as error:
+        # Its message gives line and column, and never quotes the text.
+        raise Malformed(f"Invalid JSON: {error}") from None
+
+
+def read_array(data: Any, dtype: "np.dtype[np.generic]") -> Array:
+    """A number, or nested lists of equal lengths, as an array of ``dtype``. Raises Unreadable.
+
+    Looks at types a level at a time: a number takes some 50 ns, whatever it is nested in.
+    """
+    shape: list[int] = []
+    level = [data]
+    while not (kinds := set(map(type, level))) <= NUMBERS:
+        if kinds != {list} or len(shape) == MAX_DIMENSIONS:
+            fitting = {list} if type(level[0]) is list and len(shape) < MAX_DIMENSIONS else NUMBERS
+            index = next((i for i, item in enumerate(level) if type(item) not in fitting), 0)
+            what = "a list, as those before it are" if list in fitting else "a number"
+            raise Unreadable(f"it should be {what}", _place(index, shape))
+        width = len(level[0])
+        if set(map(len, level)) != {width}:
+            index = next(i for i, item in enumerate(level) if len(item) != width)
+            raise Unreadable(
+                f"it should have {width} elements, as those before it have", _place(index, shape)
+            )
+        shape.append(width)
+        level = list(chain.from_iterable(level))
+    return _typed(level, kinds, dtype, shape).reshape(shape)
+
+
+def _typed(
+    level: list[Any], kinds: set[type], dtype: "np.dtype[np.generic]", shape: list[int]
+) -> Array:
+    """A flat list of numbers as ``dtype``, if that can hold them."""
+    whole = dtype.kind in "iu"
+    try:
+        values = np.array(level, dtype=np.int64 if whole and kinds == {int} else np.float64)
+    except OverflowError:
+        raise Unreadable("there is a number that is too large") from None
+    if whole:
+        limits = np.iinfo(str(dtype))
+        low, high = int(limits.min), int(limits.max)
+        if values.dtype.kind == "f":
+            low, high = max(low, -EXACT), min(high, EXACT)
+        wrong = (values < low) | (values > high) | (values != np.floor(values))
+        detail = f"it should be an integer from {low} to {high}"
+    else:
+        with np.errstate(over="ignore"):
+            values = values.astype(dtype)
+        wrong = ~np.isfinite(values)
+        detail = f"it should be a finite number that a {dtype.name} can hold"
+    if wrong.any():
+        raise Unreadable(detail, _place(int(np.argmax(wrong)), shape))
+    return values.astype(dtype, copy=False)
+
+
+def _place(index: int, shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(index, shape)) if shape else ()
+
+
+def at(pointer: str, where: Sequence[int | str], detail: str) -> Invalid:
+    """The problem of the value at ``where`` under ``pointer``."""
+    return invalid(ErrorItem(detail=detail, pointer="/".join([pointer, *map(str, where)])))
+
+
+def shape_text(tensor: Tensor) -> str:
+    """A shape for people: ``[n, 3]``."""
+    return f"[{', '.join(map(str, tensor.shape))}]"
+
+
+async def compute(
+    model: Model,
+    inputs: Mapping[str, Array],
+    wanted: Sequence[str],
+    shared: Services,
+    pointers: Mapping[str, str],
+    everything: str = "#/inputs",
+) -> dict[str, Array]:
+    """The ``wanted`` outputs, in this request's place of the queue.
+
+    ``pointers`` says where in the body each input is, and ``everything`` where all of them are.
+    Raises Invalid, TooManyNumbers or QueueFull.
+    """
+    settings = shared.settings
+    rows = count_rows(model, inputs)
+    images = model.classifier is not None
+    most = settings.max_images if images else settings.max_x if model.curve is not None else rows
+    if rows > most:
+        raise Invalid(f"At most {most} rows can be asked for at once")
+    with shared.queue.place(rows if images else 1):
+        try:
+            return await infer(model, inputs, wanted, shared.queue)
+        except BadTensor as error:
+            name = error.tensor
+            prefix = f"{name}: " if name else ""
+            pointer = pointers.get(name, everything) if name else everything
+            raise at(pointer, (), prefix + error.detail) from None
+
+
+def count_rows(model: Model, inputs: Mapping[str, Array]) -> int:
+    """The number of rows, as the first input that has them says; 1 if none has."""
+    known = model.signature.inputs
+    for name, array in inputs.items():
+        if name in known and known[name].shape[:1] == (ROWS,) and array.ndim:
+            return int(array.shape[0])
+    return 1
+
+
+def check_finite(outputs: Mapping[str, Array]) -> None:
+    """Raise Invalid that says where an output is not finite: JSON has no word for it."""
+    place = not_finite(outputs)
+    if place:
+        raise Invalid(
+            f"{place} is not a finite number: the model has no value there, or it is too large"
+        )
+
+
+def not_finite(outputs: Mapping[str, Array]) -> str:
+    """The first element that is not finite, as ``y[0, 2]``; empty if there is none."""
+    for name, array in outputs.items():
+        # A sum of squares is quickly had, and finite only if every element is.
+        flat = array.ravel()
+        if flat.dtype.kind != "f" or isfinite(float(flat @ flat)):
+            continue
+        finite = np.isfinite(array)
+        if not finite.all():
+            where = np.unravel_index(int(np.argmin(finite)), array.shape)
+            return f"{name}[{', '.join(str(int(i)) for i in where)}]" if where else name
+    return ""
+
+
+def row_numbers(tensor: Tensor, sizes: Mapping[str, int]) -> int:
+    """How many numbers a tensor has for these sizes of the named dimensions."""
+    return prod(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
