@@ -12,13 +12,13 @@ from service.api.pictures import (
     decode_all,
     facts,
     limits,
-    read_query,
     top,
     upload,
 )
 from service.settings import Settings
 from service.web.direct import direct
 from service.web.openapi import json_response, problems, query_parameters
+from service.web.query import read_query
 from service.web.state import services
 from service.web.uploads import places, read_files
 

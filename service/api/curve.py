@@ -19,6 +19,7 @@ from service.web.body import parsing, read_json
 from service.web.direct import direct
 from service.web.errors import ErrorItem, Invalid, NotFound, from_validation
 from service.web.openapi import json_body, json_response, problems
+from service.web.query import refuse_query
 from service.web.state import services
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -157,6 +158,7 @@ async def _read(
 ) -> tuple[Query, NDArray[np.float64], Model, Curve]:
     shared = services(request)
     settings = shared.settings
+    refuse_query(request)
     body = await read_json(request, settings.max_json_bytes, 2 * settings.max_x)
     async with parsing(request, body):
         try:

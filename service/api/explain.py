@@ -19,7 +19,6 @@ from service.api.pictures import (
     decode_all,
     facts,
     limits,
-    read_query,
     top,
     upload,
 )
@@ -28,6 +27,7 @@ from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import ErrorItem, Invalid, Malformed, NotFound
 from service.web.openapi import json_response, problems, query_parameters
+from service.web.query import read_query
 from service.web.state import services
 from service.web.uploads import places, read_files
 

@@ -4,13 +4,11 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any
 
 import numpy as np
-from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract import pictures as imaging
 from contract.errors import PictureError
@@ -22,7 +20,7 @@ from service.runtime.loader import Model
 from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
 from service.runtime.room import Lane
 from service.settings import Settings
-from service.web.errors import ErrorItem, Invalid, TooLarge, as_problem, from_query
+from service.web.errors import ErrorItem, TooLarge, as_problem
 from service.web.facts import Stage
 from service.web.metrics import count_image
 from service.web.state import Services
@@ -95,24 +93,6 @@ def upload(multiple: bool) -> dict[str, Any]:
     kinds = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
     content = {"multipart/form-data": {"schema": form}, **dict.fromkeys(kinds, raw)}
     return {"requestBody": {"required": True, "content": content}}
-
-
-Query = TypeVar("Query", bound=BaseModel)
-
-
-def read_query(request: Request, kind: type[Query]) -> Query:
-    """The query parameters as ``kind``. Raises Invalid."""
-    text = request.scope["query_string"].decode("latin-1")
-    if not text:
-        return kind()
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=16)
-    except ValueError:
-        raise Invalid("The query has too many parameters") from None
-    try:
-        return kind.model_validate_strings(dict(pairs))
-    except ValidationError as error:
-        raise from_query(error) from None
 
 
 def top(row: NDArray[np.float32], classes: tuple[str, ...], count: int) -> list[dict[str, Any]]:

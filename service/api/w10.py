@@ -18,6 +18,7 @@ from service.web.body import read_json
 from service.web.direct import direct
 from service.web.errors import Invalid, from_validation
 from service.web.openapi import json_body, json_response, problems
+from service.web.query import refuse_query
 from service.web.state import services
 
 # Far beyond any sigmoid's useful range, and small enough that no sum or square overflows.
@@ -125,6 +126,7 @@ def router() -> APIRouter:
         """∂(ŷ − y)²/∂w10, with every other gradient and each step of the chain rule."""
         shared = services(request)
         limits = shared.settings
+        refuse_query(request)
         body = await read_json(request, limits.max_json_bytes, MOST_NUMBERS)
         try:
             query = W10Query.model_validate_json(body)

@@ -1,0 +1,32 @@
+"""Query parameters, read strictly: one that nobody reads would be ignored without a word."""
+
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from service.web.errors import Invalid, from_query
+
+Query = TypeVar("Query", bound=BaseModel)
+
+
+def read_query(request: Request, kind: type[Query]) -> Query:
+    """The query parameters as ``kind``. Raises Invalid, also for one that ``kind`` lacks."""
+    text = request.scope["query_string"].decode("latin-1")
+    if not text:
+        return kind()
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=16)
+    except ValueError:
+        raise Invalid("The query has too many parameters") from None
+    try:
+        return kind.model_validate_strings(dict(pairs))
+    except ValidationError as error:
+        raise from_query(error) from None
+
+
+def refuse_query(request: Request) -> None:
+    """Raise Invalid if there are query parameters, where all that is asked is in the body."""
+    if request.scope["query_string"]:
+        raise Invalid("No query parameters are read here: put them into the JSON body instead")

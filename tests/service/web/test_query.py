@@ -1,0 +1,31 @@
+"""A query parameter that nobody reads is an error, not silence."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.w10 import EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [("/predict", {"x": 1}), ("/gradient", {"x": 1}), ("/w10-gradient", EXAMPLE)],
+)
+def test_what_belongs_into_the_body_is_refused_elsewhere(
+    client: TestClient, path: str, document: dict
+) -> None:
+    assert client.post(path, json=document).status_code == 200
+    answer = client.post(f"{path}?model=curve-poly", json=document)
+    assert answer.status_code == 422
+    assert "into the JSON body" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/classify", "/explain"])
+def test_an_unknown_parameter_is_refused(client: TestClient, path: str) -> None:
+    answer = client.post(f"{path}?topk=3", content=b"x", headers={"content-type": "image/png"})
+    assert answer.status_code == 422
+    assert "not known here" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health/live", "/metrics", "/v2/health/live"])
+def test_pages_and_protocols_pass_over_them(client: TestClient, path: str) -> None:
+    assert client.get(f"{path}?utm_source=x").status_code == 200
