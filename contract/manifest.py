@@ -3,6 +3,36 @@
 A manifest is data only. It names the functions an artifact offers (each an ONNX graph), the
 sha256 of every file, and what a person wants to know of the model: parameters, data, training and
 metrics. Unknown fields are refused, so that a typing error can't pass for a setting.
+
+Schema version 2 added the kind ``function`` and made provenance optional for it and for
+classifiers; a version 1 document is a valid version 2 document in every other respect.
+
+How a ``function`` artifact names its tensors, for inputs x, z and outputs y, f (f a number a row),
+``n`` rows and ``k`` directions a row, ``*x`` standing for the sizes of x without its batch:
+
+===========  ==================================================  ===============================
+function     inputs besides x, z                                 outputs
+===========  ==================================================  ===============================
+value                                                            y [n, *y], f [n]
+gradient                                                         gradient_f_x [n, *x], …
+jacobian                                                         jacobian_y_x [n, *y, *x], …
+vjp          cotangent_y [n, k, *y], cotangent_f [n, k]          vjp_x [n, k, *x], vjp_z …
+jvp          tangent_x [n, k, *x], tangent_z …                   jvp_y [n, k, *y], jvp_f [n, k]
+hvp          tangent_x …; cotangent_y … unless the only          hvp_x [n, k, *x], hvp_z …
+             differentiable output is a number a row
+hessian                                                          hessian_f_x_x [n, *x, *x], …
+===========  ==================================================  ===============================
+
+- ``gradient``, ``jacobian`` and ``hessian`` have one output for every pair (hessian: output and
+  ordered pair of inputs). ``gradient`` covers the outputs that are a number a row.
+- ``vjp`` sums over the outputs, ``jvp`` and ``hvp`` over the inputs, each with its own vector: zeros
+  for all but one give a single block. The j-th tangent of hvp goes with the j-th cotangent.
+- Integer inputs have no tangent and integer outputs no cotangent.
+- An input without batch (``parameters=`` when published) has a shape without ``n``:
+  tangent_theta [k, *theta]; vjp_theta and hvp_theta [k, *theta] are sums over the rows;
+  jacobian_y_theta is [n, *y, *theta], each row's own. Without any batched input nothing has ``n``.
+- ``loss_gradient`` takes x, z and the targets, and gives ``loss`` ([n], or [] for a loss that is a
+  mean or sum over the batch) and ``gradient_loss_<parameter>`` [*parameter], that of the sum.
 """
 
 import json
@@ -19,7 +49,8 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2  # of what is published now
+READABLE_SCHEMAS = (1, 2)
 
 ModelName = Annotated[
     str,
@@ -162,18 +193,21 @@ class Training(Record):
 
 
 class CommonManifest(Record):
-    """What every artifact says of itself, whatever its kind."""
+    """What every artifact says of itself, whatever its kind.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    Provenance is there where something was trained here: a module of one's own has none to give.
+    """
+
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     model: ModelName
     version: int = Field(ge=1)
     created_utc: datetime
     functions: dict[str, Function] = Field(min_length=1)
     files: dict[FileName, File]
-    parameters: Parameters
-    data: Data
-    training: Training
-    metrics: JsonObject
+    parameters: Parameters | None = None
+    data: Data | None = None
+    training: Training | None = None
+    metrics: JsonObject = {}
 
     @model_validator(mode="after")
     def files_are_listed(self) -> "CommonManifest":
@@ -184,7 +218,16 @@ class CommonManifest(Record):
         return self
 
 
-class CurveManifest(CommonManifest):
+class TrainedManifest(CommonManifest):
+    """An artifact of this project's own jobs: where it came from is always said."""
+
+    parameters: Parameters
+    data: Data
+    training: Training
+    metrics: JsonObject
+
+
+class CurveManifest(TrainedManifest):
     """A function of one real variable with its derivatives."""
 
     kind: Literal["curve"] = "curve"
@@ -215,15 +258,41 @@ class ClassifierManifest(CommonManifest):
     classes: tuple[str, ...] = Field(min_length=2, description="Labels by index")
 
 
-class SigmoidConvManifest(CommonManifest):
+class TrainedClassifierManifest(ClassifierManifest, TrainedManifest):
+    """A classifier that was trained here, with its provenance: what such a job works with.
+
+    On disk it is a ``ClassifierManifest`` that has every optional member.
+    """
+
+
+class SigmoidConvManifest(TrainedManifest):
     """The single sigmoid convolution whose loss gradient the third homework question asks for."""
 
     kind: Literal["sigmoid-conv"] = "sigmoid-conv"
 
 
-Manifest = Annotated[
-    CurveManifest | ClassifierManifest | SigmoidConvManifest, Field(discriminator="kind")
-]
-MANIFEST: TypeAdapter[CurveManifest | ClassifierManifest | SigmoidConvManifest] = TypeAdapter(
-    Manifest
-)
+class FunctionManifest(CommonManifest):
+    """Any function of tensors with its derivatives; the module's docstring names its tensors."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    kind: Literal["function"] = "function"
+    description: str | None = Field(
+        default=None, max_length=2000, description="What it computes, for a person"
+    )
+    ranges: dict[str, tuple[float, float]] = Field(
+        default={}, description="Smallest and largest number of each input's examples"
+    )
+    example: dict[str, JsonValue] = Field(
+        default={}, description="One row of every input, as nested lists, unless that is large"
+    )
+
+    @model_validator(mode="after")
+    def has_a_value(self) -> "FunctionManifest":
+        if "value" not in self.functions:
+            raise ValueError("a function artifact needs the function 'value'")
+        return self
+
+
+AnyManifest = CurveManifest | ClassifierManifest | SigmoidConvManifest | FunctionManifest
+Manifest = Annotated[AnyManifest, Field(discriminator="kind")]
+MANIFEST: TypeAdapter[AnyManifest] = TypeAdapter(Manifest)

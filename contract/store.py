@@ -35,19 +35,16 @@ from contract.errors import (
 )
 from contract.manifest import (
     MANIFEST,
-    SCHEMA_VERSION,
-    ClassifierManifest,
-    CurveManifest,
+    READABLE_SCHEMAS,
+    AnyManifest,
     File,
     FileName,
     ModelName,
-    SigmoidConvManifest,
 )
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_LIMIT = 8 * 1024 * 1024  # bytes; a real one has a few dozen kilobytes
 
-AnyManifest = CurveManifest | ClassifierManifest | SigmoidConvManifest
 _model_name: TypeAdapter[str] = TypeAdapter(ModelName)
 _file_name: TypeAdapter[str] = TypeAdapter(FileName)
 
@@ -120,9 +117,10 @@ def read_manifest(folder: Path) -> AnyManifest:
     if not isinstance(document, dict):
         raise ManifestInvalid(path, "it is not a JSON object")
     schema = document.get("schema_version")
-    if schema != SCHEMA_VERSION or isinstance(schema, bool):
+    if schema not in READABLE_SCHEMAS or isinstance(schema, bool):
+        known = " and ".join(map(str, READABLE_SCHEMAS))
         raise UnknownSchema(
-            path, f"schema version {schema!r:.40} is not known here, only {SCHEMA_VERSION} is"
+            path, f"schema version {schema!r:.40} is not known here, only {known} are"
         )
     files = document.get("files")
     for name in files if isinstance(files, dict) else ():

@@ -10,13 +10,13 @@ from contract.manifest import (
     ClassifierManifest,
     CurveManifest,
     Layer,
-    Parameters,
     Precision,
     Tensor,
 )
 from contract.store import list_models, list_versions
 from service.runtime.loader import Model
 from service.runtime.registry import Registry
+from service.web.errors import NotFound
 from service.web.openapi import problems
 from service.web.state import services
 
@@ -34,7 +34,7 @@ class ModelOverview(BaseModel):
     """A model in one line."""
 
     model: str = Field(description="Its name", examples=["curve-mlp"])
-    kind: str | None = Field(description="curve, classifier or sigmoid-conv; null if not serving")
+    kind: str | None = Field(description="curve, classifier, sigmoid-conv or function; null if not serving")
     state: Literal["serving", "not ready"] = Field(description="Does it answer requests?")
     version: int | None = Field(description="The version in service, if any", examples=[1])
     functions: list[str] = Field(description="What it computes", examples=[["value", "gradient"]])
@@ -74,7 +74,7 @@ class ModelDetails(BaseModel):
     """A model with its versions, functions and figures."""
 
     model: str = Field(description="Its name", examples=["curve-mlp"])
-    kind: str | None = Field(description="curve, classifier or sigmoid-conv; null if not serving")
+    kind: str | None = Field(description="curve, classifier, sigmoid-conv or function; null if not serving")
     state: Literal["serving", "not ready"]
     version: int | None = Field(description="The version in service, if any", examples=[1])
     versions: list[VersionState] = Field(description="Newest first")
@@ -128,7 +128,9 @@ def router() -> APIRouter:
     async def summary(request: Request, model: Name) -> Summary:
         """Every layer with its parameters, its multiply-adds and the arithmetic in words."""
         manifest = services(request).registry.get(model).manifest
-        parameters: Parameters = manifest.parameters
+        parameters = manifest.parameters
+        if parameters is None:
+            raise NotFound(f"{model} was published without a count of its parameters")
         return Summary(
             model=manifest.model,
             version=manifest.version,

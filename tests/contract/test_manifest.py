@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contract.manifest import MANIFEST, ClassifierManifest, CurveManifest, SigmoidConvManifest
+from contract.manifest import (
+    MANIFEST,
+    ClassifierManifest,
+    CurveManifest,
+    FunctionManifest,
+    SigmoidConvManifest,
+)
 
 HEX = "ab" * 32
 OPTIONAL = {"coefficients", "scaled_coefficients", "scaling", "degrees_of_freedom"}  # of a curve
@@ -42,6 +48,22 @@ def test_kind_chooses_the_class() -> None:
     assert isinstance(sigmoid, SigmoidConvManifest)
 
 
+def test_schema_version_1_stays_readable() -> None:
+    assert MANIFEST.validate_python(document(schema_version=1)) == manifest(schema_version=1)
+
+
+def test_a_function_needs_no_provenance_but_a_value() -> None:
+    fields = {
+        key: document()[key] for key in ("model", "version", "created_utc", "functions", "files")
+    }
+    function = MANIFEST.validate_python(fields | {"kind": "function"})
+    assert isinstance(function, FunctionManifest)
+    assert (function.parameters, function.data, function.training) == (None, None, None)
+    renamed = {"gradient": fields["functions"]["value"]}
+    refuse(fields | {"kind": "function", "functions": renamed}, "'value'")
+    refuse(fields | {"kind": "function", "schema_version": 1}, "schema_version")
+
+
 def test_a_manifest_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         manifest().version = 2  # type: ignore[misc]
@@ -61,7 +83,7 @@ def test_a_manifest_cannot_be_changed() -> None:
         ({"model": ""}, "model"),
         ({"model": "a" * 64}, "model"),
         ({"model": "curve\n"}, "model"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"created_utc": "yesterday"}, "created_utc"),
         ({"domain": [0.0]}, "domain"),
     ],
@@ -75,7 +97,7 @@ def test_no_field_can_be_left_out(field: str) -> None:
     fields = document()
     del fields[field]
     if field == "schema_version":  # has a default in Python; the store insists on it in JSON
-        assert MANIFEST.validate_python(fields).schema_version == 1
+        assert MANIFEST.validate_python(fields).schema_version == 2
     else:
         refuse(fields, field)
 

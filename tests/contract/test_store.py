@@ -376,13 +376,13 @@ def test_damage_is_named_and_the_version_before_serves(
     assert newest_good(tmp_path, MODEL)[0] == good
 
 
-@pytest.mark.parametrize("schema", [2, 0, -1, "1", None, True, [1], 10**300])
+@pytest.mark.parametrize("schema", [3, 0, -1, "1", None, True, [1], 10**300])
 def test_an_unknown_schema_is_refused_before_the_rest_is_read(
     tmp_path: Path, schema: object
 ) -> None:
     folder = publish(tmp_path).folder
     (folder / "manifest.json").write_text(json.dumps({"schema_version": schema, "new": {}}))
-    with pytest.raises(errors.UnknownSchema, match="only 1 is") as caught:
+    with pytest.raises(errors.UnknownSchema, match="only 1 and 2 are") as caught:
         verify(folder)
     assert len(caught.value.reason) < 120
 
@@ -563,7 +563,7 @@ def test_newest_good_falls_back_with_reasons_newest_first(tmp_path: Path) -> Non
     good = publish(tmp_path)
     missing_file(publish(tmp_path).folder)
     flipped_bit(publish(tmp_path).folder)
-    edit(publish(tmp_path).folder, schema_version=2)
+    edit(publish(tmp_path).folder, schema_version=3)
     artifact, refused = newest_good(tmp_path, MODEL)
     assert artifact == good
     assert [type(error) for error in refused] == [

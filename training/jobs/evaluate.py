@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from contract.errors import ArtifactError
-from contract.manifest import ClassifierManifest
+from contract.manifest import ClassifierManifest, TrainedClassifierManifest
 from contract.store import Artifact, Draft, newest_good
 from training.data.images import ImageData, load_images
 from training.errors import JobError
@@ -86,15 +87,21 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"published {published.folder}; {artifact.folder} may be removed")
 
 
-def _classifier(root: Path, model: str) -> tuple[Artifact, ClassifierManifest]:
+def _classifier(root: Path, model: str) -> tuple[Artifact, TrainedClassifierManifest]:
     artifact, _ = newest_good(root, model)
     if not isinstance(artifact.manifest, ClassifierManifest):
         raise JobError(f"{model} is not an image classifier; it has nothing to evaluate here")
-    return artifact, artifact.manifest
+    try:
+        return artifact, TrainedClassifierManifest.model_validate(artifact.manifest.model_dump())
+    except ValidationError:
+        raise JobError(
+            f"{model} was published without a record of its training data, so that nobody can tell "
+            "whether test images are apart from them; it can't be evaluated here"
+        ) from None
 
 
 def _measure(
-    artifact: Artifact, manifest: ClassifierManifest, data: ImageData
+    artifact: Artifact, manifest: TrainedClassifierManifest, data: ImageData
 ) -> tuple[dict[str, Any], np.ndarray]:
     """All metrics, those of training included, and the predicted test labels."""
     metrics: dict[str, Any] = json.loads(artifact.read("metrics.json"))
@@ -129,7 +136,7 @@ def _measure(
 
 def _other(
     arguments: argparse.Namespace,
-    manifest: ClassifierManifest,
+    manifest: TrainedClassifierManifest,
     data: ImageData,
     predictions: np.ndarray,
 ) -> Other | None:

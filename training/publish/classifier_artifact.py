@@ -11,7 +11,7 @@ import torch
 from pydantic import JsonValue
 from tqdm import tqdm
 
-from contract.manifest import ClassifierManifest, Data, Function, Graph
+from contract.manifest import TrainedClassifierManifest, Data, Function, Graph
 from contract.store import Draft
 from training.data.images import ImageData
 from training.fit.device import Device
@@ -34,7 +34,7 @@ SALIENCY_SAMPLES = 1
 
 def write_artifact(
     draft: Draft, fitted: Fitted, data: ImageData, config: Mapping[str, JsonValue], seed: int
-) -> ClassifierManifest:
+) -> TrainedClassifierManifest:
     """Write every file of the artifact into its draft; returns the manifest.
 
     ``config`` is what the manifest says of how it was trained. Raises JobError if a graph does not
@@ -57,7 +57,7 @@ def write_artifact(
         draft.folder, torch.nn.ModuleDict({"network": network, "normalise": normalise})
     )
     report.write_metrics(draft.folder, metrics)
-    manifest = ClassifierManifest(
+    manifest = TrainedClassifierManifest(
         model=draft.model,
         version=1,  # the draft gives it the next one
         created_utc=datetime.now(UTC),

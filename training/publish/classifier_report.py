@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.manifest import ClassifierManifest
+from contract.manifest import TrainedClassifierManifest
 from training.publish import classifier_plots, report
 from training.publish.studies import studies_section
 
@@ -20,7 +20,7 @@ _SPLITS = ("train", "validation", "test")
 class Other:
     """Another classifier of the same data to compare with."""
 
-    manifest: ClassifierManifest
+    manifest: TrainedClassifierManifest
     history: list[dict[str, float]]
     difference: Mapping[str, float]
     """Test top-1 of this model less that of the other, with its interval, in points."""
@@ -40,7 +40,7 @@ def headline(metrics: Metrics) -> dict[str, Any]:
 
 def write(
     folder: Path,
-    manifest: ClassifierManifest,
+    manifest: TrainedClassifierManifest,
     metrics: Metrics,
     history: list[dict[str, float]],
     other: Other | None = None,
@@ -81,7 +81,7 @@ def write(
     report.write_report(folder, report.document(*parts))
 
 
-def _summary(manifest: ClassifierManifest, metrics: Metrics) -> str:
+def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     scores = metrics["scores"]
     chance = min(5, len(manifest.classes)) / len(manifest.classes)
     rows = [
@@ -110,7 +110,7 @@ def _summary(manifest: ClassifierManifest, metrics: Metrics) -> str:
     )
 
 
-def _comparison(manifest: ClassifierManifest, other: Other | None) -> str:
+def _comparison(manifest: TrainedClassifierManifest, other: Other | None) -> str:
     if other is None:
         return ""
     theirs = other.manifest.metrics
@@ -135,7 +135,7 @@ def _comparison(manifest: ClassifierManifest, other: Other | None) -> str:
     )
 
 
-def _trained_share(manifest: ClassifierManifest) -> str:
+def _trained_share(manifest: TrainedClassifierManifest) -> str:
     share = manifest.training.config.get("trained_share", 1.0)
     if share == 1:
         return ""
@@ -223,7 +223,7 @@ def _other_parameters(other: Other | None) -> str:
     return text.replace("## Parameters", f"## Parameters of {other.manifest.model}")
 
 
-def _cost(manifest: ClassifierManifest, other: Other | None) -> str:
+def _cost(manifest: TrainedClassifierManifest, other: Other | None) -> str:
     rows = [
         (
             entry.model,
@@ -239,7 +239,7 @@ def _cost(manifest: ClassifierManifest, other: Other | None) -> str:
     return report.document("## Cost", report.table(heads, rows))
 
 
-def _limits(manifest: ClassifierManifest) -> str:
+def _limits(manifest: TrainedClassifierManifest) -> str:
     lines = [
         f"- It knows {len(manifest.classes)} classes and always answers with one of them, "
         "whatever the picture shows.",

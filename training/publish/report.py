@@ -70,8 +70,10 @@ def document(*parts: str) -> str:
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 
-def parameters_section(parameters: Parameters) -> str:
-    """Layers with their arithmetic, and the totals by other means."""
+def parameters_section(parameters: Parameters | None) -> str:
+    """Layers with their arithmetic, and the totals by other means; nothing without a count."""
+    if parameters is None:
+        return ""
     rows = [
         (
             layer.name,
@@ -116,8 +118,10 @@ def functions_section(functions: Mapping[str, Function]) -> str:
     )
 
 
-def provenance_section(data: Data, training: Training) -> str:
-    """Where data and checkpoint come from."""
+def provenance_section(data: Data | None, training: Training | None) -> str:
+    """Where data and checkpoint come from; nothing where that isn't known."""
+    if data is None or training is None:
+        return ""
     splits = ", ".join(f"{name} {rows:,}" for name, rows in data.splits.items())
     return document(
         "## Provenance",

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from contract.manifest import ClassifierManifest
+from contract.manifest import TrainedClassifierManifest
 from training.publish import report
 
 FILE = Path(__file__).parent / "studies.csv"
@@ -16,7 +16,7 @@ TITLES = {
 }
 
 
-def studies_section(manifest: ClassifierManifest) -> str:
+def studies_section(manifest: TrainedClassifierManifest) -> str:
     """What each change gave, on validation images; empty for data or networks never studied."""
     with FILE.open(newline="", encoding="utf-8") as stream:
         rows = [
