@@ -25,8 +25,8 @@ hessian                                                          hessian_f_x_x [
 
 - ``gradient``, ``jacobian`` and ``hessian`` have one output for every pair (hessian: output and
   ordered pair of inputs). ``gradient`` covers the outputs that are a number a row.
-- ``vjp`` sums over the outputs, ``jvp`` and ``hvp`` over the inputs, each with its own vector: zeros
-  for all but one give a single block. The j-th tangent of hvp goes with the j-th cotangent.
+- ``vjp`` sums over the outputs, ``jvp`` and ``hvp`` over the inputs, each with its own vector:
+  zeros for all but one give a single block. The j-th tangent of hvp goes with the j-th cotangent.
 - Integer inputs have no tangent and integer outputs no cotangent.
 - An input without batch (``parameters=`` when published) has a shape without ``n``:
   tangent_theta [k, *theta]; vjp_theta and hvp_theta [k, *theta] are sums over the rows;

@@ -20,6 +20,7 @@ from contract.manifest import (
     CurveManifest,
     Data,
     Function,
+    FunctionManifest,
     Graph,
     Layer,
     Parameters,
@@ -273,6 +274,142 @@ def publish_sigmoid_conv(root: Path) -> Artifact:
     functions = {"loss_gradient": function("loss_gradient", inputs, outputs)}
     files = {"loss_gradient.onnx": content}
     return publish(root, SigmoidConvManifest, "sigmoid-conv", functions, samples, files, {})
+
+
+# y_j = ½ xᵀ QUADRATIC_j x: small whole numbers, so that everything can be checked by eye.
+QUADRATIC = np.array([[[2, 1, 0], [1, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 2, 1], [0, 1, 4]]], float)
+
+
+def publish_function(root: Path, model: str = "quadratic") -> Artifact:
+    """x [n, 3] → y [n, 2] and every derivative of it; see ``QUADRATIC``."""
+    x, tangent = tensor("x", "float64", "n", 3), tensor("tangent_x", "float64", "n", "k", 3)
+    cotangent = tensor("cotangent_y", "float64", "n", "k", 2)
+    # name: (inputs, output, operands, their product)
+    return _publish_einsums(
+        root,
+        model,
+        QUADRATIC,
+        {
+            "value": ((x,), tensor("y", "float64", "n", 2), "x matrix x", "ni,jil,nl->nj"),
+            "jacobian": (
+                (x,),
+                tensor("jacobian_y_x", "float64", "n", 2, 3),
+                "matrix x",
+                "jil,nl->nji",
+            ),
+            "vjp": (
+                (x, cotangent),
+                tensor("vjp_x", "float64", "n", "k", 3),
+                "x cotangent_y matrix",
+                "nl,nkj,jil->nki",
+            ),
+            "jvp": (
+                (x, tangent),
+                tensor("jvp_y", "float64", "n", "k", 2),
+                "x tangent_x matrix",
+                "nl,nki,jil->nkj",
+            ),
+            "hvp": (
+                (x, tangent, cotangent),
+                tensor("hvp_x", "float64", "n", "k", 3),
+                "tangent_x cotangent_y matrix",
+                "nkl,nkj,jil->nki",
+            ),
+            "hessian": (
+                (x,),
+                tensor("hessian_y_x_x", "float64", "n", 2, 3, 3),
+                "ones matrix",
+                "n,jil->njil",
+            ),
+        },
+    )
+
+
+def publish_scalar(root: Path, model: str = "bowl") -> Artifact:
+    """x [n, 3] → f [n], ½ xᵀ Q x with the first matrix of ``QUADRATIC``, and its derivatives."""
+    x, tangent = tensor("x", "float64", "n", 3), tensor("tangent_x", "float64", "n", "k", 3)
+    cotangent = tensor("cotangent_f", "float64", "n", "k")
+    return _publish_einsums(
+        root,
+        model,
+        QUADRATIC[0],
+        {
+            "value": ((x,), tensor("f", "float64", "n"), "x matrix x", "ni,il,nl->n"),
+            "gradient": ((x,), tensor("gradient_f_x", "float64", "n", 3), "matrix x", "il,nl->ni"),
+            "vjp": (
+                (x, cotangent),
+                tensor("vjp_x", "float64", "n", "k", 3),
+                "x cotangent_f matrix",
+                "nl,nk,il->nki",
+            ),
+            "jvp": (
+                (x, tangent),
+                tensor("jvp_f", "float64", "n", "k"),
+                "x tangent_x matrix",
+                "nl,nki,il->nk",
+            ),
+            "hvp": (
+                (x, tangent),
+                tensor("hvp_x", "float64", "n", "k", 3),
+                "tangent_x matrix",
+                "nkl,il->nki",
+            ),
+        },
+    )
+
+
+def _publish_einsums(
+    root: Path,
+    model: str,
+    matrix: np.ndarray,
+    formulas: dict[str, tuple[tuple[Tensor, ...], Tensor, str, str]],
+) -> Artifact:
+    """Functions that are products of their inputs and ``matrix``; ``value`` is half of its own."""
+    random = np.random.default_rng(0)
+    functions, files, samples = {}, {}, {}
+    for name, (inputs, output, operands, formula) in formulas.items():
+        given = {
+            t.name: random.normal(size=[{"n": 4, "k": 2}.get(s, s) for s in t.shape])  # type: ignore[arg-type]
+            for t in inputs
+        }
+        used = operands.split()
+        constants: dict[str, np.ndarray] = {
+            "matrix": matrix * (0.5 if name == "value" else 1.0),
+            "zero": np.zeros(()),
+            "one": np.ones(()),
+        }
+        nodes = [node("Einsum", " ".join(used), output.name, equation=formula)]
+        if "ones" in used:
+            nodes = [
+                node("Mul", "x zero", "zeros"),
+                node("Einsum", "zeros", "sums", equation="ni->n"),
+                node("Add", "sums one", "ones"),
+                *nodes,
+            ]
+        wanted = {i for each in nodes for i in each.input}
+        files[f"{name}.onnx"] = graph(
+            nodes, inputs, (output,), **{k: v for k, v in constants.items() if k in wanted}
+        )
+        arrays = {**given, "matrix": constants["matrix"], "ones": np.ones(4)}
+        functions[name] = function(name, inputs, (output,))
+        samples |= {f"{name}.{key}": value for key, value in given.items()}
+        samples[f"{name}.{output.name}"] = np.einsum(formula, *(arrays[each] for each in used))
+    manifest = FunctionManifest(
+        model=model,
+        version=1,
+        created_utc=datetime(2026, 1, 2, tzinfo=UTC),
+        functions=functions,
+        files={},
+        ranges={"x": (-3.0, 3.0)},
+        example={"x": [1.0, 2.0, 3.0]},
+    )
+    with Draft(root, model) as draft:
+        with (draft.folder / "samples.npz").open("wb") as stream:
+            np.savez(stream, **samples)  # type: ignore[arg-type]
+        for file, content in files.items():
+            (draft.folder / file).write_bytes(content)
+        (draft.folder / "report.md").write_text("# A quadratic function\n")
+        return draft.publish(manifest)
 
 
 def publish(

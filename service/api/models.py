@@ -34,7 +34,9 @@ class ModelOverview(BaseModel):
     """A model in one line."""
 
     model: str = Field(description="Its name", examples=["curve-mlp"])
-    kind: str | None = Field(description="curve, classifier, sigmoid-conv or function; null if not serving")
+    kind: str | None = Field(
+        description="curve, classifier, sigmoid-conv or function; null if not serving"
+    )
     state: Literal["serving", "not ready"] = Field(description="Does it answer requests?")
     version: int | None = Field(description="The version in service, if any", examples=[1])
     functions: list[str] = Field(description="What it computes", examples=[["value", "gradient"]])
@@ -74,7 +76,9 @@ class ModelDetails(BaseModel):
     """A model with its versions, functions and figures."""
 
     model: str = Field(description="Its name", examples=["curve-mlp"])
-    kind: str | None = Field(description="curve, classifier, sigmoid-conv or function; null if not serving")
+    kind: str | None = Field(
+        description="curve, classifier, sigmoid-conv or function; null if not serving"
+    )
     state: Literal["serving", "not ready"]
     version: int | None = Field(description="The version in service, if any", examples=[1])
     versions: list[VersionState] = Field(description="Newest first")

@@ -14,7 +14,7 @@ import numpy as np
 
 from contract import signatures
 from contract.errors import ArtifactError, ManifestInvalid
-from contract.manifest import CommonManifest, Function, Graph, Tensor
+from contract.manifest import AnyManifest, CommonManifest, Function, Graph, Tensor
 from contract.signatures import ROWS, Classifier, Curve, WrongSignature
 from contract.store import MANIFEST_FILE, Artifact, verify
 from service.runtime.session import Array, GraphError, Session, replay

@@ -11,7 +11,7 @@ import torch
 from pydantic import JsonValue
 from tqdm import tqdm
 
-from contract.manifest import TrainedClassifierManifest, Data, Function, Graph
+from contract.manifest import Data, Function, Graph, TrainedClassifierManifest
 from contract.store import Draft
 from training.data.images import ImageData
 from training.fit.device import Device

@@ -1,13 +1,12 @@
 """Derivatives by PyTorch's autograd, as functions that ``export`` can trace.
 
 Each is ordinary eager PyTorch: called with tensors it differentiates, traced by ``make_fx`` the
-backward pass becomes part of the graph. ``DECOMPOSITIONS`` rewrites those backward operators for
-which the ONNX exporter has no rule, into forward operators for which it has one.
+backward pass becomes part of the graph.
 """
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -119,48 +118,3 @@ def saliency(
         return attribution(prepare(image), label).square().sum(1).sqrt()
 
     return saliency_map
-
-
-def _convolution_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, *settings: Any
-) -> tuple[Tensor, None, None]:
-    """Gradient of a convolution with respect to its input, as a transposed convolution.
-
-    A convolution is linear in its input, y = Cx; the gradient is Cᵀg, which is what a transposed
-    convolution with the same weights, stride and padding computes. A stride may leave rows at the
-    far edge that no window reached; ``unreached`` gives them back, as zeros.
-    """
-    _, stride, padding, dilation, transposed, _, groups, wanted = settings
-    if transposed or list(wanted) != [True, False, False]:
-        raise NotImplementedError("only the input gradient of an ordinary convolution is traced")
-    unreached = [
-        x.shape[2 + axis]
-        - (gradient.shape[2 + axis] - 1) * stride[axis]
-        + 2 * padding[axis]
-        - dilation[axis] * (weight.shape[2 + axis] - 1)
-        - 1
-        for axis in range(len(stride))
-    ]
-    back = torch.ops.aten.convolution.default(
-        gradient, weight, None, stride, padding, dilation, True, unreached, groups
-    )
-    return back, None, None
-
-
-def _max_pool_backward(gradient: Tensor, x: Tensor, *settings: Any) -> Tensor:
-    """Gradient of max pooling: each output's gradient goes to the input that was the maximum.
-
-    The last of ``settings`` are the indices of those inputs, counted in one channel's plane, row
-    by row; what comes before them (kernel size, stride, …) has had its effect on them.
-    """
-    indices: Tensor = settings[-1]
-    zeros = torch.zeros_like(x).flatten(-2)
-    scattered = zeros.scatter_add(-1, indices.flatten(-2), gradient.flatten(-2))
-    return scattered.reshape(x.shape)
-
-
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.convolution_backward.default: _convolution_backward,
-    torch.ops.aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
-    torch.ops.aten.adaptive_max_pool2d_backward.default: _max_pool_backward,
-}

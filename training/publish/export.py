@@ -1,34 +1,41 @@
 """Functions to ONNX graphs.
 
-``make_fx`` records the ATen operators that a function executes, the backward pass of any ``grad``
-inside included; ``torch.onnx.export`` then turns the recording into ONNX. (``torch.export`` alone
-can't: it fails on a module that calls ``grad``.)
+``record`` writes down the ATen operators that a function executes, the backward pass of any
+``grad`` inside included; ``torch.onnx.export`` then turns the recording into ONNX.
+(``torch.export`` alone can't: it fails on a module that calls ``grad``.)
 """
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch import Tensor, nn
 
 from contract.manifest import Function, Graph, Precision
 from contract.manifest import Tensor as TensorInfo
 from training.errors import JobError
 from training.publish.agreement import Tolerances, measure_agreement
-from training.publish.derivatives import DECOMPOSITIONS
+from training.publish.record import record, traceable
 
 OPSET = 20  # the first with Gelu
 BATCH = "n"
+
+# What tracing and the exporter raise where a function can't be exported.
+TRACING_ERRORS = (
+    RuntimeError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    KeyError,
+)
 
 _DTYPES: dict[int, Any] = {
     onnx.TensorProto.DOUBLE: "float64",
@@ -53,41 +60,82 @@ def export(
 
     Raises JobError if the function can't be traced or an operator can't be exported.
     """
-    # Sizes 0 and 1 are never symbols, so that a single example is traced as two alike.
-    examples = [
-        tensor[torch.arange(max(2, len(tensor))) % len(tensor)] for tensor in example_inputs
-    ]
     try:
-        recorded = make_fx(
-            function,
-            decomposition_table=DECOMPOSITIONS,
-            tracing_mode="symbolic",
-            _allow_non_fake_inputs=True,
-        )(*_symbolic(examples))
-        # What only the backward pass of a weight would have used is still recorded.
-        recorded.graph.eliminate_dead_code()
-        recorded.recompile()
-        recorded.eval()
-        with _quiet():
-            program = torch.onnx.export(
-                recorded,
-                tuple(examples),
-                input_names=list(input_names),
-                output_names=list(output_names),
-                dynamic_shapes=tuple({0: BATCH} for _ in examples),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        raise JobError(f"{path.name}: the function could not be exported: {_why(error)}") from error
+        recorded = record(function, example_inputs, [True] * len(example_inputs))
+        model = to_onnx(
+            recorded,
+            [Shaped(example.dtype, (BATCH, *example.shape[1:])) for example in example_inputs],
+            input_names,
+            output_names,
+        )
+    except TRACING_ERRORS as error:
+        raise JobError(
+            f"{path.name}: the function could not be exported: {innermost(error)}"
+        ) from error
+    onnx.save(model, path)
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Type and sizes of a tensor; a size with a name is chosen at run time."""
+
+    dtype: torch.dtype
+    shape: tuple[int | str, ...]
+
+
+class _Called(nn.Module):
+    """A module by any number of positional tensors: what the exporter sees is always alike."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the module gives."""
+        return self.module(*inputs)
+
+
+def to_onnx(
+    module: nn.Module,
+    inputs: Sequence[Shaped],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> onnx.ModelProto:
+    """``module``, made of recordings and plain tensor operators, as a checked ONNX model.
+
+    Raises what the exporter raises, one of ``TRACING_ERRORS``.
+    """
+    names = sorted({size for each in inputs for size in each.shape if isinstance(size, str)})
+    sizes = {name: 5 + 2 * place for place, name in enumerate(names)}  # any will do
+    examples = tuple(
+        torch.zeros(
+            [sizes[size] if isinstance(size, str) else size for size in each.shape],
+            dtype=each.dtype,
+        )
+        for each in inputs
+    )
+    dynamic = tuple(
+        {axis: size for axis, size in enumerate(each.shape) if isinstance(size, str)} or None
+        for each in inputs
+    )
+    with _quiet(), torch.no_grad(), traceable():
+        program = torch.onnx.export(
+            _Called(module).eval(),
+            examples,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=(dynamic,) if any(dynamic) else None,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     if program is None:
-        raise JobError(f"{path.name}: the ONNX exporter returned nothing")
+        raise RuntimeError("the ONNX exporter returned nothing")
     model = program.model_proto
     _forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    return model
 
 
 def signature(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -134,25 +182,6 @@ def export_function(
     return entry, {f"{name}.{key}": value for key, value in (given | expected).items()}
 
 
-def _symbolic(example_inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Stand-ins for the examples, without data, whose first size is the symbol n.
-
-    Left to itself, make_fx would make every size a symbol, and the same symbol for equal sizes: a
-    batch of 3 RGB images would tie n to the number of channels. Here all else is a plain number.
-    """
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    return [
-        mode.from_tensor(
-            example,
-            source=ConstantSource(f"input{index}"),
-            symbolic_context=StatelessSymbolicContext(
-                dynamic_sizes=[DimDynamic.DUCK] + [DimDynamic.STATIC] * (example.dim() - 1)
-            ),
-        )
-        for index, example in enumerate(example_inputs)
-    ]
-
-
 def _forget_origin(model: onnx.ModelProto) -> None:
     """Remove stack traces and the like: they hold paths of the machine that exported."""
     model.doc_string = ""
@@ -184,7 +213,7 @@ def _tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
     )
 
 
-def _why(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """First line of the innermost cause: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__

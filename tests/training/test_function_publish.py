@@ -1,0 +1,137 @@
+"""One's own functions as artifacts: what is published is what calculus says, and serves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from contract.manifest import FunctionManifest
+from contract.store import Artifact, verify
+from gradserve import Publication, publish
+from service.runtime.loader import Model, load
+from service.settings import Settings
+
+Array = NDArray[np.float64]
+
+
+def rosenbrock(x: Tensor) -> Tensor:
+    return (100 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2).sum(1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("functions")
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+
+
+@pytest.fixture(scope="module")
+def surrogate(root: Path, network: nn.Module) -> Artifact:
+    torch.manual_seed(1)
+    publication = Publication(
+        network,
+        examples={"x": torch.randn(16, 3, dtype=torch.float64)},
+        outputs=("y",),
+        derivatives=("jacobian", "vjp", "jvp", "hvp"),
+        description="A small network",
+    )
+    return publish(publication, "surrogate", artifacts=root)
+
+
+@pytest.fixture(scope="module")
+def banana(root: Path) -> Artifact:
+    torch.manual_seed(1)
+    publication = Publication(
+        rosenbrock,
+        examples={"x": torch.randn(9, 2, dtype=torch.float64)},
+        outputs=("f",),
+        derivatives=("gradient", "hvp", "hessian"),
+    )
+    return publish(publication, "banana", artifacts=str(root))
+
+
+def served(artifact: Artifact) -> Model:
+    return load(artifact.folder, Settings())
+
+
+def shapes(artifact: Artifact) -> dict[str, dict[str, tuple[int | str, ...]]]:
+    return {
+        name: {t.name: t.shape for t in (*function.inputs, *function.outputs)}
+        for name, function in artifact.manifest.functions.items()
+    }
+
+
+def test_names_and_shapes_are_those_of_the_contract(surrogate: Artifact, banana: Artifact) -> None:
+    x, tangent, cotangent = ("n", 3), ("n", "k", 3), ("n", "k", 2)
+    assert shapes(surrogate) == {
+        "value": {"x": x, "y": ("n", 2)},
+        "jacobian": {"x": x, "jacobian_y_x": ("n", 2, 3)},
+        "vjp": {"x": x, "cotangent_y": cotangent, "vjp_x": tangent},
+        "jvp": {"x": x, "tangent_x": tangent, "jvp_y": cotangent},
+        "hvp": {"x": x, "tangent_x": tangent, "cotangent_y": cotangent, "hvp_x": tangent},
+    }
+    assert shapes(banana) == {
+        "value": {"x": ("n", 2), "f": ("n",)},
+        "gradient": {"x": ("n", 2), "gradient_f_x": ("n", 2)},
+        "hvp": {"x": ("n", 2), "tangent_x": ("n", "k", 2), "hvp_x": ("n", "k", 2)},
+        "hessian": {"x": ("n", 2), "hessian_f_x_x": ("n", 2, 2)},
+    }
+
+
+def test_the_manifest_has_no_dummies(surrogate: Artifact) -> None:
+    manifest = verify(surrogate.folder).manifest
+    assert isinstance(manifest, FunctionManifest)
+    assert (manifest.parameters, manifest.data, manifest.training) == (None, None, None)
+    assert manifest.description == "A small network"
+    assert np.shape(manifest.example["x"]) == (3,)
+    assert manifest.ranges["x"][0] < 0 < manifest.ranges["x"][1]
+
+
+def test_directions_of_the_network(surrogate: Artifact, network: nn.Module) -> None:
+    """Products with the very Jacobian and Hessian that ``torch.autograd.functional`` gives."""
+    model = served(surrogate)
+    random = np.random.default_rng(0)
+    x, tangent = random.normal(size=(5, 3)), random.normal(size=(5, 4, 3))
+    cotangent = random.normal(size=(5, 4, 2))
+    functional = torch.autograd.functional
+    rows = [torch.from_numpy(row) for row in x]
+    jacobian = np.stack([functional.jacobian(network, row).numpy() for row in rows])
+    hessian = np.stack(
+        [
+            [functional.hessian(lambda row, j=j: network(row)[j], row).numpy() for j in range(2)]
+            for row in rows
+        ]
+    )
+    expected = {
+        "jacobian": jacobian,
+        "vjp": np.einsum("nkj,nji->nki", cotangent, jacobian),
+        "jvp": np.einsum("nki,nji->nkj", tangent, jacobian),
+        "hvp": np.einsum("nkj,njil,nkl->nki", cotangent, hessian, tangent),
+    }
+    given = {"jacobian": (), "vjp": (cotangent,), "jvp": (tangent,), "hvp": (tangent, cotangent)}
+    for name, wanted in expected.items():
+        (found,) = model.run(name, x, *given[name]).values()
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_rosenbrock_by_hand(banana: Artifact) -> None:
+    model = served(banana)
+    x = np.array([[1.0, 1.0], [-1.2, 1.0], [0.5, -2.0]])
+    a, b = x.T
+    gradient = np.stack([-400 * a * (b - a**2) - 2 * (1 - a), 200 * (b - a**2)], 1)
+    corner = -400 * a
+    hessian = np.stack([1200 * a**2 - 400 * b + 2, corner, corner, np.full(3, 200.0)], 1)
+    hessian = hessian.reshape(3, 2, 2)
+    tangent = np.arange(12.0).reshape(3, 2, 2)
+    close = {"rtol": 1e-12, "atol": 1e-10}
+    np.testing.assert_allclose(model.run("gradient", x)["gradient_f_x"], gradient, **close)
+    np.testing.assert_allclose(model.run("hessian", x)["hessian_f_x_x"], hessian, **close)
+    found = model.run("hvp", x, tangent)["hvp_x"]
+    np.testing.assert_allclose(found, np.einsum("nij,nkj->nki", hessian, tangent), **close)

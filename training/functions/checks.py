@@ -1,0 +1,156 @@
+"""A graph compared with its reference before it is published, and that with central differences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contract.manifest import Agreement
+from training.errors import JobError
+from training.functions.plans import Plan
+from training.functions.refusal import BAKED_IN, DISAGREES, NOT_FINITE, Refusal, from_runtime
+from training.publish.agreement import BATCH_SIZES, GraphRunner
+from training.publish.export import BATCH
+
+RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-5}
+DIRECTIONS = (2, 1, 3, 1)  # tangents a row, beside each of BATCH_SIZES
+SAMPLE_ROWS = 8  # in samples.npz: every start of the service replays them
+SAMPLE_DIRECTIONS = 2
+TINY = 1e-300  # what a tolerance is at least, for outputs that are all 0
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: the manifest's agreement, and the arrays for samples.npz."""
+
+    agreement: Agreement
+    samples: Arrays
+    relative_error: float  # largest, as a share of the output's own largest number
+
+
+def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
+    """Compare the graph in ``path`` with eager PyTorch at 1, 2, 7 and 64 rows.
+
+    Raises Refusal if it can't be run, gives other shapes or other numbers.
+    """
+    try:
+        run = GraphRunner(path)
+    except JobError as error:
+        raise from_runtime(plan.name, str(error)) from error
+    generator = torch.Generator().manual_seed(0)
+    batched = [BATCH in each.shape for each in plan.inputs.values()]
+    rows = max((len(t) for t, b in zip(examples, batched, strict=True) if b), default=0)
+    sizes = [(min(rows, SAMPLE_ROWS), SAMPLE_DIRECTIONS)]
+    if rows:
+        sizes += zip(BATCH_SIZES, DIRECTIONS, strict=True)
+    elif plan.vectors:
+        sizes += [(0, count) for count in (1, 3)]
+    worst_absolute = worst_relative = scale = 0.0
+    samples: Arrays = {}
+    for count, directions in sizes:
+        given = [
+            tensor[torch.arange(count) % rows] if has_rows else tensor
+            for tensor, has_rows in zip(examples, batched, strict=True)
+        ]
+        vectors = _vectors(plan, count, directions, generator)
+        expected = [each.detach() for each in plan.reference(given, vectors)]
+        arrays = _arrays(plan, given, vectors)
+        found = _run(plan, run, arrays, count)
+        for name, reference in zip(plan.outputs, expected, strict=True):
+            absolute, relative, size = _compare(plan.name, name, found[name], reference, count)
+            worst_absolute = max(worst_absolute, absolute)
+            worst_relative = max(worst_relative, relative)
+            scale = max(scale, size)
+        if not samples:
+            named = zip(plan.outputs, expected, strict=True)
+            everything = {**arrays, **{name: each.numpy() for name, each in named}}
+            samples = {f"{plan.name}.{name}": array for name, array in everything.items()}
+    allowed = _tolerance(plan)
+    return Checked(
+        Agreement(
+            maximum_absolute_error=worst_absolute,
+            absolute_tolerance=allowed * max(scale, TINY),
+            relative_tolerance=allowed,
+        ),
+        samples,
+        worst_relative,
+    )
+
+
+def _vectors(plan: Plan, rows: int, directions: int, generator: torch.Generator) -> list[Tensor]:
+    """Random tangents and cotangents of the right shapes."""
+    sizes = {BATCH: rows, "k": directions}
+    return [
+        torch.randn(
+            [sizes[size] if isinstance(size, str) else size for size in each.shape],
+            generator=generator,
+            dtype=each.dtype,
+        )
+        for each in plan.vectors.values()
+    ]
+
+
+def _arrays(plan: Plan, inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Arrays:
+    names = (*plan.inputs, *plan.vectors)
+    return {
+        name: tensor.detach().numpy()
+        for name, tensor in zip(names, (*inputs, *vectors), strict=True)
+    }
+
+
+def _run(plan: Plan, run: GraphRunner, arrays: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
+    try:
+        return run(arrays)
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        text = str(error).partition("\n")[0]
+        raise Refusal(
+            plan.name,
+            BAKED_IN,
+            f"the graph fails for {rows} rows, an operation has a fixed batch size ({text[:160]})",
+        ) from error
+
+
+def _tolerance(plan: Plan) -> float:
+    tensors = (*plan.inputs.values(), *plan.vectors.values())
+    double = any(each.dtype == torch.float64 for each in tensors)
+    return RELATIVE[torch.float64 if double else torch.float32]
+
+
+def _compare(
+    function: str, name: str, found: NDArray[Any], reference: Tensor, rows: int
+) -> tuple[float, float, float]:
+    """Largest error, the same as a share of the largest reference, and that."""
+    expected = reference.numpy()
+    what = f"{name} for {rows} rows" if rows else name
+    if found.shape != expected.shape:
+        raise Refusal(
+            function, BAKED_IN, f"{what} has shape {list(found.shape)}, not {list(expected.shape)}"
+        )
+    if found.dtype != expected.dtype:
+        raise Refusal(function, DISAGREES, f"{what} is {found.dtype}, not {expected.dtype}")
+    if not np.isfinite(expected).all():
+        raise Refusal(function, NOT_FINITE, f"{what}: PyTorch itself gives inf or NaN")
+    wide, target = found.astype(np.float64), expected.astype(np.float64)
+    difference = np.abs(wide - target)
+    scale = float(np.abs(target).max(initial=0.0))
+    worst = float(difference.max(initial=0.0)) if np.isfinite(difference).all() else np.inf
+    relative = worst / scale if scale else (0.0 if worst == 0 else np.inf)
+    allowed = RELATIVE.get(reference.dtype, 0.0)
+    if not worst <= allowed * scale:
+        # Zero everywhere but for rounding is agreement as well.
+        if not (scale == 0 and worst < allowed * 1e-3):
+            raise Refusal(
+                function,
+                DISAGREES,
+                f"{what} differs by {worst:.3g}, {relative:.2g} of its largest number; "
+                f"{allowed:g} is allowed",
+            )
+        relative = 0.0
+    return worst, relative, scale

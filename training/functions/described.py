@@ -1,0 +1,239 @@
+"""A function with its tensors described: names, types, sizes of a row, and which can be varied."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import JobError
+from training.functions.publication import OUTPUT_TYPES, Publication
+from training.functions.refusal import NOT_FINITE, RANDOM, ROWS_MIX, Refusal
+from training.publish.derivatives import frozen
+from training.publish.record import traceable
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output. ``shape`` is a row's, without the batch."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    batched: bool
+
+    @property
+    def differentiable(self) -> bool:
+        """Real numbers have derivatives, integers don't."""
+        return self.dtype.is_floating_point
+
+    @property
+    def size(self) -> int:
+        """Numbers a row."""
+        return int(torch.Size(self.shape).numel())
+
+
+@dataclass(frozen=True)
+class Described:
+    """A function from tensors, in the order of ``inputs``, to a tuple of ``outputs``."""
+
+    function: Callable[..., tuple[Tensor, ...]]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @property
+    def batched(self) -> bool:
+        """Has any input a batch? Without one, no output has."""
+        return any(port.batched for port in self.inputs)
+
+    @property
+    def wrt(self) -> tuple[int, ...]:
+        """Places of the inputs that can be varied."""
+        return tuple(i for i, port in enumerate(self.inputs) if port.differentiable)
+
+    @property
+    def of(self) -> tuple[int, ...]:
+        """Places of the outputs that have derivatives."""
+        return tuple(i for i, port in enumerate(self.outputs) if port.differentiable)
+
+    @property
+    def scalars(self) -> tuple[int, ...]:
+        """Places of the outputs that are one number a row."""
+        return tuple(i for i in self.of if self.outputs[i].size == 1)
+
+    @property
+    def one_number(self) -> bool:
+        """Is one number a row all there is to differentiate? Then hvp needs no cotangent."""
+        return len(self.of) == 1 and self.of == self.scalars
+
+    @property
+    def double(self) -> bool:
+        """Does it compute in float64?"""
+        return any(port.dtype == torch.float64 for port in (*self.inputs, *self.outputs))
+
+
+def describe(publication: Publication) -> Described:
+    """Run the function on its examples and describe what comes out.
+
+    Raises Refusal for random functions, rows that mix and numbers that aren't finite; JobError if
+    the function itself fails.
+    """
+    function = publication.function
+    if isinstance(function, nn.Module):
+        function = frozen(function)
+    called = _tuple_of(function)
+    inputs = list(publication.inputs.values())
+    outputs = _call(called, inputs)
+    names = list(publication.outputs)
+    if len(outputs) != len(names):
+        raise JobError(
+            f"the function gives {len(outputs)} outputs, but outputs= names {len(names)}: {names}"
+        )
+    rows = len(next(iter(publication.examples.values()), ()))
+    ports = []
+    for name, output in zip(names, outputs, strict=True):
+        if not isinstance(output, Tensor) or output.dtype not in OUTPUT_TYPES:
+            kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
+            raise JobError(
+                f"output {name} is {kind}; the service knows float64, float32, int64 and uint8"
+            )
+        if rows and (output.dim() == 0 or output.shape[0] != rows):
+            raise JobError(
+                f"output {name} has shape {list(output.shape)} for {rows} rows; its first size "
+                "should be the number of rows"
+            )
+        if output.is_floating_point() and not output.isfinite().all():
+            raise Refusal("value", NOT_FINITE, f"{name} isn't, for one of the examples")
+        ports.append(Port(name, output.dtype, tuple(output.shape[1 if rows else 0 :]), bool(rows)))
+    _require_repeatable(called, inputs, outputs, names)
+    if rows:
+        _require_separate_rows(called, publication, outputs, names)
+    return Described(
+        called,
+        tuple(
+            Port(
+                name,
+                tensor.dtype,
+                tuple(tensor.shape[1:] if name in publication.examples else tensor.shape),
+                name in publication.examples,
+            )
+            for name, tensor in publication.inputs.items()
+        ),
+        tuple(ports),
+    )
+
+
+def in_float64(publication: Publication) -> Callable[..., tuple[Tensor, ...]] | None:
+    """The function computed in float64; None if it can't be (it holds float32 tensors)."""
+    function = publication.function
+    if isinstance(function, nn.Module):
+        function = frozen(function).double()
+    called = _tuple_of(function)
+    try:
+        outputs = called(*(widened(tensor) for tensor in publication.inputs.values()))
+    except (RuntimeError, TypeError):
+        return None
+    floating = [output for output in outputs if output.is_floating_point()]
+    return called if all(output.dtype == torch.float64 for output in floating) else None
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Real numbers as float64."""
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+@contextmanager
+def constant_weights(function: Callable[..., Any]) -> Iterator[None]:
+    """Modules that a plain function uses are in eval mode and ask for no gradient meanwhile.
+
+    Found where Python keeps them: in its closure, its ``self``, the globals that it names.
+    """
+    with ExitStack() as stack:
+        for module in _modules_of(function):
+            training = {each: each.training for each in module.modules()}
+            asking = {each: each.requires_grad for each in module.parameters()}
+            module.eval().requires_grad_(False)
+            stack.callback(_restore, training, asking)
+        yield
+
+
+def _restore(training: Mapping[nn.Module, bool], asking: Mapping[nn.Parameter, bool]) -> None:
+    for module, mode in training.items():
+        module.training = mode
+    for parameter, asked in asking.items():
+        parameter.requires_grad_(asked)
+
+
+def _modules_of(function: Callable[..., Any]) -> list[nn.Module]:
+    if isinstance(function, nn.Module):
+        return []  # a copy of it is published
+    found: list[Any] = [getattr(function, "__self__", None), *getattr(function, "args", ())]
+    plain = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(plain, "__code__", None)
+    if code is not None:
+        used = getattr(plain, "__globals__", {})
+        found += [used.get(name) for name in code.co_names]
+        for cell in getattr(plain, "__closure__", None) or ():
+            found.append(cell.cell_contents)
+    return [value for value in found if isinstance(value, nn.Module)]
+
+
+def _tuple_of(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
+    def called(*inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = function(*inputs)
+        return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+    return called
+
+
+def _call(
+    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    try:
+        with torch.no_grad(), traceable():
+            return function(*inputs)
+    except Exception as error:  # it is the user's own
+        raise JobError(
+            f"the function fails on its examples: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _require_repeatable(
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    names: Sequence[str],
+) -> None:
+    for name, first, again in zip(names, outputs, _call(function, inputs), strict=True):
+        if not torch.allclose(first, again, rtol=1e-5, atol=1e-8):
+            raise Refusal(
+                "value",
+                RANDOM,
+                f"two calls with the same inputs gave different {name}; a dropout that is active?",
+            )
+
+
+def _require_separate_rows(
+    function: Callable[..., tuple[Tensor, ...]],
+    publication: Publication,
+    outputs: Sequence[Tensor],
+    names: Sequence[str],
+) -> None:
+    """The first three rows by themselves should give what they give among all."""
+    few = [tensor[:3] for tensor in publication.examples.values()]
+    alone = _call(function, [*few, *publication.parameters.values()])
+    for name, whole, part in zip(names, outputs, alone, strict=True):
+        tolerance = 1e-9 if whole.dtype == torch.float64 else 1e-4
+        scale = float(whole.abs().max()) if whole.is_floating_point() else 1.0
+        if part.shape != whole[:3].shape or not torch.allclose(
+            part.double(), whole[:3].double(), rtol=tolerance, atol=tolerance * scale
+        ):
+            raise Refusal(
+                "value",
+                ROWS_MIX,
+                f"{name} of the first three rows changes when the other rows are left out; each "
+                "row's outputs should depend on that row alone (BatchNorm in train mode?)",
+            )

@@ -1,0 +1,85 @@
+"""Why a function or a derivative can't be published, in words and with what to do about it."""
+
+import re
+
+from training.errors import JobError
+
+NO_RULE = "no ONNX rule"
+NO_KERNEL = "no float64 kernel in ONNX Runtime"
+BRANCH = "branches on data"
+BAKED_IN = "a size baked in"
+RANDOM = "random"
+NOT_FINITE = "not finite"
+DISAGREES = "the graph disagrees with PyTorch"
+WRONG_DERIVATIVE = "not the derivative"
+LEAVES_PYTORCH = "leaves PyTorch"
+ROWS_MIX = "rows influence one another"
+TOO_LARGE = "over 2 GiB"
+TOO_LONG = "too long"
+NO_DERIVATIVE = "no derivative in PyTorch"
+OTHER = "can't be exported"
+
+
+class Refusal(JobError):
+    """One function of a publication that can't be published.
+
+    ``function`` is its name in the artifact, ``kind`` one of the classes above.
+    """
+
+    def __init__(self, function: str, kind: str, detail: str) -> None:
+        super().__init__(f"{function}: {kind}: {detail}")
+        self.function, self.kind, self.detail = function, kind, detail
+
+
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
+_KERNEL = re.compile(r"implementation for (\w+)\(\d+\)")
+
+
+def from_tracing(  # noqa: PLR0911 — a return for each class
+    function: str, error: BaseException, message: str
+) -> Refusal:
+    """What recording or exporting raised, by class. ``message`` is its innermost cause."""
+    chain = " ".join(f"{type(each).__name__}: {each}" for each in _causes(error))
+    operator = _OPERATOR.search(chain)
+    if "GuardOnDataDependent" in chain or "data-dependent" in chain.lower():
+        return Refusal(
+            function,
+            BRANCH,
+            "an `if`, `while`, float() or .item() depends on the numbers in a tensor; "
+            "write it with torch.where, or a fixed number of steps",
+        )
+    if "data pointer of Tensor" in chain or ".numpy() is not supported" in chain:
+        return Refusal(
+            function, LEAVES_PYTORCH, "it turns tensors into NumPy arrays; use PyTorch's functions"
+        )
+    if "No ONNX function found" in chain or "No decompositions registered" in chain:
+        name = operator.group(1) if operator else "an operator"
+        return Refusal(function, NO_RULE, f"{name}; write it in other operations")
+    if "derivative for" in chain or "does not require grad" in chain:
+        return Refusal(function, NO_DERIVATIVE, message)
+    if "2147483648" in chain or "2GB" in chain or "2 GiB" in chain or "exceeds maximum" in chain:
+        return Refusal(function, TOO_LARGE, "an ONNX file holds at most 2 GiB")
+    if "inferred ranges" in chain or "specialized" in chain or "ConstraintViolation" in chain:
+        return Refusal(
+            function, BAKED_IN, "an operation works for the batch size of the examples only"
+        )
+    return Refusal(function, OTHER, message)
+
+
+def from_runtime(function: str, message: str) -> Refusal:
+    """What ONNX Runtime says to a graph that it can't load."""
+    kernel = _KERNEL.search(message)
+    if kernel:
+        return Refusal(
+            function, NO_KERNEL, f"{kernel.group(1)}; publish the module in float32 instead"
+        )
+    return Refusal(function, OTHER, message)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        if cause in chain:
+            break
+        chain.append(cause)
+    return chain

@@ -1,0 +1,119 @@
+"""Derivatives of a function of rows, in reverse mode only.
+
+Forward mode and ``vmap`` of a derivative don't survive export. Everything here is made of one or
+two pullbacks on a batch of rows; what asks for several directions a row repeats it (``arranged``).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+
+from training.functions.described import Described
+
+Rows = Callable[..., tuple[Tensor, ...]]
+
+
+def rows_of(described: Described) -> Rows:
+    """The function with every input given by row: one without batch then has a first size too.
+
+    So that each row can have its own derivative by such an input.
+    """
+    if all(port.batched for port in described.inputs):
+        return described.function
+
+    def one(*values: Tensor) -> tuple[Tensor, ...]:
+        if not described.batched:
+            return described.function(*values)
+        inputs = [
+            value.unsqueeze(0) if port.batched else value
+            for value, port in zip(values, described.inputs, strict=True)
+        ]
+        return tuple(output.squeeze(0) for output in described.function(*inputs))
+
+    mapped: Rows = vmap(one)
+    return mapped
+
+
+def _vjp(function: Callable[..., Any], *values: Tensor) -> tuple[Any, Any]:
+    """What the function gives, and its pullback."""
+    result: Any = vjp(function, *values)
+    return result[0], result[1]
+
+
+def _varying(
+    rows: Rows, inputs: Sequence[Tensor], wrt: Sequence[int], of: Sequence[int]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """``rows`` as a function of the inputs ``wrt`` alone, giving the outputs ``of``."""
+
+    def varied(*values: Tensor) -> tuple[Tensor, ...]:
+        every = list(inputs)
+        for place, value in zip(wrt, values, strict=True):
+            every[place] = value
+        outputs = rows(*every)
+        return tuple(outputs[place] for place in of)
+
+    return varied
+
+
+def vjp_rows(described: Described, of: Sequence[int]) -> Rows:
+    """(inputs, a cotangent for each of the outputs ``of``) → Jᵀ cotangent for each ``wrt``."""
+    rows, wrt, count = rows_of(described), described.wrt, len(described.inputs)
+
+    def pulled(*arguments: Tensor) -> tuple[Tensor, ...]:
+        inputs, cotangents = arguments[:count], arguments[count:]
+        _, pull = _vjp(_varying(rows, inputs, wrt, of), *(inputs[i] for i in wrt))
+        result: tuple[Tensor, ...] = pull(cotangents)
+        return result
+
+    return pulled
+
+
+def jvp_rows(described: Described) -> Rows:
+    """(inputs, a tangent for each ``wrt``) → J tangent for each of ``of``.
+
+    Jᵀu is linear in u, so that the pullback of u ↦ Jᵀu, at any u, is J.
+    """
+    rows, wrt, of = rows_of(described), described.wrt, described.of
+    count = len(described.inputs)
+
+    def pushed(*arguments: Tensor) -> tuple[Tensor, ...]:
+        inputs, tangents = arguments[:count], arguments[count:]
+        outputs, pull = _vjp(_varying(rows, inputs, wrt, of), *(inputs[i] for i in wrt))
+        anywhere = tuple(torch.zeros_like(output) for output in outputs)
+        _, push = _vjp(lambda *u: pull(u), *anywhere)
+        result: tuple[Tensor, ...] = push(tangents)
+        return result
+
+    return pushed
+
+
+def hvp_rows(described: Described, of: Sequence[int]) -> Rows:
+    """(inputs, tangents, cotangents) → the Hessian of Σ ⟨output, cotangent⟩ times the tangents.
+
+    Reverse over reverse: the gradient's pullback; the Hessian is symmetric.
+    """
+    rows, wrt, count = rows_of(described), described.wrt, len(described.inputs)
+
+    def curved(*arguments: Tensor) -> tuple[Tensor, ...]:
+        inputs = arguments[:count]
+        tangents = arguments[count : count + len(wrt)]
+        cotangents = arguments[count + len(wrt) :]
+        outputs_of = _varying(rows, inputs, wrt, of)
+
+        def weighted(*values: Tensor) -> Tensor:
+            parts = [
+                (output * cotangent).sum()
+                for output, cotangent in zip(outputs_of(*values), cotangents, strict=True)
+            ]
+            total: Tensor = sum(parts[1:], start=parts[0])
+            return total
+
+        slope: Any = grad(weighted, argnums=tuple(range(len(wrt))))
+        _, pull = _vjp(slope, *(inputs[i] for i in wrt))
+        result: tuple[Tensor, ...] = pull(tuple(tangents))
+        return result
+
+    return curved

@@ -1,0 +1,159 @@
+"""Small dense linear algebra, unrolled: ONNX has none. Matrices up to ``LARGEST`` a side.
+
+Textbook algorithms, one step a column, each step on the whole batch: Cholesky, LU with partial
+pivoting, substitution (Golub and Van Loan, Matrix Computations, §4.2, §3.4, §3.1).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+LARGEST = 32
+
+
+def cholesky(
+    a: Tensor, *, upper: bool = False, check_errors: bool = False
+) -> tuple[Tensor, Tensor]:
+    """L with L Lᵀ = a [..., k, k], lower (or Lᵀ), and the number of its error, 0."""
+    size = a.shape[-1]
+    if size > LARGEST or a.is_complex():
+        return NotImplemented
+    columns: list[Tensor] = []  # of L, each [..., k]
+    for j in range(size):
+        rest = a[..., :, j]
+        for column in columns:
+            rest = rest - column * column[..., j : j + 1]
+        pivot = rest[..., j : j + 1].sqrt()
+        # Above the diagonal is zero, whatever rounding left there.
+        below = torch.arange(size) >= j
+        columns.append(torch.where(below, rest / pivot, 0.0))
+    lower = torch.stack(columns, -1)
+    return (lower.mT if upper else lower), _no_error(a)
+
+
+def solve_triangular(
+    a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Tensor:
+    """x with a x = b (or x a = b), by substitution: a [..., k, k], b [..., k, m]."""
+    if not left:
+        transposed = solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular)
+        return transposed if transposed is NotImplemented else transposed.mT
+    size = a.shape[-1]
+    if size > LARGEST:
+        return NotImplemented
+    rows: dict[int, Tensor] = {}
+    for i in reversed(range(size)) if upper else range(size):
+        rest = b[..., i, :]
+        for j, known in rows.items():
+            rest = rest - a[..., i, j].unsqueeze(-1) * known
+        rows[i] = rest if unitriangular else rest / a[..., i, i].unsqueeze(-1)
+    return torch.stack([rows[i] for i in range(size)], -2)
+
+
+def factorise(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """LU with partial pivoting: a [..., k, k] → L and U in one matrix, row order, sign of it.
+
+    Row i of L U is row order[i] of a. The order is what the rules below hand one another in the
+    place of LAPACK's pivots.
+    """
+    size = a.shape[-1]
+    index = torch.arange(size)
+    order = index.expand(a.shape[:-1])
+    sign = torch.ones_like(a[..., 0, 0])
+    for j in range(size):
+        candidates = torch.where(index >= j, a[..., j].abs(), -1.0)
+        pivot = candidates.argmax(-1, keepdim=True)  # [..., 1]
+        swap = torch.where(index == j, pivot, torch.where(index == pivot, j, index))
+        sign = torch.where(pivot.squeeze(-1) == j, sign, -sign)
+        order = order.gather(-1, swap)
+        a = a.gather(-2, swap.unsqueeze(-1).expand_as(a))
+        row = a[..., j, :]
+        factor = torch.where(index > j, a[..., j] / row[..., j : j + 1], 0.0)
+        eliminated = a - factor.unsqueeze(-1) * torch.where(index > j, row, 0.0).unsqueeze(-2)
+        # Column j keeps U above and on the diagonal, L below it.
+        column = torch.where(index > j, factor, a[..., j])
+        a = torch.where(index == j, column.unsqueeze(-1), eliminated)
+    return a, order, sign
+
+
+def lu_solve(
+    lu: Tensor, order: Tensor, b: Tensor, *, left: bool = True, adjoint: bool = False
+) -> Tensor:
+    """x with a x = b (adjoint: aᵀ x = b; not left: x a = b) from a's factors."""
+    if lu.shape[-1] > LARGEST or order.dtype != torch.int64:
+        return NotImplemented
+    if not left:
+        return lu_solve(lu, order, b.mT, adjoint=not adjoint).mT
+    if adjoint:
+        middle = solve_triangular(lu.mT, b, upper=False)
+        swapped = solve_triangular(lu.mT, middle, upper=True, unitriangular=True)
+        place = order.argsort(-1)
+        return swapped.gather(-2, place.unsqueeze(-1).expand_as(swapped))
+    permuted = b.gather(-2, order.unsqueeze(-1).expand_as(b))
+    middle = solve_triangular(lu, permuted, upper=False, unitriangular=True)
+    return solve_triangular(lu, middle, upper=True)
+
+
+def solve(
+    a: Tensor, b: Tensor, *, left: bool = True, check_errors: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """a x = b → x, and the factors for its gradient."""
+    if not _small(a):
+        return NotImplemented
+    vector = b.dim() == 1 or (a.dim() - 1 == b.dim() and b.shape == a.shape[:-1])
+    lu, order, _ = factorise(a)
+    x = lu_solve(lu, order, b.unsqueeze(-1) if vector else b, left=left)
+    return (x.squeeze(-1) if vector else x), lu, order, _no_error(a)
+
+
+def inverse(a: Tensor, *, check_errors: bool = False) -> tuple[Tensor, Tensor]:
+    """a⁻¹, as the solution for the unit matrix."""
+    if not _small(a):
+        return NotImplemented
+    lu, order, _ = factorise(a)
+    unit = torch.eye(a.shape[-1], dtype=a.dtype).expand_as(a)
+    return lu_solve(lu, order, unit), _no_error(a)
+
+
+def determinant(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The product of U's diagonal, with the sign of the row order."""
+    if not _small(a):
+        return NotImplemented
+    lu, order, sign = factorise(a)
+    result = sign
+    for i in range(a.shape[-1]):
+        result = result * lu[..., i, i]
+    return result, lu, order
+
+
+def log_determinant(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sign and logarithm of the absolute value of the determinant."""
+    if not _small(a):
+        return NotImplemented
+    lu, order, sign = factorise(a)
+    diagonal = torch.stack([lu[..., i, i] for i in range(a.shape[-1])], -1)
+    for i in range(a.shape[-1]):
+        sign = sign * lu[..., i, i].sign()
+    return sign, diagonal.abs().log().sum(-1), lu, order
+
+
+def _small(a: Tensor) -> bool:
+    return a.shape[-1] <= LARGEST and not a.is_complex()
+
+
+def _no_error(a: Tensor) -> Tensor:
+    return torch.zeros(a.shape[:-2], dtype=torch.int32)
+
+
+RULES: dict[Any, Callable[..., Any]] = {
+    aten.linalg_cholesky_ex.default: cholesky,
+    aten.linalg_solve_triangular.default: solve_triangular,
+    aten._linalg_solve_ex.default: solve,
+    aten.linalg_lu_solve.default: lu_solve,
+    aten.linalg_inv_ex.default: inverse,
+    aten._linalg_det.default: determinant,
+    aten._linalg_slogdet.default: log_determinant,
+}

@@ -1,0 +1,108 @@
+"""Medians, products, searches and distances, in operators that ONNX knows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+LARGEST = 256  # factors of a product that are unrolled
+
+
+def median(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower median along ``dim`` and its index, from a sort."""
+    values, indices = torch.sort(x, dim=dim, stable=True)
+    middle = (x.shape[dim] - 1) // 2
+    value, index = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
+    return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
+
+
+def product(
+    x: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The product along ``dim``, factor by factor."""
+    size = x.shape[dim]
+    if not isinstance(size, int) or size > LARGEST or size == 0:
+        return NotImplemented
+    if dtype is not None:
+        x = x.to(dtype)
+    parts = [x.select(dim, index) for index in range(size)]
+    while len(parts) > 1:  # pairwise, so that rounding stays small and the graph shallow
+        pairs = [first * second for first, second in zip(parts[::2], parts[1::2], strict=False)]
+        parts = pairs + parts[len(pairs) * 2 :]
+    return parts[0].unsqueeze(dim) if keepdim else parts[0]
+
+
+def cumulative_product(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Every product of the first factors along ``dim``."""
+    size = x.shape[dim]
+    if not isinstance(size, int) or size > LARGEST or size == 0:
+        return NotImplemented
+    if dtype is not None:
+        x = x.to(dtype)
+    parts = [x.select(dim, 0)]
+    for index in range(1, size):
+        parts.append(parts[-1] * x.select(dim, index))
+    return torch.stack(parts, dim)
+
+
+def search_sorted(
+    boundaries: Tensor,
+    values: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Where each value would be inserted: how many boundaries are smaller (right: not larger)."""
+    if sorter is not None or out_int32:
+        return NotImplemented
+    if boundaries.dim() > 1:  # a row of boundaries for every row of values
+        boundaries = boundaries.unsqueeze(-2)
+    below = (
+        boundaries <= values.unsqueeze(-1)
+        if right or side == "right"
+        else boundaries < values.unsqueeze(-1)
+    )
+    return below.sum(-1)
+
+
+def bucketize(
+    values: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
+    """The same with its arguments the other way round."""
+    return search_sorted(boundaries, values, out_int32=out_int32, right=right)
+
+
+def distances(x: Tensor, y: Tensor, p: float, _mode: int | None = None) -> Tensor:
+    """Euclidean distances of all pairs: x [..., r, m], y [..., s, m] → [..., r, s]."""
+    if p != 2:
+        return NotImplemented
+    return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1).sqrt()
+
+
+def euclidean_distances(x: Tensor, y: Tensor) -> Tensor:
+    """The same, for which PyTorch has a second operator."""
+    return distances(x, y, 2)
+
+
+def distances_backward(gradient: Tensor, x: Tensor, y: Tensor, p: float, found: Tensor) -> Tensor:
+    """Gradient by x: unit vectors from y to x, weighted; none where the points coincide."""
+    if p != 2:
+        return NotImplemented
+    weight = torch.where(found == 0, 0.0, gradient / torch.where(found == 0, 1.0, found))
+    return (weight.unsqueeze(-1) * (x.unsqueeze(-2) - y.unsqueeze(-3))).sum(-2)
+
+
+RULES: dict[Any, Callable[..., Any]] = {
+    aten.median.dim: median,
+    aten.prod.dim_int: product,
+    aten.cumprod.default: cumulative_product,
+    aten.searchsorted.Tensor: search_sorted,
+    aten.bucketize.Tensor: bucketize,
+    aten._cdist_forward.default: distances,
+    aten._euclidean_dist.default: euclidean_distances,
+    aten._cdist_backward.default: distances_backward,
+}
