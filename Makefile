@@ -7,8 +7,10 @@
 #   make serve PYTHON=python3.13                    another interpreter, 3.11 or newer
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
+# Of these, only what is given on make's own command line counts: HOST and PORT are in many shells'
+# environments for other programs. The service's own variables are GRADSERVE_HOST and GRADSERVE_PORT.
+HOST =
+PORT =
 ARGS ?=
 JOB ?= all
 # An index to look for PyTorch on, besides pip's own; and any other arguments for pip.
@@ -25,7 +27,7 @@ FROM_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 .PHONY: help serve test train lint format lock audit clean python
 
 help:
-	@echo "make serve    serve the models in artifacts/ on http://$(HOST):$(PORT)"
+	@echo "make serve    serve the models in artifacts/ on http://127.0.0.1:8000"
 	@echo "make test     run every test"
 	@echo "make train    train and publish every model"
 	@echo "make lint     check style and types;  make format: put the style right"
@@ -35,7 +37,7 @@ help:
 	@echo "make clean    remove the environments"
 
 serve: $(SERVICE)/installed
-	@exec $(SERVICE)/bin/python -m service --host "$(HOST)" --port "$(PORT)" $(ARGS)
+	@exec $(SERVICE)/bin/python -m service $(if $(HOST),--host "$(HOST)") $(if $(PORT),--port "$(PORT)") $(ARGS)
 
 test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest $(ARGS)

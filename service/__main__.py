@@ -1,4 +1,4 @@
-"""``python -m service``: serve on HOST (127.0.0.1) and PORT (8000)."""
+"""``python -m service``: serve on GRADSERVE_HOST (127.0.0.1) and GRADSERVE_PORT (8000)."""
 
 import os
 import shutil

@@ -21,7 +21,7 @@ from service.server.memory import give_back
 from service.server.shedding import Shedder
 from service.settings import Settings
 from service.web import errors, logs
-from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, read_keys
+from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, KeyFile
 from service.web.direct import DirectRoutes, direct_posts, paths
 from service.web.faces import FaceErrors
 from service.web.head import HeadAsGet
@@ -129,7 +129,7 @@ def create_app(
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
     stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=direct_posts(routers))
     if settings.api_key_file is not None:
-        stack = ApiKey(stack, read_keys(settings.api_key_file))
+        stack = ApiKey(stack, KeyFile(settings.api_key_file))
     if settings.cors_origins:
         stack = CORSMiddleware(
             stack,

@@ -1,9 +1,10 @@
 """The command line of the service: what ``python -m service`` runs once its environment is set."""
 
 import argparse
+import errno
 import logging
-import os
 import sys
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,37 +20,38 @@ from service.web.access import UnsafeKey
 
 log = logging.getLogger("gradserve")
 
+COMMAND_LINE = ("host", "port", "workers")  # the settings that are options as well
+
 
 def main() -> int:
     """Read the command line and the settings, and serve; the exit status."""
-    options = _parse()
     try:
-        settings = Settings()
+        settings = Settings(**_parse())
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(["GRADSERVE", *(str(part) for part in item["loc"][:1])]).upper()
-            print(f"{name}: {item['msg']}", file=sys.stderr)
+        print("\n".join(_sentences(error)), file=sys.stderr)
         return 2
+    workers = settings.workers or available_cores()
     memory.settle()
     registry = make_registry(settings)
-    lifecycle = Lifecycle(Board(options.workers))
+    lifecycle = Lifecycle(Board(workers))
     try:
         app = create_app(settings, lifecycle, registry)
     except UnsafeKey as error:
         print(f"GRADSERVE_API_KEY_FILE: {error}", file=sys.stderr)
         return 2
     try:
-        listener = bind(options.host, options.port)
+        listener = bind(settings.host, settings.port)
     except OSError as error:
-        print(f"Cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
+        host, port = settings.host, settings.port
+        print(f"Cannot listen on {host}:{port}: {error}. {_remedy(error)}", file=sys.stderr)
         return 1
 
     def serve() -> None:
         Server(app, listener, settings, lifecycle).run()
 
-    host = f"[{options.host}]" if ":" in options.host else options.host
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
-    log.info("serving on http://%s:%d with %d workers", host, port, options.workers)
+    log.info("serving on http://%s:%d with %d workers", host, port, workers)
     _preload(registry, settings)
     return Supervisor(listener, lifecycle, settings, serve).run()
 
@@ -70,20 +72,35 @@ def _preload(registry: Registry, settings: Settings) -> None:
     memory.give_back()
 
 
-def _parse() -> argparse.Namespace:
+def _parse() -> dict[str, Any]:
+    """The settings that the command line gives; they win over the environment's."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description="Serve the artifacts over HTTP. Further settings: GRADSERVE_* variables.",
     )
-    parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
-    parser.add_argument("--port", type=int, default=os.environ.get("PORT", "8000"))
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.environ.get("GRADSERVE_WORKERS", available_cores()),
-        help="processes; by default one for each core that may be used",
-    )
-    options = parser.parse_args()
-    if options.workers < 1:
-        parser.error("--workers must be at least 1")
-    return options
+    for name in COMMAND_LINE:
+        field = Settings.model_fields[name]
+        default = "" if field.default is None else f"; {field.default} by default"
+        parser.add_argument(f"--{name}", help=f"{field.description}{default}")
+    given = vars(parser.parse_args())
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """What is wrong with the settings, each with the variable and the option that sets it."""
+    sentences = []
+    for item in error.errors(include_url=False, include_input=False):
+        message = item["msg"].removeprefix("Value error, ")
+        name = str(item["loc"][0]) if item["loc"] else ""
+        option = f" (--{name})" if name in COMMAND_LINE else ""
+        sentences.append(f"GRADSERVE_{name.upper()}{option}: {message}" if name else message)
+    return sentences
+
+
+def _remedy(error: OSError) -> str:
+    """What to do when the address can't be listened on."""
+    if error.errno == errno.EADDRINUSE:
+        return "Choose another port with --port or GRADSERVE_PORT"
+    if error.errno == errno.EACCES:
+        return "Ports under 1024 are root's; choose another with --port or GRADSERVE_PORT"
+    return "--host or GRADSERVE_HOST names another address, such as 127.0.0.1"

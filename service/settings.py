@@ -1,13 +1,46 @@
-"""Every knob of the service: typed, documented, read from ``GRADSERVE_*`` variables."""
+"""Every setting of the service: typed, documented, read from ``GRADSERVE_*`` variables."""
 
 import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
+PREFIX = "GRADSERVE_"
+# Variables that are no settings of the service: they belong to the tests and the benchmark.
+NOT_SETTINGS = {"LONG", "TEST_IMAGE", "TEST_ENGINE", "BENCH_TOKEN"}
+# What Kubernetes sets in every container of a namespace that has a Service called gradserve, or
+# gradserve-something: https://kubernetes.io/docs/concepts/services-networking/service/
+KUBERNETES = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)"
+)
+KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")  # the value of …_PORT
+
+
+def unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
+    """A sentence for each ``GRADSERVE_…`` variable that sets nothing, with the nearest name."""
+    names = {name.upper() for name in known}
+    sentences = []
+    for variable, value in sorted(environment.items()):
+        name = variable.upper()
+        if not name.startswith(PREFIX):
+            continue
+        name = name.removeprefix(PREFIX)
+        injected = KUBERNETES.fullmatch(name) or (
+            name.endswith("PORT") and KUBERNETES_ADDRESS.match(value)
+        )
+        if name in names | NOT_SETTINGS or injected:
+            continue
+        near = get_close_matches(name, names, n=1)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; docs/deploying.md lists them"
+        sentences.append(f"{variable}: there is no such setting{hint}")
+    return sentences
 
 
 class Settings(BaseSettings):
@@ -18,6 +51,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GRADSERVE_", extra="forbid", frozen=True)
 
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all"
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 for any")
+    workers: int | None = Field(
+        default=None, ge=1, description="Processes; by default one for each core that may be used"
+    )
     artifacts: Path = Field(
         default=Path("artifacts"), description="Folder with <model>/<version>/manifest.json"
     )
@@ -117,6 +157,23 @@ class Settings(BaseSettings):
         description="Where spans go, such as http://localhost:4318/v1/traces; unset, none",
     )
     access_log: bool = Field(default=True, description="Write a line for each request")
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_unknown(cls, values: Any) -> Any:
+        """Refuse misspelt variables: one that should have named a key file would be ignored."""
+        sentences = unknown_variables(os.environ, cls.model_fields)
+        if sentences:
+            raise ValueError("\n".join(sentences))
+        return values
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def not_an_address(cls, value: Any) -> Any:
+        """Pass over what Kubernetes sets for a Service called gradserve: tcp://10.0.0.1:80."""
+        if isinstance(value, str) and KUBERNETES_ADDRESS.match(value):
+            return cls.model_fields["port"].default
+        return value
 
     @field_validator("providers", "require", "allowed_hosts", "cors_origins", mode="before")
     @classmethod

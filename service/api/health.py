@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from service.web.access import AUTHORIZED
 from service.web.errors import ErrorItem, problem_response
 from service.web.openapi import problems
 from service.web.state import services
@@ -42,16 +43,22 @@ def router() -> APIRouter:
         responses=problems(503),
     )
     async def ready(request: Request) -> Ready | Response:
-        """200 if every expected model serves; 503 with what is missing and what makes it."""
+        """200 if every expected model serves; 503 with what is missing and what makes it.
+
+        Where keys are asked for, a request without one learns which models are missing, not why:
+        the reasons hold paths and commands.
+        """
         shared = services(request)
         if shared.lifecycle.draining:
             return problem_response(503, "Shutting down: send requests elsewhere")
         registry = shared.registry
         missing = registry.missing()
         if missing:
-            items = [
-                ErrorItem(detail=f"{m.model}: {m.reason}" if m.model else m.reason) for m in missing
-            ]
+            if request.scope.get(AUTHORIZED, True):
+                details = [f"{m.model}: {m.reason}" if m.model else m.reason for m in missing]
+            else:
+                details = [m.model for m in missing if m.model]
+            items = [ErrorItem(detail=detail) for detail in details]
             return problem_response(503, "Not ready: see the errors for what is missing", items)
         return Ready(models={n: m.manifest.version for n, m in registry.models.items()})
 

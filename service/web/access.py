@@ -1,14 +1,22 @@
 """Who may ask: an API key from a file, and the host names that requests may carry."""
 
 import hmac
+import logging
+import os
+import time
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.web.errors import problem_response
 
-HEALTH = "/health/"  # probes carry no key, and come by address instead of name
+log = logging.getLogger("gradserve")
+
+HEALTH = ("/health/", "/v2/health/")  # probes carry no key, and come by address instead of name
 MIN_KEY_CHARACTERS = 16
+RECHECK_SECONDS = 1.0  # between looks at the key file
+# Whether a request carried a key; set in its scope where keys are asked for.
+AUTHORIZED = "gradserve.authorized"
 # How a key is sent, in the words of OpenAPI.
 KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -23,11 +31,12 @@ class UnsafeKey(ValueError):
 def read_keys(path: Path) -> tuple[bytes, ...]:
     """The keys in a file, one a line, so that a new one can be added before the old one goes.
 
-    Raises UnsafeKey if the file can't be read, is empty, or has a key that is too short.
+    A byte order mark, as Windows' editors write it, is no part of a key. Raises UnsafeKey if the
+    file can't be read, is empty, or has a key that is too short.
     """
     try:
-        lines = path.read_text("ascii").split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().decode("utf-8-sig").encode("ascii").decode().split()
+    except (OSError, UnicodeError) as error:
         raise UnsafeKey(f"{path}: it can't be read ({error})") from None
     if not lines:
         raise UnsafeKey(f"{path}: it has no key")
@@ -36,16 +45,58 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
     return tuple(line.encode() for line in lines)
 
 
+class KeyFile:
+    """The keys of a file, read again when it changes.
+
+    A change that can't be used is reported, and the keys that were read before stay valid: a file
+    that is being written must not lock everyone out. Raises UnsafeKey if the first reading fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen = self._identity()
+        self._keys = read_keys(path)
+        self._checked = time.monotonic()
+
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys of now, at most a second old."""
+        now = time.monotonic()
+        if now - self._checked >= RECHECK_SECONDS:
+            self._checked = now
+            seen = self._identity()
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    self._keys = read_keys(self.path)
+                except UnsafeKey as error:
+                    log.error("the API keys stay as they were: %s", error)
+                else:
+                    log.info("read %d API keys from %s", len(self._keys), self.path)
+        return self._keys
+
+    def _identity(self) -> tuple[int, ...] | None:
+        """What differs once the file was written or replaced; None if it isn't there."""
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 a secret may be a symbolic link
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class ApiKey:
     """Lets a request pass that carries a key, as ``Authorization: Bearer`` or ``X-API-Key``."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[bytes, ...]) -> None:
+    def __init__(self, app: ASGIApp, file: KeyFile) -> None:
         self.app = app
-        self.keys = keys
+        self.file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"].startswith(HEALTH) or self._has_key(scope):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope[AUTHORIZED] = self._has_key(scope)
+        if scope[AUTHORIZED] or scope["path"].startswith(HEALTH):
             await self.app(scope, receive, send)
             return
         response = problem_response(
@@ -56,6 +107,7 @@ class ApiKey:
         await response(scope, receive, send)
 
     def _has_key(self, scope: Scope) -> bool:
+        keys = self.file.keys()
         for name, value in scope["headers"]:
             if name == b"authorization" and value[:7].lower() == b"bearer ":
                 given = value[7:].strip()
@@ -64,7 +116,7 @@ class ApiKey:
             else:
                 continue
             # All are compared, each in constant time: how long it takes tells nothing.
-            if sum(hmac.compare_digest(given, key) for key in self.keys):
+            if sum(hmac.compare_digest(given, key) for key in keys):
                 return True
         return False
 

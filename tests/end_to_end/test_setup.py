@@ -1,5 +1,7 @@
 """What a clone is set up by: the Makefile's checks, and locks that fit pyproject.toml."""
 
+import hashlib
+import json
 import os
 import subprocess
 import tomllib
@@ -67,3 +69,23 @@ def test_an_old_python_is_refused_in_words(tmp_path: Path, target: str) -> None:
     assert "gradserve needs Python 3.11 or newer" in done.stderr
     assert "Python 3.9.2" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_clone_on_windows_has_the_bytes_that_were_committed(tmp_path: Path) -> None:
+    """Git for Windows changes line ends by default; artifacts would then fail their checksums."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    clone = tmp_path / "clone"
+    subprocess.run(
+        ["git", "-c", "core.autocrlf=true", "clone", "-q", "--depth=1", f"file://{ROOT}", clone],
+        check=True,
+        timeout=120,
+    )
+    manifests = sorted((clone / "artifacts").glob("*/*/manifest.json"))
+    assert manifests
+    for manifest in manifests:
+        for name, file in json.loads(manifest.read_text("utf-8"))["files"].items():
+            content = (manifest.parent / name).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == file["sha256"], f"{manifest}: {name}"
+    for script in (".ci/run", "Makefile", "Dockerfile", "training/data/HW1-1.csv"):
+        assert (clone / script).read_bytes() == (ROOT / script).read_bytes(), script

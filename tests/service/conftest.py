@@ -30,8 +30,10 @@ def serve() -> Iterator[Callable[..., TestClient]]:
         def start(root: Path, **settings: Any) -> TestClient:
             app = create_app(Settings(artifacts=root, **settings))
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            keys = settings.get("api_key_file")
+            headers = {"x-api-key": keys.read_text().split()[0]} if keys else {}
             for _ in range(500):
-                if "being loaded" not in client.get("/health/ready").text:
+                if "being loaded" not in client.get("/health/ready", headers=headers).text:
                     return client
                 time.sleep(0.01)
             raise AssertionError("the service did not finish loading within 5 s")

@@ -1,5 +1,7 @@
 """Keys, host names, and pages of other origins."""
 
+import os
+
 import pytest
 
 from service.app import create_app
@@ -63,6 +65,48 @@ def test_key_files_that_would_not_protect_are_refused(tmp_path) -> None:
             read_keys(path)
     with pytest.raises(UnsafeKey):
         create_app(Settings(artifacts=tmp_path, api_key_file=tmp_path / "none"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf" + OLD.encode() + b"\r\n")
+    assert read_keys(tmp_path / "keys") == (OLD.encode(),)
+
+
+def test_the_key_file_is_read_again_when_it_changes(guarded, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("service.web.access.RECHECK_SECONDS", 0.0)
+    path = tmp_path / "keys"
+
+    def status(key: str) -> int:
+        return guarded.get("/models", headers={"x-api-key": key}).status_code
+
+    path.write_text("a-third-key-of-some-length")
+    assert (status(OLD), status("a-third-key-of-some-length")) == (401, 200)
+    path.write_text("short")  # unusable: what was read before stays
+    assert status("a-third-key-of-some-length") == 200
+    path.unlink()
+    assert status("a-third-key-of-some-length") == 200
+    (tmp_path / "new").write_text(OLD)
+    os.replace(tmp_path / "new", path)  # noqa: PTH105
+    assert (status(OLD), status("a-third-key-of-some-length")) == (200, 401)
+
+
+def test_readiness_gives_reasons_to_those_with_a_key_only(serve, tmp_path) -> None:
+    (tmp_path / "keys").write_text(OLD)
+    (tmp_path / "artifacts").mkdir()
+    client = serve(tmp_path / "artifacts", api_key_file=tmp_path / "keys", require="curve-mlp")
+    told = client.get("/health/ready", headers={"x-api-key": OLD})
+    untold = client.get("/health/ready")
+    assert (told.status_code, untold.status_code) == (503, 503)
+    assert [item["detail"] for item in untold.json()["errors"]] == ["curve-mlp"]
+    assert len(told.json()["errors"][0]["detail"]) > len("curve-mlp: ")
+
+
+def test_probes_of_the_inference_protocol_need_neither_key_nor_name(serve, artifacts, tmp_path):
+    (tmp_path / "keys").write_text(OLD)
+    client = serve(artifacts, api_key_file=tmp_path / "keys", allowed_hosts="models.example")
+    for path in ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready"):
+        assert client.get(path, headers={"host": "10.0.0.7:8000"}).status_code == 200
+    assert client.get("/v2", headers={"host": "models.example"}).status_code == 401
 
 
 def test_only_our_host_names_are_answered(serve, artifacts) -> None:

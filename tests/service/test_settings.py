@@ -1,0 +1,98 @@
+"""Settings: where they come from, and what is said of those that are wrong."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, unknown_variables
+
+# What Kubernetes sets in the containers of a namespace with the Services gradserve (port 80, named
+# http) and gradserve-train.
+KUBERNETES = {
+    "GRADSERVE_SERVICE_HOST": "10.0.0.1",
+    "GRADSERVE_SERVICE_PORT": "80",
+    "GRADSERVE_SERVICE_PORT_HTTP": "80",
+    "GRADSERVE_PORT": "tcp://10.0.0.1:80",
+    "GRADSERVE_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "GRADSERVE_PORT_80_TCP_PROTO": "tcp",
+    "GRADSERVE_PORT_80_TCP_PORT": "80",
+    "GRADSERVE_PORT_80_TCP_ADDR": "10.0.0.1",
+    "GRADSERVE_TRAIN_SERVICE_HOST": "10.0.0.2",
+    "GRADSERVE_TRAIN_PORT": "tcp://10.0.0.2:80",
+    "GRADSERVE_TRAIN_PORT_80_TCP_ADDR": "10.0.0.2",
+}
+
+
+def command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the service says if it is started so; it must not get as far as serving."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GRADSERVE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("GRADSERVE_API_KEYFILE", "GRADSERVE_API_KEY_FILE"),
+        ("GRADSERVE_API_KEYS_FILE", "GRADSERVE_API_KEY_FILE"),
+        ("gradserve_alowed_hosts", "GRADSERVE_ALLOWED_HOSTS"),
+        ("GRADSERVE_MAX_PIXEL", "GRADSERVE_MAX_PIXELS"),
+        ("GRADSERVE_QQQ", "docs/deploying.md"),
+    ],
+)
+def test_a_misspelt_variable_is_an_error(monkeypatch, variable: str, meant: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(ValidationError, match=meant):
+        Settings()
+
+
+def test_what_kubernetes_sets_is_passed_over(monkeypatch) -> None:
+    for name, value in KUBERNETES.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 8000
+    monkeypatch.setenv("GRADSERVE_PORT", "9000")
+    assert Settings().port == 9000
+
+
+def test_every_setting_is_known_and_nothing_without_the_prefix_is_read(monkeypatch) -> None:
+    every = {f"GRADSERVE_{name.upper()}": "" for name in Settings.model_fields}
+    assert unknown_variables(every, Settings.model_fields) == []
+    for name, value in {"HOST": "x86_64-conda-linux-gnu", "PORT": "x", "WORKERS": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert (Settings().host, Settings().port, Settings().workers) == ("127.0.0.1", 8000, None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "said"),
+    [
+        ({"GRADSERVE_PORT": "99999"}, (), "GRADSERVE_PORT (--port): Input should be less than"),
+        ({}, ("--port", "65536"), "GRADSERVE_PORT (--port)"),
+        ({"GRADSERVE_HOST": ""}, (), "GRADSERVE_HOST (--host)"),
+        ({}, ("--workers", "0"), "GRADSERVE_WORKERS (--workers)"),
+        ({"GRADSERVE_API_KEYFILE": "keys"}, (), "did you mean GRADSERVE_API_KEY_FILE?"),
+    ],
+)
+def test_the_command_names_the_variable_and_the_option(environment, arguments, said: str) -> None:
+    done = command(environment, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_names_the_option_that_changes_it(artifacts) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = command({"GRADSERVE_ARTIFACTS": str(artifacts)}, "--port", port)
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+    assert "--port or GRADSERVE_PORT" in done.stderr
