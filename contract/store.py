@@ -5,7 +5,6 @@ sibling folder, flushed to disk with its manifest last, and then takes its name 
 whoever lists versions sees all of it or nothing. Published versions never change.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -41,6 +40,7 @@ from contract.manifest import (
     FileName,
     ModelName,
 )
+from contract.system import lock, open_plain, sync_file, sync_folder
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_LIMIT = 8 * 1024 * 1024  # bytes; a real one has a few dozen kilobytes
@@ -204,7 +204,7 @@ class Draft:
         home.mkdir(parents=True, exist_ok=True)
         self._lock = (home / ".lock").open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock)
         except OSError:
             self._lock.close()
             raise PublishConflict(home, "another process is publishing this model") from None
@@ -241,7 +241,7 @@ class Draft:
             with _open_plain(path) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 files[path.name] = File(sha256=digest, bytes=stream.tell())
-                os.fsync(stream.fileno())
+            sync_file(path)
             path.chmod(0o644)
         version = max(list_versions(self.root, self.model), default=0) + 1
         update = {"model": self.model, "version": version, "files": files}
@@ -257,13 +257,13 @@ class Draft:
         with (self.folder / MANIFEST_FILE).open("wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
-        _sync_folder(self.folder)
+        (self.folder / MANIFEST_FILE).chmod(0o644)
+        sync_folder(self.folder)
         target = version_folder(self.root, self.model, version)
         self.folder.rename(target)
-        _sync_folder(target.parent)
-        _sync_folder(self.root)  # the model's own folder may be new
+        sync_folder(target.parent)
+        sync_folder(self.root)  # the model's own folder may be new
         return Artifact(target, complete)
 
 
@@ -287,7 +287,7 @@ def _check_file_name(folder: Path, name: str) -> None:
 def _open_plain(path: Path) -> BufferedReader:
     """Open a regular file, following no symbolic link (it could lead anywhere)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_plain(path)
     except FileNotFoundError:
         raise FileMissing(path, "the manifest lists it, but it is not there") from None
     except OSError as error:
@@ -305,11 +305,3 @@ def _check(path: Path, expected: File, digest: str, size: int) -> None:
             f"its {size} bytes have sha256 {digest[:12]}…, "
             f"but {expected.bytes} bytes with {expected.sha256[:12]}… were published",
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

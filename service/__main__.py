@@ -1,9 +1,12 @@
 """``python -m service``: serve on GRADSERVE_HOST (127.0.0.1) and GRADSERVE_PORT (8000)."""
 
 import os
-import shutil
+import signal
 import sys
-import tempfile
+from types import FrameType
+
+from service.server.metrics_folder import MetricsFolder
+from service.server.portable import ending_signals, missing_parts
 
 
 def main() -> int:
@@ -11,15 +14,23 @@ def main() -> int:
     # Threads of numpy's would compete with the workers, and do not survive a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    shared_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-    metrics = tempfile.mkdtemp(prefix="gradserve-", dir=shared_memory)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-    from service import command
-
+    for number in ending_signals():  # until the supervisor takes over: end, and leave nothing
+        signal.signal(number, _end)
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    folder = None if missing_parts() else MetricsFolder()
     try:
-        return command.main()
+        if folder is not None and folder.path is not None:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.path)
+        from service import command
+
+        return command.main(folder)
     finally:
-        shutil.rmtree(metrics, ignore_errors=True)
+        if folder is not None:
+            folder.remove()
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

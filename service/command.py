@@ -13,9 +13,12 @@ from service.lifecycle import Board, Lifecycle
 from service.runtime.registry import Registry
 from service.server import memory
 from service.server.cores import available_cores
+from service.server.metrics_folder import MetricsFolder
+from service.server.portable import missing_parts
 from service.server.worker import Server
 from service.server.workers import Supervisor, bind
 from service.settings import Settings
+from service.web import metrics
 from service.web.access import UnsafeKey
 
 log = logging.getLogger("gradserve")
@@ -23,16 +26,20 @@ log = logging.getLogger("gradserve")
 COMMAND_LINE = ("host", "port", "workers")  # the settings that are options as well
 
 
-def main() -> int:
-    """Read the command line and the settings, and serve; the exit status."""
+def main(folder: MetricsFolder | None = None) -> int:
+    """Read the command line and the settings, and serve; the exit status.
+
+    The workers count for Prometheus in ``folder``.
+    """
     try:
         settings = Settings(**_parse())
     except ValidationError as error:
         print("\n".join(_sentences(error)), file=sys.stderr)
         return 2
-    workers = settings.workers or available_cores()
     memory.settle()
     registry = make_registry(settings)
+    missing = missing_parts()
+    workers = 1 if missing else settings.workers or available_cores()
     lifecycle = Lifecycle(Board(workers))
     try:
         app = create_app(settings, lifecycle, registry)
@@ -46,14 +53,18 @@ def main() -> int:
         print(f"Cannot listen on {host}:{port}: {error}. {_remedy(error)}", file=sys.stderr)
         return 1
 
-    def serve() -> None:
-        Server(app, listener, settings, lifecycle).run()
-
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
     log.info("serving on http://%s:%d with %d workers", host, port, workers)
+    server = Server(app, listener, settings, lifecycle, alone=bool(missing))
+    if missing:
+        log.info("one process without a supervisor: this system has no %s", ", ".join(missing))
+        server.run()
+        return 0
+    if folder is not None and folder.path is None and workers > 1:
+        metrics.switch_off(f"there is no room for them in {folder.reason}")
     _preload(registry, settings)
-    return Supervisor(listener, lifecycle, settings, serve).run()
+    return Supervisor(listener, lifecycle, settings, server.run).run()
 
 
 def _preload(registry: Registry, settings: Settings) -> None:

@@ -135,7 +135,12 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="Time for accepted requests to be answered after that, s"
     )
     worker_timeout_seconds: float = Field(
-        default=3.0, gt=0.5, description="A worker silent for so long is replaced, s"
+        default=3.0, gt=0.5, description="A worker silent and idle for so long is replaced, s"
+    )
+    worker_busy_seconds: float = Field(
+        default=30.0,
+        gt=0.5,
+        description="A worker silent for so long is replaced even if it uses the processor, s",
     )
 
     api_key_file: Path | None = Field(

@@ -22,7 +22,15 @@ ARENAS = 2
 # Less is not worth its price: what is given back comes anew, page by page, with the next request.
 SPARE_BYTES = 16 * 1024 * 1024
 
-_libc = ctypes.CDLL(None)
+
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows has no such handle
+        return None
+
+
+_libc = _c_library()
 
 
 def settle() -> None:
@@ -32,7 +40,7 @@ def settle() -> None:
     heap gives back only when it has twice ``KEPT_BYTES`` free, and keeps those: were it emptied at
     the very size that sets it off, requests of that size would pay for every page each time.
     """
-    if hasattr(_libc, "mallopt"):
+    if _libc is not None and hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
         _libc.mallopt(M_TOP_PAD, KEPT_BYTES)
         _libc.mallopt(M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
@@ -50,5 +58,5 @@ def resident() -> int:
 
 def give_back() -> None:
     """Return to the system what is free at this moment."""
-    if hasattr(_libc, "malloc_trim"):
+    if _libc is not None and hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)

@@ -7,6 +7,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from types import FrameType
 
 import uvicorn
@@ -15,6 +18,7 @@ from starlette.types import ASGIApp
 from service.lifecycle import Lifecycle
 from service.server import memory
 from service.server.accept import Acceptor
+from service.server.portable import ending_signals
 from service.server.protocol import Protocol
 from service.settings import Settings
 
@@ -26,16 +30,24 @@ TICKS_A_SECOND = 10  # of uvicorn's main loop
 class Server(uvicorn.Server):
     """Serves ``app`` on ``listener`` until told to stop.
 
-    SIGTERM turns readiness off; after ``drain_delay_seconds``, in which load balancers notice, it
-    takes no more connections, answers what it has accepted, and ends. SIGINT skips the delay.
+    SIGTERM, SIGHUP or SIGQUIT turns readiness off; after ``drain_delay_seconds``, in which load
+    balancers notice, it takes no more connections, answers what it has accepted, and ends. SIGINT
+    skips the delay. ``alone`` serves without a supervisor, on any event loop.
     """
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, settings: Settings, lifecycle: Lifecycle
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        *,
+        alone: bool = False,
     ) -> None:
         self.settings = settings
         self.lifecycle = lifecycle
         self.listener = listener
+        self.alone = alone
         self.stop_at: float | None = None
         self.requests_seen = 0  # a second ago
         self.resident = 0  # bytes, when memory was last given back, or since if fewer
@@ -45,7 +57,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                loop="uvloop",
+                loop="uvloop" if find_spec("uvloop") else "asyncio",
                 http=protocol,
                 ws="none",
                 log_config=None,
@@ -56,8 +68,25 @@ class Server(uvicorn.Server):
             )
         )
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGHUP and SIGQUIT as uvicorn does SIGTERM, and what has come since the fork."""
+        signals = ending_signals()
+        with super().capture_signals():
+            before = {number: signal.signal(number, self.handle_exit) for number in signals}
+            if not self.alone:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {*signals, signal.SIGCHLD})
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
         """Start the application, which loads the models, then accept."""
+        if self.alone:
+            await super().startup([self.listener])
+            return
         beat = asyncio.create_task(self._beat())
         await self.lifespan.startup()
         beat.cancel()
@@ -90,7 +119,8 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 connection.check_deadlines(now)  # type: ignore[union-attr]
             self._tidy()
-            if os.getppid() != self.lifecycle.parent and self.stop_at is None:
+            parent_has_gone = not self.alone and os.getppid() != self.lifecycle.parent
+            if parent_has_gone and self.stop_at is None:
                 log.warning("the parent process has gone")
                 self.handle_exit(signal.SIGINT, None)
         if self.stop_at is not None and now >= self.stop_at:
@@ -99,7 +129,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin to drain. uvicorn's own would end the process by the signal, not with 0."""
-        delay = self.settings.drain_delay_seconds if sig == signal.SIGTERM else 0.0
+        delay = 0.0 if sig == signal.SIGINT else self.settings.drain_delay_seconds
         self.lifecycle.draining = True
         stop_at = time.monotonic() + delay
         self.stop_at = stop_at if self.stop_at is None else min(self.stop_at, stop_at)

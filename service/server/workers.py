@@ -1,4 +1,4 @@
-"""The parent process: starts the workers, replaces those that die or hang, and drains them all.
+"""The parent process: starts the workers, replaces those that die or hang, drains them all.
 
 It loads code and models once and forks, so that a worker starts in a few hundredths of a second and
 shares their memory with the others. It never runs an event loop, and so has no threads.
@@ -14,10 +14,13 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from service.lifecycle import Lifecycle
+from service.server import metrics_folder
+from service.server.portable import ending_signals
 from service.settings import Settings
-from service.web.metrics import remove_gauges
+from service.web import metrics
 
 log = logging.getLogger("gradserve")
 
@@ -25,7 +28,9 @@ BACKLOG = 2048
 LOOK_SECONDS = 0.25
 STABLE_SECONDS = 5.0  # a worker that lived so long did not fail at its start
 MAX_BACKOFF_SECONDS = 5.0
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+# A silent worker is busy if it uses so much of a core, seen over so long.
+BUSY_SHARE = 0.05
+BUSY_LOOK_SECONDS = 1.0
 
 Serve = Callable[[], None]
 
@@ -36,7 +41,8 @@ def bind(host: str, port: int) -> socket.socket:
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name != "nt":  # where it would let two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(address)
     listener.listen(BACKLOG)
     return listener
@@ -51,10 +57,13 @@ class Worker:
     started: float = 0.0
     failures: int = 0
     start_at: float = 0.0
+    # Processor seconds it had used when it was last seen to be silent for too long.
+    processor: float = 0.0
+    looked_at: float | None = None
 
 
 class Supervisor:
-    """Keeps workers running ``serve`` until SIGTERM or SIGINT: one for each slot of the board.
+    """Keeps workers running ``serve`` until told to end: one for each slot of the board.
 
     ``lifecycle`` is what ``serve`` knows of itself; each worker finds its own number in it.
     """
@@ -68,21 +77,22 @@ class Supervisor:
         self.serve = serve
         self.board = lifecycle.board
         self.workers = [Worker(number) for number in range(self.board.workers)]
+        self.signals = {*ending_signals(), signal.SIGCHLD}
 
     def run(self) -> int:
         """Run until told to stop; the exit status, 0 if every worker drained in time."""
         # Signals are waited for, not handled: nothing can interrupt this loop half-way.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
         # What is loaded by now stays: collecting it again would only unshare its memory.
         gc.collect()
         gc.freeze()
         # Requests leave no cycles behind: looking for them so often took 8 % under heavy load.
         gc.set_threshold(20_000, 20, 50)
         # This process serves nothing, so it is not one that could be unready.
-        remove_gauges(os.getpid())
+        metrics.remove_gauges(os.getpid())
         while True:
             self._start_due()
-            received = signal.sigtimedwait(SIGNALS, LOOK_SECONDS)
+            received = signal.sigtimedwait(self.signals, LOOK_SECONDS)
             if received is not None and received.si_signo != signal.SIGCHLD:
                 return self._stop(signal.Signals(received.si_signo))
             self._reap()
@@ -100,11 +110,12 @@ class Supervisor:
         sys.stderr.flush()
         pid = os.fork()
         if pid:
-            worker.pid, worker.started = pid, now
+            worker.pid, worker.started, worker.looked_at = pid, now, None
             return
         status = 1
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            # A signal that comes now waits until the server can drain.
+            _count_for_itself()
             self.lifecycle.worker, self.lifecycle.parent = worker.number, os.getppid()
             self.serve()
             status = 0
@@ -123,7 +134,9 @@ class Supervisor:
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid == 0:
                 continue
-            remove_gauges(pid)
+            metrics.remove_gauges(pid)
+            if metrics.DIRECTORY in os.environ:
+                metrics_folder.trim(Path(os.environ[metrics.DIRECTORY]), pid)
             now = time.monotonic()
             stable = now - worker.started >= STABLE_SECONDS
             worker.failures = 0 if stable else worker.failures + 1
@@ -132,13 +145,31 @@ class Supervisor:
             log.error("worker %d ended (%s); starting another", pid, _reason(status))
 
     def _kill_hung(self) -> None:
+        """Kill workers whose event loop stands still, unless they are only busy for a while."""
         for worker in self.workers:
             silence = self.board.silence(worker.number)
-            if worker.pid is not None and silence > self.settings.worker_timeout_seconds:
-                log.error("worker %d has been silent for %.1f s: killed", worker.pid, silence)
-                os.kill(worker.pid, signal.SIGKILL)
-                # Its end is noticed in the next round; until then it counts as alive.
-                self.board.write(worker.number, 0)
+            if worker.pid is None or silence <= self.settings.worker_timeout_seconds:
+                worker.looked_at = None
+                continue
+            if silence <= self.settings.worker_busy_seconds and self._works(worker, worker.pid):
+                continue
+            log.error("worker %d has been silent for %.1f s: killed", worker.pid, silence)
+            os.kill(worker.pid, signal.SIGKILL)
+            # Its end is noticed in the next round; until then it counts as alive.
+            self.board.write(worker.number, 0)
+
+    def _works(self, worker: Worker, pid: int) -> bool:
+        """Has a silent worker used the processor since the last look, or is this the first?"""
+        now, used = time.monotonic(), processor_seconds(pid)
+        if worker.looked_at is None:
+            log.warning("worker %d does not answer for now: busy, or hung", pid)
+            worker.looked_at, worker.processor = now, used
+            return True
+        if now - worker.looked_at < BUSY_LOOK_SECONDS:
+            return True
+        works = used - worker.processor >= BUSY_SHARE * (now - worker.looked_at)
+        worker.looked_at, worker.processor = now, used
+        return works
 
     def _stop(self, cause: signal.Signals) -> int:
         log.info("%s: draining", cause.name)
@@ -151,7 +182,7 @@ class Supervisor:
         deadline = time.monotonic() + settings.drain_delay_seconds + settings.drain_seconds + 5.0
         failed = False
         while running and time.monotonic() < deadline:
-            received = signal.sigtimedwait(SIGNALS, LOOK_SECONDS)
+            received = signal.sigtimedwait(self.signals, LOOK_SECONDS)
             if received is not None and received.si_signo == signal.SIGINT:
                 break  # a second Ctrl-C means now
             for pid in list(running):
@@ -164,6 +195,27 @@ class Supervisor:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         return 1 if failed or running else 0
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that all threads of a process have used; 0 where that is not known."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _count_for_itself() -> None:
+    """Give a worker that was just forked its own files to count in, if there is room."""
+    if metrics.DIRECTORY not in os.environ:
+        return
+    try:
+        metrics_folder.reserve(Path(os.environ[metrics.DIRECTORY]), os.getpid())
+    except OSError as error:
+        metrics.switch_off(f"there is no room for them ({error.strerror})")
+    else:
+        metrics.count_as(os.getpid())
 
 
 def _reason(status: int) -> str:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.web.errors import ClientGone
 from service.web.facts import Facts, current
+from service.web.stderr import DroppingStream
 
 access = logging.getLogger("gradserve.access")
 Observe = Callable[[Scope, int, float, Facts], None]
@@ -66,7 +67,7 @@ def configure(level: str, style: str = "auto") -> None:
 
     ``auto`` writes JSON unless standard error is a terminal.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(DroppingStream(sys.stderr))
     text = style == "text" or (style == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextFormat() if text else JsonFormat())
     root = logging.getLogger("gradserve")

@@ -8,6 +8,7 @@ Names are those of prometheus-fastapi-instrumentator (``http_…``) and of Trito
 where these count the same thing, so that dashboards made for them work.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -23,15 +24,25 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
     multiprocess,
+    values,
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from service.runtime.observer import Observer
+from service.web.errors import NotReady
 from service.web.facts import Facts, current
 
+log = logging.getLogger("gradserve")
+
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+# Whose files this process counts in: after a fork the parent's, until there is room for its own.
+_counts_as = os.getpid()
+if DIRECTORY in os.environ:
+    values.ValueClass = values.MultiProcessValue(lambda: _counts_as)  # type: ignore[no-untyped-call]
+_why_off = ""
+
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ROWS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384)
 MODEL = ["model", "version"]
@@ -246,8 +257,21 @@ def _live_workers() -> list[int]:
     return sorted(int(file.stem.rpartition("_")[2]) for file in files)
 
 
+def count_as(pid: int) -> None:
+    """Count in the files of ``pid``, this process, which must have been reserved."""
+    global _counts_as  # noqa: PLW0603
+    _counts_as = pid
+
+
+def switch_off(reason: str) -> None:
+    """Give no figures from now on: those of one worker alone would mislead."""
+    global _why_off  # noqa: PLW0603
+    _why_off = reason
+    log.warning("serving without metrics: %s", reason)
+
+
 def exposition() -> bytes:
-    """All figures, in Prometheus's text format."""
+    """All figures, in Prometheus's text format. Raises NotReady if there are none."""
     return generate_latest(_figures())
 
 
@@ -263,6 +287,8 @@ def model_figures() -> dict[tuple[str, str], dict[str, float]]:
 
 
 def _figures() -> CollectorRegistry:
+    if _why_off:
+        raise NotReady(f"There are no metrics: {_why_off}")
     if DIRECTORY not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()

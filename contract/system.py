@@ -1,0 +1,55 @@
+"""Files where operating systems differ: locks, symbolic links, flushing to disk."""
+
+import os
+import sys
+from io import BufferedWriter
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    try:
+        import fcntl
+    except ImportError:  # where there is none, files can't be locked
+        fcntl = None  # type: ignore[assignment]
+
+# Windows knows none of the first three, and translates line ends without the last.
+_PLAIN = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+
+
+def lock(stream: BufferedWriter) -> None:
+    """Lock a file until it is closed. Raises OSError if another process has locked it."""
+    if sys.platform == "win32":
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    elif fcntl is not None:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def open_plain(path: Path) -> int:
+    """A descriptor to read a file that is no symbolic link. Raises OSError."""
+    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+        raise OSError(0, "it is a symbolic link")
+    flags = os.O_RDONLY
+    for name in _PLAIN:
+        flags |= getattr(os, name, 0)
+    return os.open(path, flags)
+
+
+def sync_file(path: Path) -> None:
+    """Have what was written to a file on the disk."""
+    # Windows flushes only files that are open for writing.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk, where the system can open a folder."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,27 @@
+"""What supervised workers need of the operating system; Windows and macOS lack some of it."""
+
+import os
+import signal
+
+_NEEDED = (
+    (os, "fork"),
+    (signal, "pthread_sigmask"),
+    (signal, "sigtimedwait"),
+    (signal, "SIGCHLD"),
+)
+_ENDING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK")
+
+
+def missing_parts() -> list[str]:
+    """Names of what is missing; none where workers can be supervised."""
+    return [f"{module.__name__}.{name}" for module, name in _NEEDED if not hasattr(module, name)]
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end the service. Not SIGHUP if its caller ignores that, as nohup does."""
+    known = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    return tuple(
+        number
+        for number in known
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
+    )

@@ -1,0 +1,79 @@
+"""Standard error that never blocks: what its reader does not take is dropped, and counted.
+
+A pipe holds 64 KiB. When nobody reads it, an ordinary write waits for ever, and with it the event
+loop. Making standard error non-blocking would change it for every process that shares it, such as
+the shell; so a pipe or a terminal is opened anew, for this process alone.
+"""
+
+import errno
+import os
+import select
+import socket
+import stat
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+# A write of so much to a pipe is taken whole or not at all (POSIX says 512; Linux has 4096).
+ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
+
+
+class DroppingStream:
+    """Writes to ``stream``. Only if that is a pipe, a terminal or a socket can it drop anything."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._dropped = 0
+        self._socket: socket.socket | None = None
+        self._descriptor = -1
+        self._shared = False  # the descriptor is that of others, too, and may block
+        with suppress(OSError, ValueError, AttributeError):
+            number = stream.fileno()
+            mode = os.fstat(number).st_mode
+            if sys.platform == "win32":
+                return  # select takes sockets only
+            if stat.S_ISSOCK(mode):
+                self._socket = socket.socket(fileno=os.dup(number))
+            elif stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(number)):
+                self._descriptor, self._shared = _reopen(number)
+
+    def write(self, text: str) -> int:
+        """Write ``text``, or count it as dropped."""
+        if self._descriptor < 0 and self._socket is None:
+            return self._stream.write(text)
+        note = ""
+        if self._dropped:
+            note = f"{self._dropped} log records were dropped: standard error was not being read\n"
+        data = (note + text).encode("utf-8", "backslashreplace")
+        for start in range(0, len(data), ATOMIC_BYTES):
+            if not self._send(data[start : start + ATOMIC_BYTES]):
+                self._dropped += 1
+                return len(text)
+        self._dropped = 0
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept here."""
+        if self._descriptor < 0 and self._socket is None:
+            self._stream.flush()
+
+    def _send(self, data: bytes) -> bool:
+        try:
+            if self._socket is not None:
+                return self._socket.send(data, socket.MSG_DONTWAIT) == len(data)
+            if self._shared and not select.select((), (self._descriptor,), (), 0)[1]:
+                return False
+            return os.write(self._descriptor, data) == len(data)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
+            return False  # full, or its reader has gone
+
+
+def _reopen(number: int) -> tuple[int, bool]:
+    """A descriptor of our own that doesn't block, and False; else the same one, and True."""
+    try:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{number}", flags), False
+    except OSError:  # there is no /proc, or it belongs to another user
+        return number, True

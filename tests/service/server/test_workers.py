@@ -1,0 +1,197 @@
+"""Which workers are replaced, how the service ends, what it leaves, and where it can't fork."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service.lifecycle import Board, Lifecycle
+from service.server import metrics_folder
+from service.server.metrics_folder import MetricsFolder, sweep
+from service.server.workers import Supervisor
+from service.settings import Settings
+from tests.server_process import ROOT, ServerProcess
+
+SHARED = metrics_folder.SHARED_MEMORY
+SPIN = "while True: pass"
+SLEEP = "import time; time.sleep(60)"
+
+
+def folders() -> set[Path]:
+    return set(SHARED.glob("gradserve-*"))
+
+
+class Patched(ServerProcess):
+    """The service after some Python of the test's own."""
+
+    def __init__(self, artifacts: Path, code: str, workers: int = 1, **settings: object) -> None:
+        self.program = (
+            "-c",
+            f"{code}\nfrom service.__main__ import main\nraise SystemExit(main())",
+        )
+        super().__init__(artifacts, workers, **settings)
+
+
+@pytest.mark.parametrize(
+    ("code", "busy_seconds", "killed"),
+    [(SPIN, 30.0, False), (SPIN, 1.0, True), (SLEEP, 30.0, True)],
+    ids=["busy", "busy for too long", "dead"],
+)
+def test_a_silent_worker_is_killed_unless_it_works(
+    code: str, busy_seconds: float, killed: bool
+) -> None:
+    settings = Settings(worker_timeout_seconds=0.6, worker_busy_seconds=busy_seconds)
+    with socket.socket() as listener, subprocess.Popen([sys.executable, "-c", code]) as process:
+        supervisor = Supervisor(listener, Lifecycle(Board(1)), settings, lambda: None)
+        supervisor.workers[0].pid = process.pid
+        supervisor.board.write(0, 0)
+        end = time.monotonic() + 3.5
+        while time.monotonic() < end and process.poll() is None:
+            supervisor._kill_hung()
+            time.sleep(0.05)
+        assert (process.poll() == -signal.SIGKILL) is killed
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM])
+def test_every_ending_signal_drains_and_leaves_nothing(
+    artifacts: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "artifacts").symlink_to(artifacts)
+    before = folders()
+    with ServerProcess(tmp_path / "artifacts", workers=2, drain_delay_seconds=0.3) as server:
+        server.wait_ready()
+        assert len(folders() - before) == 1
+        if number in {signal.SIGHUP, signal.SIGQUIT}:  # a terminal sends them to all of a group
+            for worker in server.workers():
+                os.kill(worker, number)
+        server.process.send_signal(number)
+        assert server.process.wait(15) == 0
+    assert folders() <= before
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_signal_while_it_starts_leaves_nothing(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").symlink_to(artifacts)
+    before = folders()
+    with ServerProcess(tmp_path / "artifacts") as server:
+        server.wait_until(lambda: folders() - before, "its folder", 20)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(15) == 0
+    assert folders() <= before
+
+
+def test_what_was_killed_is_swept_by_the_next_start(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from service.server.metrics_folder import MetricsFolder\n"
+        "MetricsFolder((Path(sys.argv[1]),))\nprint('made', flush=True)\ntime.sleep(60)"
+    )
+    other = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(other, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        sweep(tmp_path)  # in use
+        assert len(list(tmp_path.iterdir())) == 1
+        process.kill()
+    folder = MetricsFolder((tmp_path,))
+    assert list(tmp_path.iterdir()) == [folder.path]
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_it_serves_without_metrics(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").symlink_to(artifacts)
+    # A limit on the size of files stands for a full file system: reserving fails in the same way.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
+    before = folders()
+    with Patched(tmp_path / "artifacts", limit, workers=2) as server:
+        server.wait_ready()
+        assert server.post("/predict", {"x": 2})[0] == 200
+        status, answer = server.get("/metrics")
+        assert status == 503
+        assert "no room" in answer["detail"]
+        assert folders() <= before
+    assert "without metrics" in server.log.read_text()
+
+
+def test_who_never_reads_its_log_does_not_stop_it(artifacts: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "GRADSERVE_ARTIFACTS": str(artifacts)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "--port", str(port), "--workers", "1"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    ask = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                client = socket.create_connection(("127.0.0.1", port), timeout=10)
+                break
+            except OSError:
+                time.sleep(0.1)
+        with client:
+            for _ in range(600):  # a pipe holds 300 such records
+                client.sendall(ask)
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            os.set_blocking(process.stderr.fileno(), False)
+            log = b""
+            while piece := process.stderr.read(65536):
+                log += piece
+            client.sendall(ask)
+            client.recv(4096)
+        process.send_signal(signal.SIGTERM)
+        os.set_blocking(process.stderr.fileno(), True)
+        assert b"log records were dropped" in log + process.stderr.read()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+WITHOUT = """
+import ctypes, os, signal, sys
+for module, names in {os: ["fork", "sched_getaffinity", "posix_fallocate", "getuid", "O_NOFOLLOW",
+        "O_DIRECTORY", "O_NONBLOCK", "fchmod"],
+    signal: ["sigtimedwait", "SIGCHLD", "pthread_sigmask", "SIGHUP", "SIGQUIT"]}.items():
+    for name in names:
+        delattr(module, name)
+for package in ("uvloop", "fcntl", "resource", "grp", "pwd"):
+    sys.modules[package] = None
+class NoHandle(ctypes.CDLL):
+    def __init__(self, name, *more, **options):
+        if name is None:
+            raise TypeError("Windows has no such handle")
+        super().__init__(name, *more, **options)
+ctypes.CDLL = NoHandle
+"""
+
+
+def test_it_serves_in_one_process_where_the_system_lacks_parts(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    """As on Windows; on macOS less is missing."""
+    (tmp_path / "artifacts").symlink_to(artifacts)
+    with Patched(tmp_path / "artifacts", WITHOUT, workers=2, header_seconds=1) as server:
+        server.wait_ready()
+        assert server.workers() == []
+        assert server.post("/predict", {"x": 2})[1]["y"] == [4.0]
+        assert b"http_requests_total" in server.request("GET", "/metrics")[1]
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(15) == 0
+    log = server.log.read_text()
+    assert "one process without a supervisor" in log
+    assert "Traceback" not in log
