@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -325,5 +326,6 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[status] + head + bytes(body))
         # Closing with input unread would reset the connection, and lose the answer on its way: so
         # say that nothing follows, and drop what still comes for a moment.
-        self.transport.write_eof()
+        with suppress(OSError):  # asyncio's own, of a client that has gone
+            self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
