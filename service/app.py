@@ -10,7 +10,21 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service.api import classify, curve, explain, health, metrics, models, pages, reports, v2, w10
+from service.api import (
+    classify,
+    curve,
+    evaluate,
+    explain,
+    health,
+    metrics,
+    models,
+    pages,
+    reports,
+    tesseract,
+    umbridge,
+    v2,
+    w10,
+)
 from service.api.homework_models import makers
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
@@ -114,11 +128,14 @@ def create_app(
         classify.router(settings),
         explain.router(settings),
         w10.router(),
+        evaluate.router(settings),
         models.router(),
         reports.router(),
         health.router(),
         metrics.router(),
         v2.router(settings, app.version),
+        umbridge.router(settings),
+        tesseract.router(settings),
         pages.router(),
     )
     for router in routers:
@@ -141,7 +158,8 @@ def create_app(
     if settings.allowed_hosts:
         stack = AllowedHosts(stack, settings.allowed_hosts)
     observers.append(RequestMetrics(frozenset(paths(routers))).observe)
-    stack = FaceErrors(SecurityHeaders(stack), {v2.PREFIX: v2.error})
+    faces = {face.PREFIX: face.error for face in (v2, umbridge, tesseract)}
+    stack = FaceErrors(SecurityHeaders(stack), faces)
     log = RequestLog(stack, observers, enabled=settings.access_log)
     return KeepState(log)
 

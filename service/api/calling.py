@@ -4,7 +4,8 @@ Each protocol is a thin file beside this one, which reads its messages, calls ``
 its answer. All of them so have the same limits, and reach a model by the one data plane.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from math import isfinite, prod
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from service.runtime.session import Array
 from service.web.errors import ErrorItem, Invalid, Malformed, invalid
 from service.web.state import Services
 
+DIRECTIONS = "k"  # the name of the dimension that counts tangents, or cotangents, of a row
 NUMBERS = {int, float}  # not bool, which is a kind of int to Python
 MAX_DIMENSIONS = 16
 EXACT = 2**53  # beyond it a float64 has no room for every integer
@@ -140,13 +142,20 @@ async def compute(
     if rows > most:
         raise Invalid(f"At most {most} rows can be asked for at once")
     with shared.queue.place(rows if images else 1):
-        try:
+        with naming(pointers, everything):
             return await infer(model, inputs, wanted, shared.queue)
-        except BadTensor as error:
-            name = error.tensor
-            prefix = f"{name}: " if name else ""
-            pointer = pointers.get(name, everything) if name else everything
-            raise at(pointer, (), prefix + error.detail) from None
+
+
+@contextmanager
+def naming(pointers: Mapping[str, str], everything: str = "#/inputs") -> Iterator[None]:
+    """Make a BadTensor of the block Invalid, which says where in the body the tensor is."""
+    try:
+        yield
+    except BadTensor as error:
+        name = error.tensor
+        prefix = f"{name}: " if name else ""
+        pointer = pointers.get(name, everything) if name else everything
+        raise at(pointer, (), prefix + error.detail) from None
 
 
 def count_rows(model: Model, inputs: Mapping[str, Array]) -> int:
@@ -184,3 +193,47 @@ def not_finite(outputs: Mapping[str, Array]) -> str:
 def row_numbers(tensor: Tensor, sizes: Mapping[str, int]) -> int:
     """How many numbers a tensor has for these sizes of the named dimensions."""
     return prod(sizes[size] if isinstance(size, str) else size for size in tensor.shape)
+
+
+def add_dimensions(
+    given: Mapping[str, Array], known: Mapping[str, Tensor]
+) -> tuple[dict[str, Array], bool, bool]:
+    """The arrays with the dimensions that people leave out: of a lone row, and of a lone tangent.
+
+    Says of both whether they were left out everywhere, so that the answer leaves them out too.
+    Raises Invalid where an array has too few or too many dimensions.
+    """
+    plain = [
+        given[name].ndim == len(known[name].shape) - 1
+        for name in given
+        if known[name].shape[:1] == (ROWS,) and DIRECTIONS not in known[name].shape
+    ]
+    lone = bool(plain) and all(plain)
+    arrays, single = {}, []
+    for name, array in given.items():
+        shape = known[name].shape
+        where = [i for i, size in enumerate(shape[:2]) if size == DIRECTIONS]
+        has_rows = shape[:1] == (ROWS,)
+        if has_rows and lone and array.ndim < len(shape):
+            array = array[None]  # noqa: PLW2901
+        if where:
+            single.append(array.ndim == len(shape) - 1)
+            if single[-1]:
+                array = np.expand_dims(array, where[0])  # noqa: PLW2901
+        if array.ndim != len(shape):
+            detail = f"its shape should be {shape_text(known[name])}"
+            if has_rows:
+                detail += f", or {shape_text(known[name]).replace('n, ', '').replace('n', '')}"
+                detail += " for a lone row"
+            raise at(f"#/inputs/{name}", (), detail)
+        arrays[name] = array
+    return arrays, lone, bool(single) and all(single)
+
+
+def drop_dimensions(array: Array, tensor: Tensor, lone: bool, single: bool) -> Array:
+    """An output without the dimensions that its request left out."""
+    if single and DIRECTIONS in tensor.shape[:2]:
+        array = array.squeeze(tensor.shape.index(DIRECTIONS))
+    if lone and tensor.shape[:1] == (ROWS,):
+        array = array[0]
+    return np.ascontiguousarray(array) if array.ndim else array

@@ -1,0 +1,530 @@
+"""``/tesseract/<model>``: Tesseract's protocol, by which JAX differentiates through a served model.
+
+https://docs.pasteurlabs.ai/projects/tesseract-core
+
+Arrays have the model's own shapes, rows first; those of a lone row may come without that dimension,
+as ``jax.vmap`` wants it. The Jacobian has the shape [*y.shape, *x.shape]: with several rows it is
+block-diagonal.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from math import prod
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from contract.manifest import Tensor
+from contract.signatures import ROWS
+from service.api.calling import (
+    Unreadable,
+    add_dimensions,
+    at,
+    check_finite,
+    drop_dimensions,
+    read_array,
+    read_document,
+    row_numbers,
+)
+from service.api.derivatives import Call, Derivatives, Unsupported, derivatives
+from service.api.models import Name
+from service.runtime.loader import Model
+from service.runtime.session import Array
+from service.settings import Settings
+from service.web.body import check_json, parsing, read_body
+from service.web.direct import direct
+from service.web.errors import Malformed, NotFound, from_validation
+from service.web.faces import Document, in_words
+from service.web.facts import Stage
+from service.web.openapi import json_body, path_parameters, problems
+from service.web.state import services
+
+PREFIX = "/tesseract"
+BASE64 = "json+base64"
+FORMATS = ["json", BASE64]
+INTEGERS = ("int64", "int32", "int16", "int8", "uint32", "uint16", "uint8")
+DTYPES = ("float64", "float32", *INTEGERS)
+
+
+class Buffer(BaseModel):
+    """The elements of an array."""
+
+    buffer: Any = Field(
+        description="Bytes in base64, or nested lists of numbers",
+        json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]},
+        examples=[[[1.0, 2.0, 3.0]]],
+    )
+    encoding: Literal["base64", "json", "raw"] = Field(
+        description="What buffer is; raw is the same as json", examples=["json"]
+    )
+
+
+class EncodedArray(BaseModel):
+    """An array as Tesseract writes it."""
+
+    object_type: Literal["array"] = Field(default="array", description="Always the same")
+    shape: list[Annotated[int, Field(ge=0, le=100_000_000)]] = Field(
+        max_length=16, description="Its sizes", examples=[[1, 3]]
+    )
+    dtype: str = Field(max_length=16, description="Type of its elements", examples=["float64"])
+    data: Buffer
+
+
+Arrays = Annotated[
+    dict[str, EncodedArray], Field(max_length=64, description="Arrays by input or output")
+]
+Names = Annotated[list[str], Field(min_length=1, max_length=64, examples=[["x"]])]
+
+
+class ApplyBody(BaseModel):
+    """Where to evaluate the model."""
+
+    model_config = ConfigDict(strict=True)
+
+    inputs: Arrays
+
+
+class JacobianBody(ApplyBody):
+    """Whose Jacobian is wanted, by what."""
+
+    jac_inputs: Names
+    jac_outputs: Names
+
+
+class JvpBody(ApplyBody):
+    """The Jacobian times tangents."""
+
+    jvp_inputs: Names
+    jvp_outputs: Names
+    tangent_vector: Arrays
+
+
+class VjpBody(ApplyBody):
+    """Cotangents times the Jacobian."""
+
+    vjp_inputs: Names
+    vjp_outputs: Names
+    cotangent_vector: Arrays
+
+
+class ShapeAndType(BaseModel):
+    """An array without its elements."""
+
+    shape: list[Annotated[int, Field(ge=0, le=100_000_000)]] = Field(
+        max_length=16, description="Its sizes", examples=[[1, 3]]
+    )
+    dtype: str = Field(max_length=16, description="Type of its elements", examples=["float64"])
+
+
+class AbstractBody(BaseModel):
+    """The shapes of the inputs."""
+
+    model_config = ConfigDict(strict=True)
+
+    inputs: dict[str, ShapeAndType] = Field(max_length=64)
+
+
+class TesseractHealth(BaseModel):
+    """The model serves."""
+
+    status: Literal["ok"] = Field(default="ok", description="Always the same")
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def error(status: int, document: Document) -> tuple[int, Document]:
+    """A problem as Tesseract's clients read it: 422 has the list that FastAPI gives."""
+    if status != 422:
+        return status, document
+    items = document.get("errors") or [{"detail": in_words(document)}]
+    detail = [
+        {
+            "type": "value_error",
+            "loc": ["body", *item.get("pointer", "#")[1:].split("/")[1:]],
+            "msg": item["detail"],
+        }
+        for item in items
+    ]
+    return status, {**document, "detail": detail}
+
+
+def router(settings: Settings) -> APIRouter:
+    """The endpoints of the protocol."""
+    prefix = PREFIX + "/{model}"
+    routes = APIRouter(prefix=prefix, tags=["Tesseract"])
+    errors = problems(400, 404, 408, 413, 422, 429, 503)
+
+    def post(path: str, kind: type[BaseModel], answer: Any, summary: str) -> Any:
+        return routes.post(
+            path,
+            summary=summary,
+            responses={200: {"model": answer}, **errors},
+            openapi_extra={**path_parameters(prefix), **json_body(kind)},
+        )
+
+    @routes.get("/health", summary="Is the model ready?", responses=problems(404, 503))
+    async def health(request: Request, model: Name) -> TesseractHealth:
+        """200 if it serves."""
+        services(request).registry.get(model)
+        return TesseractHealth()
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def document(request: Request, model: Name) -> dict[str, Any]:
+        """The model's own document, from which clients learn its inputs and outputs."""
+        return describe(services(request).registry.get(model))
+
+    @post("/apply", ApplyBody, dict[str, EncodedArray], "Evaluate a model")
+    @direct
+    async def apply(request: Request) -> Response:
+        """Every output."""
+        asked = _Asked(request)
+        call = asked.call(await _read(request, ApplyBody, settings))
+        return asked.answer({y: asked.shaped(y, a) for y, a in (await call.value()).items()})
+
+    @post("/jacobian", JacobianBody, dict[str, dict[str, EncodedArray]], "Differentiate a model")
+    @direct
+    async def jacobian(request: Request) -> Response:
+        """The Jacobian of each output by each input."""
+        asked = _Asked(request)
+        body = await _read(request, JacobianBody, settings)
+        call = asked.call(body)
+        inputs = asked.inputs("jac_inputs", body.jac_inputs)
+        outputs = asked.outputs("jac_outputs", body.jac_outputs)
+        call.limit(sum(asked.jacobian_numbers(call, y, x) for y in outputs for x in inputs))
+        found = await asked.derive(call.jacobian(outputs, inputs))
+        blocks = {(y, x): asked.dense(y, x, block) for (y, x), block in found.items()}
+        check = {f"d{y}/d{x}": block for (y, x), block in blocks.items()}
+        return asked.answer({y: {x: blocks[y, x] for x in inputs} for y in outputs}, check)
+
+    @post(
+        "/jacobian_vector_product",
+        JvpBody,
+        dict[str, EncodedArray],
+        "Multiply the Jacobian with tangents",
+    )
+    @direct
+    async def jacobian_vector_product(request: Request) -> Response:
+        """The derivative of each output along the tangents."""
+        asked = _Asked(request)
+        body = await _read(request, JvpBody, settings)
+        call = asked.call(body)
+        inputs = asked.inputs("jvp_inputs", body.jvp_inputs)
+        outputs = asked.outputs("jvp_outputs", body.jvp_outputs)
+        tangents = asked.vectors("tangent_vector", body.tangent_vector, inputs, call)
+        found = await asked.derive(call.jvp(tangents, outputs))
+        return asked.answer({y: asked.shaped(y, found[y]) for y in outputs})
+
+    @post(
+        "/vector_jacobian_product",
+        VjpBody,
+        dict[str, EncodedArray],
+        "Multiply cotangents with the Jacobian",
+    )
+    @direct
+    async def vector_jacobian_product(request: Request) -> Response:
+        """The gradient, by each input, of the scalar product of cotangents with outputs."""
+        asked = _Asked(request)
+        body = await _read(request, VjpBody, settings)
+        call = asked.call(body)
+        inputs = asked.inputs("vjp_inputs", body.vjp_inputs)
+        outputs = asked.outputs("vjp_outputs", body.vjp_outputs)
+        cotangents = asked.vectors("cotangent_vector", body.cotangent_vector, outputs, call)
+        found = await asked.derive(call.vjp(cotangents, inputs))
+        return asked.answer({x: asked.shaped(x, found[x]) for x in inputs})
+
+    @post("/abstract_eval", AbstractBody, dict[str, ShapeAndType], "Say how large outputs are")
+    @direct
+    async def abstract_eval(request: Request) -> Response:
+        """Shape and type of each output, from those of the inputs; nothing is computed."""
+        asked = _Asked(request)
+        body = await _read(request, AbstractBody, settings)
+        return _json(asked.shapes(body), asked.headers)
+
+    return routes
+
+
+class _Asked:
+    """A request about a model: its arrays read, and the answer in its encoding."""
+
+    def __init__(self, request: Request) -> None:
+        self.shared = services(request)
+        self.model: Model = self.shared.registry.get(request.path_params["model"])
+        self.known: Derivatives = derivatives(self.model)
+        self.encoding = _encoding(request.headers.get("accept", ""))
+        self.lone = False
+        manifest = self.model.manifest
+        self.headers = {
+            "x-model-name": manifest.model,
+            "x-model-version": str(manifest.version),
+        }
+
+    def call(self, body: ApplyBody) -> Call:
+        """The inputs as arrays, ready to be differentiated at. Raises Invalid."""
+        given = {}
+        for name, array in body.inputs.items():
+            if name not in self.known.inputs:
+                raise self._unknown("#/inputs", self.known.inputs)
+            given[name] = _decode(array, self.known.inputs[name], f"#/inputs/{name}")
+        body.inputs.clear()
+        for name in self.known.inputs:
+            if name not in given:
+                raise at("#/inputs", (), f"the input {name} is missing")
+        arrays, self.lone, _ = add_dimensions(given, self.known.inputs)
+        pointers = {name: f"#/inputs/{name}" for name in arrays}
+        return Call(self.model, arrays, self.shared, pointers)
+
+    def inputs(self, member: str, names: list[str]) -> list[str]:
+        """Names of inputs that can be differentiated by. Raises Invalid."""
+        return self._names(member, names, self.known.differentiable_inputs)
+
+    def outputs(self, member: str, names: list[str]) -> list[str]:
+        """Names of outputs that can be differentiated. Raises Invalid."""
+        return self._names(member, names, self.known.differentiable_outputs)
+
+    def _names(self, member: str, names: list[str], good: list[str]) -> list[str]:
+        for index, name in enumerate(names):
+            if name not in good:
+                raise at(f"#/{member}", [index], f"it should be one of: {', '.join(good)}")
+        return list(dict.fromkeys(names))
+
+    def vectors(
+        self, member: str, given: Mapping[str, EncodedArray], names: list[str], call: Call
+    ) -> dict[str, Array]:
+        """A tangent or cotangent for each of ``names``, of its shape. Raises Invalid."""
+        tensors = {**self.known.outputs, **self.known.inputs}
+        sizes = call.sizes()
+        found = {}
+        for name in names:
+            if name not in given:
+                raise at(f"#/{member}", (), f"the one of {name} is missing")
+            tensor = tensors[name]
+            shape = [sizes[s] if isinstance(s, str) else s for s in tensor.shape]
+            expected = shape[1:] if self._is_lone(tensor) else shape
+            array = _decode(given[name], tensor, f"#/{member}/{name}")
+            if list(array.shape) != expected:
+                raise at(f"#/{member}/{name}", (), f"its shape should be {expected}")
+            found[name] = array.reshape(shape)
+        return found
+
+    def jacobian_numbers(self, call: Call, y: str, x: str) -> int:
+        """How many numbers the Jacobian has."""
+        sizes = call.sizes()
+        return row_numbers(self.known.outputs[y], sizes) * row_numbers(self.known.inputs[x], sizes)
+
+    def dense(self, y: str, x: str, block: Array) -> Array:
+        """The Jacobian [*y.shape, *x.shape] from each row's own, [n, *y, *x]."""
+        of, by = self.known.outputs[y], self.known.inputs[x]
+        if of.shape[:1] != (ROWS,):
+            return block
+        if self.lone:
+            return block[0]
+        if by.shape[:1] != (ROWS,):
+            return block
+        rows, split = block.shape[0], len(of.shape)
+        found = np.zeros((*block.shape[:split], rows, *block.shape[split:]), block.dtype)
+        every = np.arange(rows)
+        # Both indices of rows, with all that lies between them: they come first then.
+        found[(every, *[slice(None)] * (split - 1), every)] = block
+        return found
+
+    def shaped(self, name: str, array: Array) -> Array:
+        """An output, or what belongs to an input, with the dimensions that the request had."""
+        tensor = self.known.outputs.get(name) or self.known.inputs[name]
+        return drop_dimensions(array, tensor, self.lone, single=False)
+
+    def shapes(self, body: AbstractBody) -> dict[str, Any]:
+        """Shape and type of each output. Raises Invalid."""
+        sizes: dict[str, int] = {}
+        with_rows = []
+        for name, tensor in self.known.inputs.items():
+            if name not in body.inputs:
+                raise at("#/inputs", (), f"the input {name} is missing")
+            given = list(body.inputs[name].shape)
+            if tensor.shape[:1] == (ROWS,):
+                with_rows.append(len(given) < len(tensor.shape))
+                given = [1, *given] if with_rows[-1] else given
+            if len(given) != len(tensor.shape):
+                detail = f"it should have {len(tensor.shape)} dimensions"
+                raise at(f"#/inputs/{name}", ["shape"], detail)
+            for size, expected in zip(given, tensor.shape, strict=True):
+                known = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
+                if size != known:
+                    detail = f"it should be {list(tensor.shape)}"
+                    raise at(f"#/inputs/{name}", ["shape"], detail)
+        self.lone = bool(with_rows) and all(with_rows)
+        found = {}
+        for name, tensor in self.known.outputs.items():
+            shape = [sizes[s] if isinstance(s, str) else s for s in tensor.shape]
+            shape = shape[1:] if self._is_lone(tensor) else shape
+            found[name] = {"shape": shape, "dtype": tensor.dtype}
+        return found
+
+    def _is_lone(self, tensor: Tensor) -> bool:
+        return self.lone and tensor.shape[:1] == (ROWS,)
+
+    def _unknown(self, pointer: str, known: Mapping[str, Tensor]) -> Exception:
+        return at(pointer, (), f"there is one that is not known; there are: {', '.join(known)}")
+
+    async def derive(self, work: Any) -> Any:
+        """What ``work`` gives. Raises NotFound where the model lacks the functions for it."""
+        try:
+            return await work
+        except Unsupported as error:
+            raise NotFound(str(error)) from None
+
+    def answer(self, document: Any, check: Mapping[str, Array] | None = None) -> Response:
+        """Arrays as the client asked for them. Raises Invalid if JSON has no word for a number."""
+        if self.encoding != BASE64:
+            check_finite(document if check is None else check)
+        return _json(_encode(document, self.encoding), self.headers)
+
+
+def _encoding(accept: str) -> str:
+    """The encoding by the header Accept: json, unless base64 comes first."""
+    for part in accept.split(","):
+        kind = part.partition(";")[0].strip().lower().removeprefix("application/")
+        if kind in FORMATS:
+            return kind
+    return FORMATS[0]
+
+
+def _encode(found: Any, encoding: str) -> Any:
+    if isinstance(found, dict):
+        return {name: _encode(item, encoding) for name, item in found.items()}
+    if encoding == BASE64:
+        data = {"buffer": base64.b64encode(found.tobytes()).decode(), "encoding": "base64"}
+    else:
+        data = {"buffer": np.ascontiguousarray(found) if found.ndim else found.item()}
+        data["encoding"] = "json"
+    return {
+        "object_type": "array",
+        "shape": list(found.shape),
+        "dtype": str(found.dtype),
+        "data": data,
+    }
+
+
+def _decode(given: EncodedArray, tensor: Tensor, pointer: str) -> Array:
+    """An array of the tensor's type, from any type that it can be had of. Raises Invalid."""
+    wanted = np.dtype(tensor.dtype)
+    if given.data.encoding != "base64":
+        try:
+            array = read_array(given.data.buffer, wanted)
+        except Unreadable as error:
+            place = ["data", "buffer", *error.where]
+            raise at(pointer, place, error.detail) from None
+    else:
+        if given.dtype not in DTYPES or not np.can_cast(given.dtype, wanted, "same_kind"):
+            raise at(pointer, ["dtype"], f"it should be {tensor.dtype}")
+        try:
+            content = base64.b64decode(given.data.buffer, validate=True)
+        except (TypeError, ValueError, binascii.Error):
+            raise at(pointer, ["data", "buffer"], "it should be base64") from None
+        dtype = np.dtype(given.dtype)
+        if len(content) != prod(given.shape) * dtype.itemsize:
+            raise at(pointer, ["data", "buffer"], "it should have the bytes that shape says")
+        array = np.frombuffer(content, dtype).astype(wanted)
+    if array.size != prod(given.shape):
+        raise at(pointer, ["data", "buffer"], "it should have as many elements as shape says")
+    return array.reshape(given.shape)
+
+
+async def _read(request: Request, kind: type[Body], settings: Settings) -> Body:
+    """The body; clients send JSON. Raises Malformed or Invalid."""
+    body = await read_body(request, settings.max_json_bytes)
+    if not body:
+        raise Malformed("The body is empty; send a JSON object")
+    check_json(request, body)
+    async with parsing(request, body):
+        parsed = read_document(body)
+        await asyncio.sleep(0)
+        try:
+            return kind.model_validate(parsed)
+        except ValidationError as error:
+            raise from_validation(error) from None
+
+
+def _json(document: Any, headers: Mapping[str, str]) -> Response:
+    with Stage("write"):
+        content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, media_type="application/json", headers=dict(headers))
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The OpenAPI document of one model, with the schemas that Tesseract's clients look for."""
+    known = derivatives(model)
+
+    def arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "required": list(tensors),
+            "properties": {
+                name: {
+                    "allOf": [{"$ref": "#/components/schemas/EncodedArray"}],
+                    "array_flags": [],
+                    "shape": _shape(tensor),
+                    "dtype": tensor.dtype,
+                }
+                for name, tensor in tensors.items()
+            },
+        }
+
+    def differentiable(tensors: Mapping[str, Tensor], names: list[str]) -> dict[str, Any]:
+        return {n: {"shape": _shape(tensors[n]), "dtype": tensors[n].dtype} for n in names}
+
+    def operation(kind: str) -> dict[str, Any]:
+        body = {"content": {"application/json": {"schema": {"$ref": kind}}}, "required": True}
+        return {"post": {"requestBody": body, "responses": {"200": {"description": "Arrays"}}}}
+
+    schemas = "#/components/schemas/"
+    paths: dict[str, Any] = {
+        "/apply": operation(f"{schemas}ApplyInputSchema"),
+        "/abstract_eval": operation(f"{schemas}AbstractBody"),
+        "/health": {"get": {"responses": {"200": {"description": "It serves"}}}},
+    }
+    for path, kind, there in (
+        ("/jacobian", JacobianBody, known.has_vjp),
+        ("/jacobian_vector_product", JvpBody, known.has_jvp),
+        ("/vector_jacobian_product", VjpBody, known.has_vjp),
+    ):
+        if there:
+            paths[path] = operation(f"{schemas}{kind.__name__}")
+    components: dict[str, Any] = {}
+    for body in (JacobianBody, JvpBody, VjpBody, AbstractBody):
+        schema = body.model_json_schema(ref_template=schemas + "{model}")
+        components |= schema.pop("$defs", {})
+        components[body.__name__] = schema
+    inputs = differentiable(known.inputs, known.differentiable_inputs)
+    outputs = differentiable(known.outputs, known.differentiable_outputs)
+    components |= {
+        "Apply_InputSchema": arrays(known.inputs),
+        "Apply_OutputSchema": arrays(known.outputs),
+        "ApplyInputSchema": {
+            "type": "object",
+            "required": ["inputs"],
+            "properties": {"inputs": {"$ref": f"{schemas}Apply_InputSchema"}},
+            "differentiable_arrays": inputs,
+        },
+        "ApplyOutputSchema": {
+            "allOf": [{"$ref": f"{schemas}Apply_OutputSchema"}],
+            "differentiable_arrays": outputs,
+        },
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": model.manifest.model, "version": str(model.manifest.version)},
+        "paths": paths,
+        "components": {"schemas": components},
+        "x-supported-output-formats": FORMATS,
+    }
+
+
+def _shape(tensor: Tensor) -> list[int | None]:
+    return [size if isinstance(size, int) else None for size in tensor.shape]
