@@ -358,6 +358,57 @@ def publish_scalar(root: Path, model: str = "bowl") -> Artifact:
     )
 
 
+def publish_mixed(root: Path, model: str = "mixed") -> Artifact:
+    """x [n, 2], theta [2] and whole numbers m [n] → y = m · (x · theta) [n] and 1/x [n, 2].
+
+    ``theta`` is a parameter: it has no rows, and ``vjp_theta`` sums over them.
+    """
+    x, theta = tensor("x", "float64", "n", 2), tensor("theta", "float64", 2)
+    m = tensor("m", "int64", "n")
+    y, inverse = tensor("y", "float64", "n"), tensor("inverse", "float64", "n", 2)
+    cotangents = (tensor("cotangent_y", "float64", "n", "k"),
+                  tensor("cotangent_inverse", "float64", "n", "k", 2))  # fmt: skip
+    vjp = (tensor("vjp_x", "float64", "n", "k", 2), tensor("vjp_theta", "float64", "k", 2))
+    cast = node("Cast", "m", "f", to=TensorProto.DOUBLE)
+    graphs = {
+        "value": (
+            (x, m, theta),
+            (y, inverse),
+            [cast, node("Einsum", "f x theta", "y", equation="n,ni,i->n"),
+             node("Reciprocal", "x", "inverse")],
+        ),
+        "vjp": (
+            (x, m, theta, *cotangents),
+            vjp,
+            [cast, node("Reciprocal", "x", "r"), node("Mul", "r r", "s"), node("Neg", "s", "d"),
+             node("Einsum", "f theta cotangent_y", "a", equation="n,i,nk->nki"),
+             node("Einsum", "d cotangent_inverse", "b", equation="ni,nki->nki"),
+             node("Add", "a b", "vjp_x"),
+             node("Einsum", "f x cotangent_y", "vjp_theta", equation="n,ni,nk->ki")],
+        ),
+    }  # fmt: skip
+    random = np.random.default_rng(0)
+    given = {
+        t.name: random.normal(size=[{"n": 3, "k": 2}.get(s, s) for s in t.shape])  # type: ignore[arg-type]
+        for t in (x, theta, *cotangents)
+    }
+    given["m"] = np.array([2, -1, 3])
+    given["y"] = given["m"] * (given["x"] @ given["theta"])
+    given["inverse"] = 1 / given["x"]
+    weights = given["m"][:, None] * given["cotangent_y"]
+    given["vjp_theta"] = np.einsum("nk,ni->ki", weights, given["x"])
+    given["vjp_x"] = (
+        weights[..., None] * given["theta"]
+        - given["cotangent_inverse"] / (given["x"] ** 2)[:, None]
+    )
+    functions, files, samples = {}, {}, {}
+    for name, (inputs, outputs, nodes) in graphs.items():
+        functions[name] = function(name, inputs, outputs)
+        files[f"{name}.onnx"] = graph(nodes, inputs, outputs)
+        samples |= {f"{name}.{t.name}": given[t.name] for t in (*inputs, *outputs)}
+    return _publish_kind_function(root, model, functions, files, samples)
+
+
 def _publish_einsums(
     root: Path,
     model: str,
@@ -394,6 +445,16 @@ def _publish_einsums(
         functions[name] = function(name, inputs, (output,))
         samples |= {f"{name}.{key}": value for key, value in given.items()}
         samples[f"{name}.{output.name}"] = np.einsum(formula, *(arrays[each] for each in used))
+    return _publish_kind_function(root, model, functions, files, samples)
+
+
+def _publish_kind_function(
+    root: Path,
+    model: str,
+    functions: dict[str, Function],
+    files: dict[str, bytes],
+    samples: dict[str, np.ndarray],
+) -> Artifact:
     manifest = FunctionManifest(
         model=model,
         version=1,

@@ -141,9 +141,8 @@ async def compute(
     most = settings.max_images if images else settings.max_x if model.curve is not None else rows
     if rows > most:
         raise Invalid(f"At most {most} rows can be asked for at once")
-    with shared.queue.place(rows if images else 1):
-        with naming(pointers, everything):
-            return await infer(model, inputs, wanted, shared.queue)
+    with shared.queue.place(rows if images else 1), naming(pointers, everything):
+        return await infer(model, inputs, wanted, shared.queue)
 
 
 @contextmanager

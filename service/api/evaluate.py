@@ -26,6 +26,7 @@ from service.web.body import parsing, read_json
 from service.web.direct import direct
 from service.web.errors import from_validation
 from service.web.openapi import json_body, json_response, problems
+from service.web.query import refuse_query
 from service.web.state import services
 
 EXAMPLE: dict[str, Any] = {
@@ -84,6 +85,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def evaluate(request: Request) -> Response:
         """The outputs asked for, from named inputs; /models/{model} lists both."""
+        refuse_query(request)
         shared = services(request)
         body = await read_json(request, settings.max_json_bytes)
         async with parsing(request, body):
