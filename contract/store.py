@@ -44,6 +44,10 @@ from contract.system import lock, open_plain, sync_file, sync_folder
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_LIMIT = 8 * 1024 * 1024  # bytes; a real one has a few dozen kilobytes
+MAX_VERSION = 2**31 - 1
+# What file systems, file managers and network shares leave in folders, besides names with a dot in
+# front (.DS_Store, ._name, .nfs0001): none of it belongs to an artifact, and none of it harms one.
+FOREIGN = frozenset({"@eaDir", "Thumbs.db", "desktop.ini", "lost+found"})
 
 _model_name: TypeAdapter[str] = TypeAdapter(ModelName)
 _file_name: TypeAdapter[str] = TypeAdapter(FileName)
@@ -51,10 +55,14 @@ _file_name: TypeAdapter[str] = TypeAdapter(FileName)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified version: its folder and its manifest."""
+    """A verified version: its folder, its manifest, and the sha256 of the manifest's bytes.
+
+    The manifest holds the sha256 of every file, so that ``digest`` stands for the whole version.
+    """
 
     folder: Path
     manifest: AnyManifest
+    digest: str
 
     def read(self, name: str) -> bytes:
         """The bytes of a listed file, their sha256 checked on these very bytes.
@@ -68,6 +76,11 @@ class Artifact:
             content = stream.read()
         _check(self.folder / name, expected, hashlib.sha256(content).hexdigest(), len(content))
         return content
+
+
+def is_foreign(name: str) -> bool:
+    """Is ``name`` one that an operating system left in the folder, and not a publisher?"""
+    return name.startswith(".") or name in FOREIGN
 
 
 def list_models(root: Path) -> list[str]:
@@ -102,6 +115,14 @@ def read_manifest(folder: Path) -> AnyManifest:
 
     Raises ManifestMissing, UnknownSchema, ManifestInvalid or UnsafePath.
     """
+    return open_version(folder).manifest
+
+
+def open_version(folder: Path) -> Artifact:
+    """The version in ``folder``, its manifest checked for form; its files are not looked at.
+
+    Raises as ``read_manifest``.
+    """
     path = folder / MANIFEST_FILE
     try:
         with _open_plain(path) as stream:
@@ -135,7 +156,9 @@ def read_manifest(folder: Path) -> AnyManifest:
         raise ManifestInvalid(
             path, f"it is of {manifest.model} version {manifest.version}, not of this folder"
         )
-    return manifest
+    if manifest.version > MAX_VERSION:
+        raise ManifestInvalid(path, f"its version is over {MAX_VERSION}")
+    return Artifact(folder, manifest, hashlib.sha256(content).hexdigest())
 
 
 def verify(folder: Path) -> Artifact:
@@ -143,21 +166,35 @@ def verify(folder: Path) -> Artifact:
 
     Raises a subclass of ArtifactError that names the file and the reason.
     """
-    if not folder.is_dir() or folder.is_symlink():
+    if folder.is_symlink():
+        _check_link(folder)
+    if not folder.is_dir():
         raise VersionNotFound(folder, "there is no such version")
-    manifest = read_manifest(folder)
+    artifact = open_version(folder)
+    files = artifact.manifest.files
     try:
         present = {entry.name for entry in folder.iterdir()} - {MANIFEST_FILE}
     except OSError as error:  # removed meanwhile, or no permission
         raise VersionNotFound(folder, f"it cannot be listed ({error.strerror})") from None
-    for name in sorted(present - manifest.files.keys()):
-        raise FileUnlisted(folder / name, "the manifest does not list this file")
-    for name, expected in sorted(manifest.files.items()):
+    for name in sorted(present - files.keys()):
+        if not is_foreign(name):
+            raise FileUnlisted(folder / name, "the manifest does not list this file")
+    for name, expected in sorted(files.items()):
         with _open_plain(folder / name) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()
         _check(folder / name, expected, digest, size)
-    return Artifact(folder, manifest)
+    return artifact
+
+
+def _check_link(folder: Path) -> None:
+    """A symbolic link to a version may lead to another place in the same artifacts folder."""
+    root = folder.parent.parent.resolve()
+    if not folder.resolve().is_relative_to(root):
+        raise UnsafePath(
+            folder,
+            "it is a symbolic link that leads out of the artifacts folder; copy the version there",
+        )
 
 
 def newest_good(
@@ -244,6 +281,10 @@ class Draft:
             sync_file(path)
             path.chmod(0o644)
         version = max(list_versions(self.root, self.model), default=0) + 1
+        if version > MAX_VERSION:
+            raise PublishConflict(
+                self.root / self.model, f"there is no number left: a version is over {MAX_VERSION}"
+            )
         update = {"model": self.model, "version": version, "files": files}
         try:
             complete = MANIFEST.validate_python(manifest.model_dump() | {"files": {}} | update)
@@ -264,7 +305,7 @@ class Draft:
         self.folder.rename(target)
         sync_folder(target.parent)
         sync_folder(self.root)  # the model's own folder may be new
-        return Artifact(target, complete)
+        return Artifact(target, complete, hashlib.sha256(content).hexdigest())
 
 
 def _is_model(folder: Path) -> bool:
@@ -287,6 +328,10 @@ def _check_file_name(folder: Path, name: str) -> None:
 def _open_plain(path: Path) -> BufferedReader:
     """Open a regular file, following no symbolic link (it could lead anywhere)."""
     try:
+        if path.is_symlink():
+            raise UnsafePath(
+                path, "it is a symbolic link, not a plain file; put the file itself there"
+            )
         descriptor = open_plain(path)
     except FileNotFoundError:
         raise FileMissing(path, "the manifest lists it, but it is not there") from None

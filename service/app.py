@@ -28,7 +28,7 @@ from service.api import (
 from service.api.homework_models import makers
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
-from service.runtime.registry import Registry
+from service.runtime.registry import FIRST_LOOK_SECONDS, Registry
 from service.runtime.room import Room
 from service.server.cores import available_cores
 from service.server.memory import give_back
@@ -52,11 +52,6 @@ Predictions of small models **and their derivatives**, computed from graphs that
 wrote beforehand. Every answer names the model and the version that gave it. Errors are
 `application/problem+json` (RFC 9457).
 """
-
-
-# Requests wait for the models so long, and go to workers that have them; then this one is live in
-# any case. Longer than loading the shipped artifacts takes, shorter than a liveness probe waits.
-LOAD_SECONDS = 5.0
 
 
 class State(TypedDict):
@@ -94,7 +89,7 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         with suppress(TimeoutError):
-            await asyncio.wait_for(registry.looked.wait(), LOAD_SECONDS)
+            await asyncio.wait_for(registry.looked.wait(), FIRST_LOOK_SECONDS)
         tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
         if tracing is not None:
             observers.append(tracing.record)
@@ -110,6 +105,7 @@ def create_app(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
         watcher.cancel()
+        registry.close()
         with suppress(asyncio.CancelledError):
             await watcher
 

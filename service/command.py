@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service.app import create_app, make_registry
 from service.lifecycle import Board, Lifecycle
-from service.runtime.registry import Registry
+from service.runtime.registry import FIRST_LOOK_SECONDS, Registry
 from service.server import memory
 from service.server.cores import available_cores
 from service.server.metrics_folder import MetricsFolder
@@ -72,14 +72,16 @@ def _preload(registry: Registry, settings: Settings) -> None:
 
     Only what a fork can inherit: a session of one thread on the CPU has no threads, and no device.
     Otherwise, and for versions that are published later, each worker loads for itself. Those who
-    connect meanwhile wait.
+    connect meanwhile wait a few seconds at most: what takes longer to verify is the workers' task.
     """
     if settings.session_threads > 1 or settings.providers != ("CPUExecutionProvider",):
         return
     try:
-        registry.refresh()
+        registry.refresh(FIRST_LOOK_SECONDS)
     except Exception:
         log.exception("could not look at %s; the workers will try again", settings.artifacts)
+    finally:
+        registry.close()  # a fork inherits no threads
     memory.give_back()
 
 

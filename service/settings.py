@@ -82,6 +82,17 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(
         default=1.0, gt=0, le=60, description="Seconds between looks at the artifacts folder"
     )
+    copy_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="Not ready while a version that is not whole was changed within this, s",
+    )
+    verify_seconds: float = Field(
+        default=30.0, gt=0, description="Processor time that verifying a version may take, s"
+    )
+    verify_bytes: int = Field(
+        default=1024 * MIB, ge=64 * MIB, description="Memory that verifying may take, bytes"
+    )
 
     max_x: int = Field(default=100_000, ge=1, description="Most x in a request")
     max_numbers: int = Field(default=1_000_000, ge=1, description="Most numbers in an answer")

@@ -1,14 +1,19 @@
-"""From a version folder to a model that answers: verify, load, replay."""
+"""From a version folder to a model that answers.
+
+``judge`` verifies, loads and replays; it may be long and large, and runs in a process of its own.
+``load`` makes the model that serves, by the verdict.
+"""
 
 import io
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -16,9 +21,8 @@ from contract import signatures
 from contract.errors import ArtifactError, ManifestInvalid
 from contract.manifest import AnyManifest, CommonManifest, Function, Graph, Tensor
 from contract.signatures import ROWS, Classifier, Curve, WrongSignature
-from contract.store import MANIFEST_FILE, Artifact, verify
-from service.runtime.session import Array, GraphError, Session, replay
-from service.settings import Settings
+from contract.store import MANIFEST_FILE, Artifact, open_version, verify
+from service.runtime.session import Array, GraphError, Session, check_graph, replay
 
 SAMPLES_FILE = "samples.npz"
 
@@ -28,10 +32,27 @@ SAMPLES_FILE = "samples.npz"
 RUN_ROWS = 2048
 RUN_NUMBERS = 25_000
 RUN_SECONDS = 0.05
+MAX_NUMBERS = 1_000_000  # of an answer
 # What is estimated to take no longer than this isn't worth waiting for its turn.
 AT_ONCE_SECONDS = 0.001
 
 Face = TypeVar("Face")
+
+
+class Options(Protocol):
+    """How graphs are run; the service's settings are such."""
+
+    @property
+    def precision(self) -> str:
+        """auto or fp32."""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's execution providers, best first."""
+
+    @property
+    def session_threads(self) -> int:
+        """Threads of one session."""
 
 
 class GraphRefused(ArtifactError):
@@ -156,7 +177,7 @@ class Model:
     artifact: Artifact
     functions: dict[str, LoadedFunction]
     load_seconds: float = 0.0
-    max_numbers: int = 1_000_000
+    max_numbers: int = MAX_NUMBERS
     plans: dict[object, Plan] = field(default_factory=dict, repr=False)
 
     @property
@@ -216,46 +237,102 @@ def _face(find: Callable[[CommonManifest], Face], manifest: CommonManifest) -> F
         return None
 
 
-def load(folder: Path, settings: Settings) -> Model:
+@dataclass(frozen=True)
+class Chosen:
+    """The graph that serves a function here, why faster ones don't, and what its replay took."""
+
+    file: str
+    refused: tuple[str, ...]
+    sample_seconds: float
+    sample_rows: int
+    number_seconds: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """That a version is good, by the hash of its manifest, and with which graphs it serves."""
+
+    digest: str
+    functions: dict[str, Chosen]
+
+
+def judge(folder: Path, settings: Options) -> Verdict:
     """Verify every hash, load every graph, replay the samples.
 
+    This trusts nothing and is not bounded in time or memory: ``service.runtime.verify`` runs it in
+    a process that is.
     Raises ArtifactError (GraphRefused among them) naming the file and the reason.
     """
-    started = time.perf_counter()
     artifact = verify(folder)
     try:
         signatures.check_kind(artifact.manifest)
     except WrongSignature as error:
         raise ManifestInvalid(folder / MANIFEST_FILE, str(error)) from None
     samples = _read_samples(artifact)
-    functions = {
-        name: _load_function(artifact, name, function, samples, settings)
+    chosen = {
+        name: _choose(artifact, name, function, samples, settings)
         for name, function in artifact.manifest.functions.items()
     }
-    return Model(artifact, functions, time.perf_counter() - started, settings.max_numbers)
+    return Verdict(artifact.digest, chosen)
+
+
+def load(
+    folder: Path,
+    settings: Options,
+    verdict: Verdict | None = None,
+    max_numbers: int = MAX_NUMBERS,
+) -> Model:
+    """The model in ``folder``, by the ``verdict`` on it; without one it is judged here and now.
+
+    Only bytes are loaded whose hashes the verdict covers. Raises ArtifactError.
+    """
+    started = time.perf_counter()
+    verdict = verdict or judge(folder, settings)
+    artifact = open_version(folder)
+    if artifact.digest != verdict.digest:
+        raise ManifestInvalid(folder / MANIFEST_FILE, "it has changed since it was verified")
+    functions = {
+        name: _load_function(artifact, function, verdict.functions[name], settings)
+        for name, function in artifact.manifest.functions.items()
+    }
+    return Model(artifact, functions, time.perf_counter() - started, max_numbers)
 
 
 def _load_function(
-    artifact: Artifact, name: str, function: Function, samples: dict[str, Array], settings: Settings
+    artifact: Artifact, function: Function, chosen: Chosen, settings: Options
 ) -> LoadedFunction:
+    graph = next(g for g in (function.graph, *function.variants) if g.file == chosen.file)
+    content = artifact.read(graph.file)
+    try:
+        session = Session(content, function, settings.providers, settings.session_threads)
+    except GraphError as error:
+        raise GraphRefused(artifact.folder / graph.file, str(error)) from None
+    session.set_times(chosen.sample_seconds, chosen.sample_rows)
+    return LoadedFunction(function, session, graph, chosen.refused, chosen.number_seconds)
+
+
+def _choose(
+    artifact: Artifact, name: str, function: Function, samples: dict[str, Array], settings: Options
+) -> Chosen:
     """The first variant that agrees on this machine, or else the reference graph."""
     refused: list[str] = []
     variants = function.variants if settings.precision == "auto" else ()
     for graph in (*variants, function.graph):
         content = artifact.read(graph.file)
         try:
+            check_graph(content)
             session = Session(content, function, settings.providers, settings.session_threads)
-            replay(session, name, function, graph.agreement, samples)
+            replay(session, name, function, graph, samples)
         except GraphError as error:
             if graph is function.graph:
                 raise GraphRefused(artifact.folder / graph.file, str(error)) from None
             refused.append(f"{graph.file}: {error}")
         else:
-            count = sum(
-                samples[f"{name}.{t.name}"].size for t in (*function.inputs, *function.outputs)
-            )
-            seconds = session.sample_seconds / max(1, count)
-            return LoadedFunction(function, session, graph, tuple(refused), seconds)
+            used = [samples[f"{name}.{t.name}"] for t in (*function.inputs, *function.outputs)]
+            seconds = session.sample_seconds
+            rows = used[0].shape[0] if used[0].ndim else 1
+            count = sum(array.size for array in used)
+            return Chosen(graph.file, tuple(refused), seconds, rows, seconds / count)
     raise AssertionError("the reference graph is always tried")
 
 
@@ -264,7 +341,7 @@ def _read_samples(artifact: Artifact) -> dict[str, Array]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as samples:
             return {name: samples[name] for name in samples.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise GraphRefused(
             artifact.folder / SAMPLES_FILE, f"it is not a readable .npz file ({error})"
         ) from None

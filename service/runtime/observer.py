@@ -21,3 +21,6 @@ class Observer:
 
     def waited(self, seconds: float, *, for_graph: bool) -> None:
         """The current request waited so long for its turn: to run a graph, or for other work."""
+
+    def folder_readable(self, readable: bool) -> None:
+        """Whether the artifacts folder is there, readable and holds artifacts."""

@@ -1,13 +1,19 @@
 """What is serving: the newest good version of every model, swapped while requests run.
 
-A refresh looks at the artifacts folder, loads what is new, and replaces one mapping at the end:
-a request holds on to the model it was given, so an old version lives until its last answer.
+A look at the artifacts folder finds what is new; ``service.runtime.verifier`` judges it elsewhere,
+and a later look loads what was found good and replaces one mapping at the end. A request holds on
+to the model it was given, so an old version lives until its last answer.
+
+What is loaded stays loaded, whatever befalls the folder: it may vanish, become unreadable or be
+damaged. Two things are taken for meant: a version's folder that is gone while its model's folder is
+there (the next best version serves), and a model's folder that is gone while others are there.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,16 +21,29 @@ from typing import TypeVar
 from contract.errors import ArtifactError
 from contract.manifest import Function
 from contract.signatures import Classifier, Curve
-from contract.store import list_models, list_versions, version_folder
+from contract.store import MANIFEST_FILE, is_foreign, list_models, list_versions, version_folder
 from service.runtime.errors import ModelNotReady, NoSuchModel
-from service.runtime.loader import Model, load
+from service.runtime.loader import Model, Verdict, load
 from service.runtime.observer import Observer
+from service.runtime.verifier import Refused, Verifier
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")
 
+# What lies in a version's folder: name, size, time and inode of each file. It differs when anything
+# has changed.
 Signature = tuple[tuple[str, int, int, int], ...]
 Face = TypeVar("Face")
+
+# The first look waits so long for verdicts; models that take longer come with later looks. Loading
+# the shipped ones takes less, and liveness probes wait longer.
+FIRST_LOOK_SECONDS = 3.0
+# A version that is being verified for longer doesn't keep older ones waiting where none serves.
+PATIENCE_SECONDS = 2.0
+PENDING_SECONDS = 0.2  # between looks while something is being verified
+# Looks take at most this part of a core, however many models there are.
+LOOKING_SHARE = 0.1
+UNPUBLISHED = "there is no manifest.json: it was not published, or is still being copied"
 
 
 @dataclass(frozen=True)
@@ -37,18 +56,35 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Missing:
-    """A model that is waited for, and why it is not there."""
+    """A model that is waited for, and why it is not there. Without a name: the whole folder."""
 
     model: str
     reason: str
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A version that is being verified."""
+
+    future: "Future[Verdict]"
+    signature: Signature
+    since: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A version that was verified."""
+
+    verdict: Verdict
+    signature: Signature
+
+
 class Registry:
     """The models in service. All but ``refresh`` belongs to the event loop's thread.
 
-    The first look loads with ``threads`` threads. ``on_change`` is called when models were
-    replaced, whose memory can then be given back. ``makers`` says for models that users will ask
-    for how to get each of them.
+    The first look has versions verified by ``threads`` processes. ``on_change`` is called when
+    models were replaced, whose memory can then be given back. ``makers`` says for models that users
+    will ask for how to get each of them.
     """
 
     def __init__(
@@ -61,7 +97,6 @@ class Registry:
     ) -> None:
         self.settings = settings
         self.observer = observer or Observer()
-        self.threads = threads
         self.on_change = on_change
         self.makers = makers or {}
         self.root = settings.artifacts
@@ -69,8 +104,19 @@ class Registry:
         self.refused: dict[str, dict[int, Refusal]] = {}
         self.scanned = False
         self.looked = asyncio.Event()
-        self._expected: set[str] = {*settings.require, *settings.pin}
-        self._signatures: dict[str, Signature] = {}
+        self.verifier = Verifier(settings, width=max(2, threads))
+        self._required: set[str] = {*settings.require, *settings.pin}
+        self._expected: set[str] = set()  # models that were there at the first look
+        self._copying: set[str] = set()  # models of which a version is not whole, and young
+        self._was_ready = False
+        self._trouble = ""  # what is wrong with the folder as a whole
+        self._signatures: dict[str, Signature] = {}  # of what serves, when last looked at
+        self._pending: dict[tuple[str, int], _Pending] = {}
+        self._asked: set[tuple[str, int]] = set()  # by the present look
+        self._found: dict[tuple[str, int], _Found] = {}
+        self._reported: dict[str, int] = {}
+        self._counts: dict[str, int] = {}  # of refused versions, as last reported
+        self._closed = False
 
     def get(self, name: str) -> Model:
         """The serving version of ``name``. Raises NoSuchModel or ModelNotReady."""
@@ -95,94 +141,260 @@ class Registry:
         """What readiness waits for; empty when the service is ready."""
         if not self.scanned:
             return [Missing("", "the artifacts are still being loaded")]
-        waited_for = self._expected or (set() if self.models else set(self.makers))
+        waited_for = self._required | self._expected
+        if not self._was_ready and not self.settings.require:
+            waited_for = waited_for | self._copying
+        if not waited_for and not self.models:
+            trouble = self._trouble or f"{self.root} holds no version that can be used"
+            return [Missing("", trouble), *(Missing(n, how) for n, how in self.makers.items())]
         return [Missing(name, self._why(name)) for name in sorted(waited_for - self.models.keys())]
 
-    def refresh(self, load_version: Callable[[Path, Settings], Model] = load) -> None:
-        """Look at the folder once and bring ``models`` up to date. Blocks; run it in a thread.
+    def refresh(self, wait_seconds: float = 0.0) -> None:
+        """Look at the folder and bring ``models`` up to date; run it in a thread.
 
-        A version that was refused is tried again only when its folder has changed.
+        What is new is verified meanwhile, and loaded by the look that finds the verdict: this one,
+        if that comes within ``wait_seconds``. A version that was refused is tried again only when
+        its folder has changed.
         """
-        names = list_models(self.root)
-        # At the start no request is served that loading on every core could slow down.
-        with ThreadPoolExecutor(1 if self.scanned else self.threads) as pool:
-            found = pool.map(lambda name: self._newest(name, load_version), names)
-            looked = dict(zip(names, found, strict=True))
-        serving = {name: model for name, (model, _) in looked.items() if model is not None}
-        self.refused = self.refused | {name: refused for name, (_, refused) in looked.items()}
+        deadline = time.monotonic() + wait_seconds
+        self._look()
+        while self._pending and not self._closed and (left := deadline - time.monotonic()) > 0:
+            wait([p.future for p in self._pending.values()], min(left, 0.2), FIRST_COMPLETED)
+            self._look()
+        if not self.scanned:
+            self.scanned = True
+            for missing in self.missing():
+                log.warning(
+                    "not ready: %s", ": ".join(filter(None, (missing.model, missing.reason)))
+                )
+        ready = not self.missing()
+        self._was_ready |= ready
+        self.observer.readiness(ready)
+
+    def close(self) -> None:
+        """End what is being verified; a later look begins anew. No thread is left after it."""
+        self._closed = True
+        self.verifier.stop()
+        self._pending.clear()
+
+    async def watch(self) -> None:
+        """Refresh for ever, every ``watch_seconds``, without holding up the event loop."""
+        self._closed = False
+        while True:
+            started = time.monotonic()
+            try:
+                await asyncio.to_thread(self.refresh, 0.0 if self.scanned else FIRST_LOOK_SECONDS)
+            except Exception:
+                # Whatever befell one look at the folder, what serves goes on serving.
+                log.exception("could not look at %s; trying again", self.root)
+            took = time.monotonic() - started
+            self.looked.set()
+            pause = self.settings.watch_seconds
+            if self._pending:
+                pause = min(pause, PENDING_SECONDS)
+            await asyncio.sleep(max(pause, took / LOOKING_SHARE if self.scanned else 0))
+
+    def _look(self) -> None:
+        """One look at the folder."""
+        names, trouble = self._names()
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble and self.models:
+                log.warning("%s; what is loaded goes on serving", trouble)
+            elif trouble:
+                log.warning("%s", trouble)
+            self.observer.folder_readable(not trouble)
+        if trouble:
+            return
+        if not self.scanned:
+            self._expected |= {name for name in names if self._has_versions(name)}
+        self._asked.clear()
+        serving: dict[str, Model] = {}
+        for name in names:
+            found = self._newest(name)
+            if found is not None:
+                serving[name] = found
         for name in self.models.keys() - serving.keys():
             log.warning("%s no longer serves: %s", name, self._why(name))
+        self._forget_all_but(set(names))
         changed = serving != self.models
         self.models = serving
         if changed:
             self.on_change()
-        for name in {*serving, *self.makers, *self._expected}:
-            version = serving[name].manifest.version if name in serving else 0
-            self.observer.version_in_service(name, version)
-        if not self.scanned:
-            self._expected |= {name for name in list_models(self.root) if self._versions(name)}
-            self.scanned = True
-            for missing in self.missing():
-                log.warning("not ready: %s: %s", missing.model, missing.reason)
-        refused = {name: len(self.refused.get(name, ())) for name in names}
-        self.observer.models(len(serving), refused)
-        self.observer.readiness(not self.missing())
+        self._report(serving)
 
-    async def watch(self) -> None:
-        """Refresh for ever, every ``watch_seconds``, without holding up the event loop."""
-        while True:
-            try:
-                await asyncio.to_thread(self.refresh)
-            except Exception:
-                # Whatever befell one look at the folder, what serves goes on serving.
-                log.exception("could not look at %s; trying again", self.root)
-            self.looked.set()
-            await asyncio.sleep(self.settings.watch_seconds)
+    def _report(self, serving: dict[str, Model]) -> None:
+        """Tell the observer the version of each model that serves, served or is waited for."""
+        for name in {*serving, *self.makers, *self._required, *self._expected, *self._reported}:
+            version = serving[name].manifest.version if name in serving else 0
+            if self._reported.get(name) != version:
+                self._reported[name] = version
+                self.observer.version_in_service(name, version)
+        counts = {name: len(versions) for name, versions in self.refused.items() if versions}
+        gone = dict.fromkeys(self._counts.keys() - counts.keys(), 0)
+        self._counts = counts
+        self.observer.models(len(serving), counts | gone)
+
+    def _names(self) -> tuple[list[str], str]:
+        """The models of which there is a folder; or in words why nothing can be said of them."""
+        root = self.root
+        try:
+            entries = [entry for entry in root.iterdir() if not is_foreign(entry.name)]
+            names = list_models(root)
+        except FileNotFoundError:
+            return [], f"the artifacts folder {root} is missing"
+        except NotADirectoryError:
+            return [], f"{root} is not a folder of artifacts, but a file"
+        except OSError as error:
+            return [], f"the artifacts folder {root} cannot be read ({error.strerror})"
+        if not entries:
+            return [], f"the artifacts folder {root} is empty"
+        if not names:
+            return [], (
+                f"{root} is no artifacts folder: nothing in it is <model>/<version>/manifest.json"
+            )
+        return names, ""
 
     def _versions(self, name: str) -> list[int]:
+        """Versions of which there is a folder, newest first. Raises OSError if unreadable."""
         pinned = self.settings.pin.get(name)
         versions = list_versions(self.root, name)
         return versions if pinned is None else [v for v in versions if v == pinned]
 
-    def _newest(
-        self, name: str, load_version: Callable[[Path, Settings], Model]
-    ) -> tuple[Model | None, dict[int, Refusal]]:
-        """The newest good version of a model, the one that serves if it is still that; and the
-        newer ones, which are refused."""
+    def _has_versions(self, name: str) -> bool:
+        try:
+            return bool(self._versions(name))
+        except OSError:
+            return True  # which can't be known
+
+    def _newest(self, name: str) -> Model | None:
+        """The newest good version of a model, as far as is known by now."""
         serving = self.models.get(name)
-        known = self.refused.get(name, {})
+        try:
+            versions = self._versions(name)
+        except OSError as error:
+            if serving is None:
+                self.refused[name] = {0: Refusal(f"its folder cannot be read ({error})", ())}
+            return serving
         refused: dict[int, Refusal] = {}
+        self._copying.discard(name)
+        pending = False
         found: Model | None = None
-        for version in self._versions(name):
+        for version in versions:
             folder = version_folder(self.root, name, version)
             signature = _signature(folder)
-            unchanged = signature == self._signatures.get(name)
-            if serving and serving.manifest.version == version and unchanged:
-                found = serving
+            if serving is not None and serving.manifest.version == version:
+                found = self._again(serving, folder, signature)
                 break
-            if version in known and known[version].signature == signature:
-                refused[version] = known[version]
+            result = self._loaded(name, version, folder, signature)
+            if isinstance(result, Model):
+                found = result
+                break
+            if isinstance(result, Refusal):
+                refused[version] = result
+                if _age(folder) < self.settings.copy_seconds:
+                    self._copying.add(name)
                 continue
-            try:
-                found = load_version(folder, self.settings)
-            except Exception as error:
-                reason = str(error) if isinstance(error, ArtifactError | OSError) else repr(error)
-                refused[version] = Refusal(reason, signature)
-                log.error("refused %s version %d: %s", name, version, reason)
-                continue
+            pending = True
+            if serving is not None or time.monotonic() - result.since < PATIENCE_SECONDS:
+                break
+        self.refused[name] = refused
+        # Nothing is taken away before it is known what follows.
+        return serving if found is None and pending else found
+
+    def _again(self, serving: Model, folder: Path, signature: Signature) -> Model:
+        """What serves, or what has been published in its place under the same number."""
+        name, version = serving.manifest.model, serving.manifest.version
+        if signature == self._signatures.get(name):
+            return serving
+        result = self._loaded(name, version, folder, signature, serving)
+        if isinstance(result, Model):
             self._signatures[name] = signature
-            log.info("serving %s version %d", name, version)
-            for loaded in found.functions.values():
-                for reason in loaded.refused:
-                    log.warning("%s version %d: not used: %s", name, version, reason)
-            break
-        return found, refused
+            return result
+        if isinstance(result, Refusal):
+            log.warning(
+                "%s version %d has changed on disk and would be refused now (%s); "
+                "what is loaded goes on serving",
+                name,
+                version,
+                result.reason,
+            )
+            self._signatures[name] = signature
+        return serving
+
+    def _result(
+        self, name: str, version: int, folder: Path, signature: Signature
+    ) -> _Pending | _Found | Refusal:
+        """What is known of a version; if nothing is, it is given to be verified."""
+        key = (name, version)
+        self._asked.add(key)
+        known = self.refused.get(name, {}).get(version) or self._found.get(key)
+        if known is not None and known.signature == signature:
+            return known
+        if all(file[0] != MANIFEST_FILE for file in signature):
+            return self._refuse(name, version, UNPUBLISHED, signature)
+        pending = self._pending.get(key)
+        if pending is None or pending.signature != signature:
+            if pending is not None:
+                pending.future.cancel()
+            future = self.verifier.submit(folder, f"{folder.absolute()} {signature}")
+            pending = self._pending[key] = _Pending(future, signature, time.monotonic())
+        if not pending.future.done():
+            return pending
+        del self._pending[key]
+        try:
+            self._found[key] = _Found(pending.future.result(), signature)
+        except Refused as error:
+            return self._refuse(name, version, str(error), signature)
+        return self._found[key]
+
+    def _loaded(
+        self,
+        name: str,
+        version: int,
+        folder: Path,
+        signature: Signature,
+        serving: Model | None = None,
+    ) -> Model | _Pending | Refusal:
+        """The model in ``folder``, if it was found good: ``serving`` if that is the very same."""
+        found = self._result(name, version, folder, signature)
+        if not isinstance(found, _Found):
+            return found
+        if serving is not None and serving.artifact.digest == found.verdict.digest:
+            return serving
+        try:
+            model = load(folder, self.settings, found.verdict, self.settings.max_numbers)
+        except Exception as error:
+            reason = str(error) if isinstance(error, ArtifactError | OSError) else repr(error)
+            return self._refuse(name, version, reason, found.signature)
+        self._signatures[name] = found.signature
+        log.info("serving %s version %d", name, version)
+        for loaded in model.functions.values():
+            for reason in loaded.refused:
+                log.warning("%s version %d: not used: %s", name, version, reason)
+        return model
+
+    def _refuse(self, name: str, version: int, reason: str, signature: Signature) -> Refusal:
+        before = self.refused.get(name, {}).get(version)
+        if before is None or before.reason != reason:
+            log.error("refused %s version %d: %s", name, version, reason)
+        return Refusal(reason, signature)
+
+    def _forget_all_but(self, names: set[str]) -> None:
+        """Remove what is known of models whose folder is gone, and stop what nobody waits for."""
+        for name in self.refused.keys() - names:
+            del self.refused[name]
+        self._expected &= names
+        self._copying &= names
+        for key in [key for key in self._found if key[0] not in names]:
+            del self._found[key]
+        for key in self._pending.keys() - self._asked:
+            self._pending.pop(key).future.cancel()
 
     def _absent(self, name: str) -> NoSuchModel | ModelNotReady:
-        if name in self.makers or name in self._expected or not self.scanned:
-            return ModelNotReady(
-                f"{name if name in self.makers else 'The model'}: {self._why(name)}"
-            )
+        known = {*self.makers, *self._required, *self._expected}
+        if name in known or not self.scanned:
+            return ModelNotReady(f"{name if name in known else 'The model'}: {self._why(name)}")
         return NoSuchModel("There is no model of that name; /models lists those there are")
 
     def _with(
@@ -202,17 +414,34 @@ class Registry:
         if refused:
             version = max(refused)
             return f"version {version} was refused: {refused[version].reason}"
-        pinned = self.settings.pin.get(name)
-        wanted = "version of it" if pinned is None else f"version {pinned} of it, which is pinned"
-        how = f"; {self.makers[name]}" if name in self.makers else ""
-        return f"the artifacts folder has no {wanted}{how}"
+        pending = [version for model, version in self._pending if model == name]
+        if pending:
+            return f"version {max(pending)} is being verified"
+        if self._trouble:
+            reason = self._trouble
+        else:
+            pinned = self.settings.pin.get(name)
+            wanted = (
+                "version of it" if pinned is None else f"version {pinned} of it, which is pinned"
+            )
+            reason = f"the artifacts folder has no {wanted}"
+        return f"{reason}; {self.makers[name]}" if name in self.makers else reason
 
 
 def _signature(folder: Path) -> Signature:
-    """Name, size, time and inode of every file: differs when anything in the folder changed."""
+    """What lies in a version's folder; nothing if it can't be read."""
     try:
-        entries = sorted(folder.iterdir())
+        entries = sorted(entry for entry in folder.iterdir() if not is_foreign(entry.name))
         stats = [(entry.name, entry.lstat()) for entry in entries]
     except OSError:
         return ()
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)
+
+
+def _age(folder: Path) -> float:
+    """Seconds since anything in the folder changed; infinite if it can't be read."""
+    try:
+        changed = [max(s.st_mtime, s.st_ctime) for s in map(Path.stat, (folder, *folder.iterdir()))]
+    except OSError:
+        return float("inf")
+    return abs(time.time() - max(changed))

@@ -93,6 +93,11 @@ REFUSED_VERSIONS = Gauge(
     multiprocess_mode="livemax",
 )
 READY = Gauge("gradserve_ready", "1 if every worker is ready, else 0", multiprocess_mode="livemin")
+FOLDER = Gauge(
+    "gradserve_artifacts_readable",
+    "1 if every worker can read the artifacts folder; what is loaded serves without it too",
+    multiprocess_mode="livemin",
+)
 STARTED = Gauge(
     "gradserve_start_time_seconds",
     "When the oldest worker started, s since the epoch",
@@ -155,6 +160,10 @@ class ModelMetrics(Observer):
         if facts is not None:
             facts.add("queue", seconds)
             facts.add("infer" if for_graph else "decode", -seconds)  # which counts it as well
+
+    def folder_readable(self, readable: bool) -> None:
+        """Set whether this worker can read the artifacts folder."""
+        FOLDER.set(readable)
 
 
 class RequestMetrics:

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from contract import errors, store
 from contract.errors import ArtifactError
-from contract.store import Draft, list_models, list_versions, newest_good, read_manifest, verify
+from contract.store import (
+    Draft,
+    list_models,
+    list_versions,
+    newest_good,
+    open_version,
+    read_manifest,
+    verify,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -280,11 +288,6 @@ def extra_file(folder: Path) -> Path:
     return folder / "extra.onnx"
 
 
-def extra_hidden_file(folder: Path) -> Path:
-    (folder / ".DS_Store").write_bytes(b"x")
-    return folder / ".DS_Store"
-
-
 def extra_folder(folder: Path) -> Path:
     (folder / "extra").mkdir()
     return folder / "extra"
@@ -351,7 +354,6 @@ def file_is_a_pipe(folder: Path) -> Path:
         (manifest_is_a_link, errors.UnsafePath, "plain file"),
         (missing_file, errors.FileMissing, "not there"),
         (extra_file, errors.FileUnlisted, "does not list"),
-        (extra_hidden_file, errors.FileUnlisted, "does not list"),
         (extra_folder, errors.FileUnlisted, "does not list"),
         (flipped_bit, errors.HashMismatch, "sha256"),
         (truncated_file, errors.HashMismatch, "100 bytes"),
@@ -418,12 +420,50 @@ def test_an_escaping_graph_is_refused_even_if_it_exists(tmp_path: Path) -> None:
         verify(published.folder)
 
 
-def test_a_linked_version_folder_is_refused(tmp_path: Path) -> None:
-    published = publish(tmp_path)
-    (tmp_path / MODEL / "2").symlink_to(published.folder)
-    artifact, refused = newest_good(tmp_path, MODEL)
-    assert artifact == published
-    assert [type(error) for error in refused] == [errors.VersionNotFound]
+def test_a_link_to_a_version_is_followed_within_the_root_and_refused_in_words_without(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "root"
+    good = publish(root)
+    kept = publish(root, note="kept elsewhere").folder
+    within = root / ".kept" / "2"
+    within.parent.mkdir()
+    kept.rename(within)
+    kept.symlink_to(within)
+    assert verify(kept).manifest.version == 2
+    outside = tmp_path / "outside"
+    within.rename(outside)
+    kept.unlink()
+    kept.symlink_to(outside)
+    artifact, refused = newest_good(root, MODEL)
+    assert artifact == good
+    assert "symbolic link that leads out of the artifacts folder" in str(refused[0])
+    (root / MODEL / "3").symlink_to(good.folder)
+    with pytest.raises(errors.ManifestInvalid, match="version 1, not of this folder"):
+        verify(root / MODEL / "3")
+
+
+def test_what_operating_systems_leave_in_folders_does_not_matter(tmp_path: Path) -> None:
+    folder = publish(tmp_path).folder
+    for place in (folder, folder.parent, tmp_path):
+        for name in (".DS_Store", "._value.onnx", ".nfs0001", "Thumbs.db", "desktop.ini"):
+            (place / name).write_bytes(b"x")
+        for name in ("@eaDir", "lost+found"):
+            (place / name).mkdir()
+    assert verify(folder).manifest.version == 1
+    assert list_models(tmp_path) == [MODEL]
+    assert list_versions(tmp_path, MODEL) == [1]
+
+
+def test_a_version_over_the_largest_number_is_refused_and_ends_publishing(tmp_path: Path) -> None:
+    folder = publish(tmp_path).folder
+    huge = folder.with_name(str(2**31))
+    shutil.copytree(folder, huge)
+    edit(huge, version=2**31)
+    with pytest.raises(errors.ManifestInvalid, match="over 2147483647"):
+        verify(huge)
+    with pytest.raises(errors.PublishConflict, match="no number left"):
+        publish(tmp_path)
 
 
 def test_a_version_that_vanishes_while_it_is_verified_is_a_typed_error(
@@ -431,12 +471,12 @@ def test_a_version_that_vanishes_while_it_is_verified_is_a_typed_error(
 ) -> None:
     folder = publish(tmp_path).folder
 
-    def read_then_remove(path: Path) -> store.AnyManifest:
-        found = read_manifest(path)
+    def read_then_remove(path: Path) -> store.Artifact:
+        found = open_version(path)
         shutil.rmtree(path)
         return found
 
-    monkeypatch.setattr(store, "read_manifest", read_then_remove)
+    monkeypatch.setattr(store, "open_version", read_then_remove)
     with pytest.raises(errors.VersionNotFound, match="cannot be listed"):
         verify(folder)
 

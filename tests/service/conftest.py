@@ -32,11 +32,12 @@ def serve() -> Iterator[Callable[..., TestClient]]:
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             keys = settings.get("api_key_file")
             headers = {"x-api-key": keys.read_text().split()[0]} if keys else {}
-            for _ in range(500):
-                if "being loaded" not in client.get("/health/ready", headers=headers).text:
+            for _ in range(3000):
+                ready = client.get("/health/ready", headers=headers).text
+                if "being loaded" not in ready and "being verified" not in ready:
                     return client
-                time.sleep(0.01)
-            raise AssertionError("the service did not finish loading within 5 s")
+                time.sleep(0.02)
+            raise AssertionError("the service did not finish loading within a minute")
 
         yield start
 
@@ -45,8 +46,8 @@ def serve() -> Iterator[Callable[..., TestClient]]:
 def client(artifacts: Path) -> Iterator[TestClient]:
     """A service with default settings over the shared artifacts."""
     with TestClient(create_app(Settings(artifacts=artifacts)), raise_server_exceptions=False) as c:
-        for _ in range(500):
+        for _ in range(3000):
             if c.get("/health/ready").status_code == 200:
                 break
-            time.sleep(0.01)
+            time.sleep(0.02)
         yield c

@@ -11,10 +11,12 @@ from service.settings import Settings
 from tests.tiny_artifacts import graph, node, png, publish_all, publish_classifier, publish_curve
 from tests.tiny_artifacts import tensor as tiny_tensor
 
+WAIT = 60.0  # seconds; verifying takes a fraction of one
+
 
 def registry(root: Path, **settings: object) -> Registry:
     made = Registry(Settings(artifacts=root, **settings))
-    made.refresh()
+    made.refresh(WAIT)
     return made
 
 
@@ -24,7 +26,9 @@ def test_without_artifacts_it_is_live_not_ready_and_says_what_to_do(serve, tmp_p
     ready = client.get("/health/ready")
     assert ready.status_code == 503
     assert "python -m training cifar --network improved" in ready.text
-    assert len(ready.json()["errors"]) == 5
+    folder, *models = (error["detail"] for error in ready.json()["errors"])
+    assert folder == f"the artifacts folder {tmp_path / 'none'} is missing"
+    assert len(models) == 5  # and how to get each
     predict = client.post("/predict", json={"x": 1})
     assert predict.status_code == 503
     assert "python -m training curve" in predict.json()["detail"]
@@ -42,7 +46,7 @@ def test_the_newest_good_version_serves(tmp_path) -> None:
     found = registry(tmp_path)
     assert found.get("curve-mlp").manifest.version == 2
     shutil.rmtree(tmp_path / "curve-mlp" / "2")
-    found.refresh()
+    found.refresh(WAIT)
     assert found.get("curve-mlp").manifest.version == 1
 
 
@@ -60,7 +64,7 @@ def test_a_required_model_keeps_it_from_being_ready(tmp_path) -> None:
     found = registry(tmp_path, require="curve-mlp, special")
     assert [m.model for m in found.missing()] == ["special"]
     publish_curve(tmp_path, "special")
-    found.refresh()
+    found.refresh(WAIT)
     assert found.missing() == []
 
 
@@ -93,7 +97,7 @@ def damage_half_written(folder: Path) -> None:
     ],
 )
 def test_a_damaged_newest_version_is_refused_and_not_tried_again(
-    tmp_path, damage, reason, caplog
+    tmp_path, damage, reason, monkeypatch
 ) -> None:
     publish_curve(tmp_path)
     newest = publish_curve(tmp_path, offset=1.0).folder
@@ -105,10 +109,12 @@ def test_a_damaged_newest_version_is_refused_and_not_tried_again(
     def untouched(*_: object) -> None:
         pytest.fail("tried again although nothing changed")
 
-    found.refresh(untouched)  # type: ignore[arg-type]
+    monkeypatch.setattr(found.verifier, "submit", untouched)
+    found.refresh(WAIT)
+    monkeypatch.undo()
     shutil.rmtree(newest)
     publish_curve(tmp_path, offset=2.0)
-    found.refresh()
+    found.refresh(WAIT)
     assert found.get("curve-mlp").manifest.version == 2
 
 
@@ -118,14 +124,14 @@ X, Y = tiny_tensor("x", "float64", "n"), tiny_tensor("y", "float64", "n")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"not a graph", "cannot load"),
+        (b"not a graph", "it is not an ONNX graph"),
         (graph([node("NoSuchOperator", "x", "y")], (X,), (Y,)), "cannot load"),
         (graph([node("Identity", "x", "y")], (X,), (Y,)), "differs from PyTorch's"),
         (graph([node("Log", "x", "y")], (X,), (Y,)), "differs from PyTorch's"),
         (graph([node("Identity", "x", "z")], (X,), (tiny_tensor("z", "float64", "n"),)), "outputs"),
         (
             graph([node("ReduceSum", "x", "y")], (X,), (tiny_tensor("y", "float64", 1),)),
-            "not float64[7]",
+            "y is tensor(double)[1] in the graph, but the manifest says float64['n']",
         ),
     ],
 )

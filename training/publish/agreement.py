@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from contract.agreement import disagreement
 from contract.manifest import Agreement
 from training.errors import JobError
 
@@ -17,7 +18,7 @@ BATCH_SIZES = (1, 2, 7, 64)  # each graph is run at these before it is published
 
 @dataclass(frozen=True)
 class Tolerances:
-    """An element agrees if |graph − reference| ≤ absolute + relative·|reference|."""
+    """How closely a graph must agree: ``contract.agreement`` has the formula."""
 
     absolute: float
     relative: float
@@ -85,11 +86,11 @@ def _compare(
         )
     if not np.isfinite(expected).all():
         raise JobError(f"{what}: PyTorch itself gives a value that is not finite")
-    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-    allowed = tolerances.absolute + tolerances.relative * np.abs(expected.astype(np.float64))
-    if not (difference <= allowed).all():
+    worst = disagreement(found, expected, tolerances.absolute, tolerances.relative)
+    if worst is not None:
         raise JobError(
-            f"{what}: the graph differs from PyTorch by {np.nanmax(difference, initial=0):.3g}, "
+            f"{what}: the graph differs from PyTorch by {worst:.3g}, "
             f"more than {tolerances.absolute:g} + {tolerances.relative:g}·|value|"
         )
+    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return float(difference.max(initial=0.0))

@@ -1,0 +1,308 @@
+"""Has versions judged by processes of their own, and knows the verdicts of the other workers.
+
+A process judges one version after another and ends when none is left (``service.runtime.verify``).
+If it dies over one, that version is refused and the next one gets a new process. With our own
+workers each version is judged once a host: the parent makes ``Verdicts`` before it forks, and they
+share what each has learnt. Nothing here waits: ``submit`` gives a future.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, cast
+
+from service.runtime.loader import Chosen, Verdict
+from service.settings import Settings
+
+try:
+    import fcntl
+except ImportError:  # Windows, where one process serves
+    fcntl = None  # type: ignore[assignment]
+
+# A process that waits (for a disk, for a processor) uses no processor time; after so many times the
+# limit of that it is ended all the same.
+PATIENCE = 4
+ELSEWHERE_SECONDS = 0.1  # between looks whether another worker has finished
+# The process finds the code where this one has found it, whatever folder it starts in.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from service.runtime.verify import main; main()"
+)
+
+Answer = dict[str, Any]
+
+
+class Refused(Exception):
+    """A version was judged, and is not good. The text says why."""
+
+
+class Verdicts:
+    """Answers by key, known to all processes that were forked from the one that made this.
+
+    They stand in a file without a name, one line of JSON each. That somebody works on a key is a
+    lock on one byte far behind them, which ends with the process that holds it.
+    """
+
+    LOCKS = 2**40  # where the locks begin
+    WRITING = LOCKS - 1
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile() if fcntl is not None else None  # noqa: SIM115
+        self._known: dict[str, Answer] = {}
+        self._read = 0
+        self._mutex = threading.Lock()
+
+    def find(self, key: str) -> Answer | None:
+        """The answer for ``key``, if any process has put one."""
+        with self._mutex:
+            if self._file is not None:
+                descriptor = self._file.fileno()
+                new = os.pread(descriptor, os.fstat(descriptor).st_size - self._read, self._read)
+                whole = new[: new.rfind(b"\n") + 1]
+                self._read += len(whole)
+                for line in whole.splitlines():
+                    found, answer = json.loads(line)
+                    self._known[found] = answer
+            return self._known.get(key)
+
+    def claim(self, key: str) -> bool:
+        """Begin to work on ``key``; False if another process does. Ends with ``put``."""
+        return self._lock(self._place(key), wait=False)
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Tell everybody the answer."""
+        if self._file is None:
+            self._known[key] = answer
+            return
+        line = json.dumps([key, answer]).encode() + b"\n"
+        descriptor = self._file.fileno()
+        with self._mutex:  # locks are the process's, not the thread's
+            self._lock(self.WRITING, wait=True)
+            os.pwrite(descriptor, line, os.fstat(descriptor).st_size)
+            self._unlock(self.WRITING)
+        self.give_up(key)
+
+    def give_up(self, key: str) -> None:
+        """End working on ``key`` without an answer."""
+        self._unlock(self._place(key))
+
+    def _place(self, key: str) -> int:
+        return self.LOCKS + int(hashlib.sha256(key.encode()).hexdigest()[:10], 16)
+
+    def _lock(self, place: int, *, wait: bool) -> bool:
+        if self._file is None:
+            return True
+        how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+        try:
+            fcntl.lockf(self._file, how, 1, place)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(self, place: int) -> None:
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+
+
+@cache
+def shared_verdicts() -> Verdicts:
+    """Those of this process, and of all that are forked from it later."""
+    return Verdicts()
+
+
+class Verifier:
+    """Judges versions in up to ``width`` processes at a time."""
+
+    def __init__(self, settings: Settings, width: int = 1) -> None:
+        self.width = width
+        # What a verdict depends on besides the version.
+        self._options = {
+            "precision": settings.precision,
+            "providers": settings.providers,
+            "session_threads": settings.session_threads,
+            "seconds": settings.verify_seconds,
+            "bytes": settings.verify_bytes,
+        }
+        self.verdicts = shared_verdicts()
+        self._mutex = threading.Lock()
+        self._waiting: deque[tuple[Path, str, Future[Verdict]]] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._processes: set[_Process] = set()
+        self._stopped = False
+
+    def submit(self, folder: Path, key: str) -> "Future[Verdict]":
+        """The verdict on the version in ``folder``, or the exception Refused.
+
+        ``key`` stands for what lies there: whoever has judged the same key, with the same settings,
+        has judged this.
+        """
+        future: Future[Verdict] = Future()
+        key = hashlib.sha256(f"{self._options} {key}".encode("utf-8", "replace")).hexdigest()
+        with self._mutex:
+            self._stopped = False
+            self._waiting.append((folder, key, future))
+            if len(self._threads) < self.width:
+                thread = threading.Thread(target=self._work, name="verify", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+        return future
+
+    def stop(self) -> None:
+        """End all processes and forget what waits. After it no thread is left."""
+        with self._mutex:
+            self._stopped = True
+            self._waiting.clear()
+            threads = list(self._threads)
+            for process in self._processes:
+                process.kill()
+        for thread in threads:
+            thread.join()
+
+    def _work(self) -> None:
+        process: _Process | None = None
+        try:
+            while True:
+                with self._mutex:
+                    if not self._waiting:
+                        self._threads.discard(threading.current_thread())
+                        return
+                    folder, key, future = self._waiting.popleft()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                answer = self._answer_elsewhere(key)
+                if self._stopped:
+                    self.verdicts.give_up(key)
+                    return
+                if answer is None:
+                    if process is None or not process.running:
+                        process = self._start()
+                    answer = process.ask(folder)
+                    if self._stopped:
+                        self.verdicts.give_up(key)
+                        return
+                    self.verdicts.put(key, answer)
+                _resolve(future, answer)
+        finally:
+            with self._mutex:
+                self._threads.discard(threading.current_thread())
+                if process is not None:
+                    self._processes.discard(process)
+            if process is not None:
+                process.close()
+
+    def _answer_elsewhere(self, key: str) -> Answer | None:
+        """What another worker has found; None if finding out is now this one's."""
+        while (answer := self.verdicts.find(key)) is None and not self._stopped:
+            if self.verdicts.claim(key):
+                # It may have been told between the look and the claim.
+                if (answer := self.verdicts.find(key)) is not None:
+                    self.verdicts.give_up(key)
+                return answer
+            time.sleep(ELSEWHERE_SECONDS)
+        return answer
+
+    def _start(self) -> "_Process":
+        process = _Process(self._options)
+        with self._mutex:
+            self._processes = {p for p in self._processes if p.running} | {process}
+            if self._stopped:
+                process.kill()
+        return process
+
+
+class _Process:
+    """A running ``service.runtime.verify``."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._seconds, self._bytes = options["seconds"], options["bytes"]
+        self.running = True
+        self._late = False
+        environment = os.environ | {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, our own code
+            [sys.executable, "-c", START, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            start_new_session=True,
+        )
+        # Both are there: they were asked for.
+        self._questions = cast(IO[bytes], self._process.stdin)
+        self._answers = cast(IO[bytes], self._process.stdout)
+        self._write(options)
+
+    def ask(self, folder: Path) -> Answer:
+        """What it says of the version in ``folder``; if it ends over that, why."""
+        timer = threading.Timer(PATIENCE * self._seconds, self._end_late)
+        timer.daemon = True
+        timer.start()
+        self._write(os.fspath(folder.absolute()))
+        line = self._answers.readline()
+        timer.cancel()
+        if line.endswith(b"\n"):
+            answer: Answer = json.loads(line)
+            return answer
+        self.running = False
+        return {"reason": self._why_it_ended()}
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Let it end; it has nothing left to do."""
+        self.running = False
+        for stream in (self._questions, self._answers):
+            with suppress(OSError):  # it has ended already
+                stream.close()
+        self._process.wait()
+        self._errors.close()
+
+    def _write(self, message: object) -> None:
+        with suppress(OSError):  # it has ended, which reading its answer will show
+            self._questions.write(json.dumps(message).encode() + b"\n")
+            self._questions.flush()
+
+    def _end_late(self) -> None:
+        self._late = True
+        self._process.kill()
+
+    def _why_it_ended(self) -> str:
+        code = self._process.wait()
+        if self._late:
+            return f"verifying it takes longer than {PATIENCE * self._seconds:g} s"
+        if code == -getattr(signal, "SIGXCPU", 0):
+            return f"verifying it takes more than {self._seconds:g} s of processor time"
+        if code < 0:
+            name = signal.Signals(-code).name
+            return (
+                f"the process that verified it was ended by {name}: it needs more than "
+                f"{self._bytes >> 20} MiB, or its graph crashes ONNX Runtime"
+            )
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return f"the process that verifies it failed: {(lines or ['no message'])[-1][:200]}"
+
+
+def _resolve(future: "Future[Verdict]", answer: Answer) -> None:
+    if "verdict" not in answer:
+        future.set_exception(Refused(answer["reason"]))
+        return
+    verdict = answer["verdict"]
+    functions = {
+        name: Chosen(**(chosen | {"refused": tuple(chosen["refused"])}))
+        for name, chosen in verdict["functions"].items()
+    }
+    future.set_result(Verdict(verdict["digest"], functions))
