@@ -80,7 +80,7 @@ def damage_truncate(folder: Path) -> None:
 
 def damage_schema(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 3}))
 
 
 def damage_half_written(folder: Path) -> None:
@@ -92,7 +92,7 @@ def damage_half_written(folder: Path) -> None:
     [
         (damage_hash, "value.onnx"),
         (damage_truncate, "value.onnx"),
-        (damage_schema, "schema version 2"),
+        (damage_schema, "schema version 3"),
         (damage_half_written, "manifest"),
     ],
 )
