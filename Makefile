@@ -32,6 +32,7 @@ help:
 	@echo "make train    train and publish every model"
 	@echo "make lint     check style and types;  make format: put the style right"
 	@echo "make bench    compare with other servers, 20 minutes;  make bench-quick: in 3"
+	@echo "make test-clients    run the clients that people have, each in an environment of its own"
 	@echo "make soak     an hour of mixed and hostile requests, then overload"
 	@echo "make lock     pin the newest versions of all dependencies;  make audit: check the pins"
 	@echo "make clean    remove the environments"
@@ -90,5 +91,6 @@ python:
 	  echo "Name another one: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 
 include bench/bench.mk
+include tests/clients/clients.mk
 include tests/hostile/soak.mk
 include tests/deploy/deploy.mk

@@ -358,6 +358,45 @@ def publish_scalar(root: Path, model: str = "bowl") -> Artifact:
     )
 
 
+def publish_hill(root: Path, model: str = "hill", sign: float = -1.0) -> Artifact:
+    """x [n, 10] → f [n] = ± ½ Σ (x − 1)², the logarithm of a normal density, and derivatives."""
+    x, tangent = tensor("x", "float64", "n", 10), tensor("tangent_x", "float64", "n", "k", 10)
+    constants = {"one": np.float64(1), "half": np.float64(sign / 2), "sign": np.float64(sign)}
+    graphs = {
+        "value": (
+            (x,),
+            tensor("f", "float64", "n"),
+            [node("Sub", "x one", "d"), node("Mul", "d half", "h"),
+             node("Einsum", "d h", "f", equation="ni,ni->n")],
+        ),
+        "gradient": (
+            (x,),
+            tensor("gradient_f_x", "float64", "n", 10),
+            [node("Sub", "x one", "d"), node("Mul", "d sign", "gradient_f_x")],
+        ),
+        "hvp": (
+            (x, tangent),
+            tensor("hvp_x", "float64", "n", "k", 10),
+            [node("Mul", "x zero", "z"), node("Unsqueeze", "z axis", "w"),
+             node("Mul", "tangent_x sign", "t"), node("Add", "t w", "hvp_x")],
+        ),
+    }  # fmt: skip
+    random = np.random.default_rng(0)
+    given = {"x": random.normal(size=(4, 10)), "tangent_x": random.normal(size=(4, 2, 10))}
+    given["gradient_f_x"] = sign * (given["x"] - 1)
+    given["f"] = sign / 2 * ((given["x"] - 1) ** 2).sum(1)
+    given["hvp_x"] = sign * given["tangent_x"]
+    constants |= {"zero": np.float64(0), "axis": np.array([1])}  # type: ignore[dict-item]
+    functions, files, samples = {}, {}, {}
+    for name, (inputs, output, nodes) in graphs.items():
+        used = {i for each in nodes for i in each.input}
+        functions[name] = function(name, inputs, (output,))
+        content = {k: v for k, v in constants.items() if k in used}
+        files[f"{name}.onnx"] = graph(nodes, inputs, (output,), **content)  # type: ignore[arg-type]
+        samples |= {f"{name}.{t.name}": given[t.name] for t in (*inputs, output)}
+    return _publish_kind_function(root, model, functions, files, samples)
+
+
 def publish_mixed(root: Path, model: str = "mixed") -> Artifact:
     """x [n, 2], theta [2] and whole numbers m [n] → y = m · (x · theta) [n] and 1/x [n, 2].
 

@@ -11,6 +11,7 @@ here takes one run of one graph.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,6 +26,9 @@ from service.runtime.session import Array
 from service.web.state import Services
 
 VALUE = "value"
+
+
+Key = TypeVar("Key", bound=tuple[str, ...])
 
 
 class Unsupported(Exception):
@@ -192,9 +196,9 @@ class Call:
                 return _scaled(found, cotangent)
             raise Unsupported("The hvp of that model sums over the rows; ask for one at a time")
         blocks = [(output, wanted, x) for x in tangents]
-        found = await self._blocks(known.second, blocks, "hvp")
+        second = await self._blocks(known.second, blocks, "hvp")
         products = (
-            _apply(found[output, wanted, x], tangents[x], self._has_rows(known.inputs[x]))
+            _apply(second[output, wanted, x], tangents[x], self._has_rows(known.inputs[x]))
             for x in tangents
         )
         return _summed(_scaled(sum_of(products), cotangent), rows)
@@ -251,8 +255,8 @@ class Call:
         return await compute(self.model, inputs, wanted, self.shared, self.pointers)
 
     async def _blocks(
-        self, names: Mapping[tuple[str, ...], str], keys: Sequence[tuple[str, ...]], what: str
-    ) -> dict[tuple[str, ...], Array]:
+        self, names: Mapping[Key, str], keys: Sequence[Key], what: str
+    ) -> dict[Key, Array]:
         for key in keys:
             if key not in names:
                 raise Unsupported(f"That model was published without '{what}' of {', '.join(key)}")

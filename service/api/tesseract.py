@@ -10,7 +10,7 @@ block-diagonal.
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from math import prod
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -136,6 +136,7 @@ class TesseractHealth(BaseModel):
     status: Literal["ok"] = Field(default="ok", description="Always the same")
 
 
+Decorator = Callable[[Callable[[Request], Awaitable[Response]]], Any]
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -161,7 +162,7 @@ def router(settings: Settings) -> APIRouter:
     routes = APIRouter(prefix=prefix, tags=["Tesseract"])
     errors = problems(400, 404, 408, 413, 422, 429, 503)
 
-    def post(path: str, kind: type[BaseModel], answer: Any, summary: str) -> Any:
+    def post(path: str, kind: type[BaseModel], answer: Any, summary: str) -> Decorator:
         return routes.post(
             path,
             summary=summary,
@@ -324,14 +325,16 @@ class _Asked:
         if of.shape[:1] != (ROWS,):
             return block
         if self.lone:
-            return block[0]
+            first: Array = block[0]
+            return first
         if by.shape[:1] != (ROWS,):
             return block
         rows, split = block.shape[0], len(of.shape)
         found = np.zeros((*block.shape[:split], rows, *block.shape[split:]), block.dtype)
         every = np.arange(rows)
         # Both indices of rows, with all that lies between them: they come first then.
-        found[(every, *[slice(None)] * (split - 1), every)] = block
+        between: list[Any] = [slice(None)] * (split - 1)
+        found[(every, *between, every)] = block
         return found
 
     def shaped(self, name: str, array: Array) -> Array:
@@ -398,6 +401,7 @@ def _encoding(accept: str) -> str:
 def _encode(found: Any, encoding: str) -> Any:
     if isinstance(found, dict):
         return {name: _encode(item, encoding) for name, item in found.items()}
+    data: dict[str, Any]
     if encoding == BASE64:
         data = {"buffer": base64.b64encode(found.tobytes()).decode(), "encoding": "base64"}
     else:
@@ -418,8 +422,7 @@ def _decode(given: EncodedArray, tensor: Tensor, pointer: str) -> Array:
         try:
             array = read_array(given.data.buffer, wanted)
         except Unreadable as error:
-            place = ["data", "buffer", *error.where]
-            raise at(pointer, place, error.detail) from None
+            raise at(pointer, ["data", "buffer", *error.where], error.detail) from None
     else:
         if given.dtype not in DTYPES or not np.can_cast(given.dtype, wanted, "same_kind"):
             raise at(pointer, ["dtype"], f"it should be {tensor.dtype}")

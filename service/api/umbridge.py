@@ -6,8 +6,8 @@ chooses: ``{"n": 100}`` makes an input 100 rows long, and so evaluates 100 of th
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -95,7 +95,7 @@ class ApplyHessianRequest(EvaluateRequest):
 class Info(BaseModel):
     """The protocol, and the models that can be asked."""
 
-    protocolVersion: Literal[1.0] = Field(default=1.0, description="Always the same")  # noqa: N815
+    protocolVersion: float = Field(default=1.0, description="Always the same")  # noqa: N815
     models: list[str] = Field(description="Models with a value", examples=[["curve-mlp"]])
 
 
@@ -151,6 +151,7 @@ def error(status: int, document: Document) -> tuple[int, Document]:
     return status, {**document, "error": {"type": kind, "message": text}}
 
 
+Decorator = Callable[[Callable[[Request], Awaitable[Response]]], Any]
 Query = TypeVar("Query", bound=Question)
 
 
@@ -166,7 +167,7 @@ def router(settings: Settings) -> APIRouter:
         """Every model that has a value."""
         return Info(models=_names(services(request).registry))
 
-    def post(path: str, kind: type[Question], answer: type[BaseModel], summary: str) -> Any:
+    def post(path: str, kind: type[Question], answer: type[BaseModel], summary: str) -> Decorator:
         return routes.post(
             path,
             summary=summary,
