@@ -32,7 +32,7 @@ from service.runtime.registry import FIRST_LOOK_SECONDS, Registry
 from service.runtime.room import Room
 from service.server.cores import available_cores
 from service.server.memory import give_back
-from service.server.shedding import Shedder
+from service.server.shedding import Check, Shedder
 from service.settings import Settings
 from service.web import errors, logs
 from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, KeyFile
@@ -42,6 +42,7 @@ from service.web.head import HeadAsGet
 from service.web.logs import Observe, RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
 from service.web.openapi import complete_document
+from service.web.refusal import Refusals
 from service.web.security import SecurityHeaders
 from service.web.state import KeepState, Services
 from service.web.templating import STATIC, Assets
@@ -59,6 +60,7 @@ class State(TypedDict):
 
     services: Services
     shedder: Shedder
+    refusals: Refusals
 
 
 def make_registry(settings: Settings) -> Registry:
@@ -99,7 +101,8 @@ def create_app(
         queue = Queue(settings.queue_depth, settings.batch, ModelMetrics(), room.graphs)
         yield {
             "services": Services(settings, registry, queue, lifecycle, room),
-            "shedder": Shedder(queue),
+            "refusals": refusals,
+            "shedder": Shedder(queue, refusals, checks),
         }
         room.close()
         if tracing is not None:
@@ -139,21 +142,27 @@ def create_app(
     app.mount("/static", Assets(directory=STATIC), name="static")
     errors.install(app)
     complete_document(app, KEY_SCHEMES if settings.api_key_file is not None else {})
+    # What a request must pass before it may be refused for load.
+    checks: list[Check] = []
     # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
     stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=direct_posts(routers))
     if settings.api_key_file is not None:
-        stack = ApiKey(stack, KeyFile(settings.api_key_file))
+        stack = key = ApiKey(stack, KeyFile(settings.api_key_file))
+        checks.append(key.has_key)
     if settings.cors_origins:
         stack = CORSMiddleware(
             stack,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "x-api-key"],
+            allow_headers=["authorization", "x-api-key", "x-request-id", "traceparent"],
             expose_headers=["x-request-id"],
         )
     if settings.allowed_hosts:
-        stack = AllowedHosts(stack, settings.allowed_hosts)
-    observers.append(RequestMetrics(frozenset(paths(routers))).observe)
+        stack = hosts = AllowedHosts(stack, settings.allowed_hosts)
+        checks.append(hosts.is_ours)
+    known = frozenset(paths(routers))
+    observers.append(RequestMetrics(known).observe)
+    refusals = Refusals(known, settings.cors_origins, settings.access_log)
     faces = {face.PREFIX: face.error for face in (v2, umbridge, tesseract)}
     stack = FaceErrors(SecurityHeaders(stack), faces)
     log = RequestLog(stack, observers, enabled=settings.access_log)

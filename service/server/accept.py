@@ -7,8 +7,12 @@ already has more connections than another stands back for a moment. A socket of 
 """
 
 import asyncio
+import ctypes
 import socket
+import struct
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from service.lifecycle import Lifecycle
 
@@ -16,6 +20,27 @@ MAX_AT_ONCE = 64  # connections, before requests get their turn again
 STAND_BACK_SECONDS = 0.002
 OUT_OF_DESCRIPTORS_SECONDS = 0.1
 ALIVE_SECONDS = 1.0
+
+
+# A classic BPF program: drop a segment with the flag SYN, keep every other. Only where it is named,
+# on Linux: socket(7), SO_ATTACH_FILTER.
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 1, 0, 0x02), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
+_SO_ATTACH_FILTER = 26
+
+
+def refuse_new(listener: socket.socket) -> None:
+    """Have the kernel complete no more connections.
+
+    Between the last accept and the close a few microseconds pass, in which a connection could be
+    made and then reset. Its client asks again after a second, and is refused then.
+    """
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("HBBI", *line) for line in _NO_SYN)
+    buffer = ctypes.create_string_buffer(program)
+    header = struct.pack("HP", len(_NO_SYN), ctypes.addressof(buffer))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
 
 
 class Acceptor:
@@ -37,11 +62,27 @@ class Acceptor:
         self._closed = False
         self._watch()
 
+    async def drain(self) -> None:
+        """Accept what waits in the listen queue, which closing would reset, and close."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._listener)
+            while True:
+                try:
+                    connection, _address = self._listener.accept()
+                except OSError:
+                    break  # there is none, or there are no descriptors left
+                self._connect(connection)
+            self._listener.close()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
     def close(self) -> None:
-        """Accept no more."""
-        self._closed = True
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        """Accept no more, and lose what waits. ``drain`` comes first."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
 
     async def wait_closed(self) -> None:
         """Closed is closed: connections are counted elsewhere."""
@@ -50,16 +91,17 @@ class Acceptor:
         if not self._closed:
             self._loop.add_reader(self._listener, self._accept)
 
-    def _accept(self, patient: bool = True) -> None:
+    def _accept(self, yield_first: bool = True) -> None:
         """Take what waits, as long as no other worker has fewer connections than this one.
 
-        ``patient`` stands back for those once; if they don't take it meanwhile, this one does.
+        With ``yield_first`` it leaves a connection to such a worker for a moment; if that does not
+        take it meanwhile, this one does.
         """
         if self._closed:
             return
         for _ in range(MAX_AT_ONCE):
-            if self._has_more_than_another() and patient:
-                self._pause(STAND_BACK_SECONDS, patient=False)
+            if self._has_more_than_another() and yield_first:
+                self._pause(STAND_BACK_SECONDS, yield_first=False)
                 return
             try:
                 connection, _address = self._listener.accept()
@@ -67,15 +109,15 @@ class Acceptor:
                 break  # there is none, or another worker took it, or the client has left
             except OSError:
                 # Out of descriptors: those in use have to be closed first.
-                self._pause(OUT_OF_DESCRIPTORS_SECONDS, patient=True)
+                self._pause(OUT_OF_DESCRIPTORS_SECONDS, yield_first=True)
                 return
-            patient = True
+            yield_first = True
             self._connect(connection)
         self._watch()
 
-    def _pause(self, seconds: float, patient: bool) -> None:
+    def _pause(self, seconds: float, yield_first: bool) -> None:
         self._loop.remove_reader(self._listener)
-        self._loop.call_later(seconds, self._accept, patient)
+        self._loop.call_later(seconds, self._accept, yield_first)
 
     def _has_more_than_another(self) -> bool:
         mine = self._count() + len(self._connecting)

@@ -2,10 +2,12 @@
 
 import asyncio
 import math
+import re
 import time
 from contextlib import suppress
 from typing import Any
 
+import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -14,17 +16,29 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.lifecycle import Lifecycle
+from service.server.framing import (
+    CHUNKED,
+    HEAD_END,
+    MAX_HEAD_BYTES,
+    Malformed,
+    check_beginning,
+    read_head,
+)
 from service.server.shedding import AT_ONCE_SECONDS, Shedder
 from service.settings import Settings
-from service.web.errors import PROBLEM_TYPE, problem_response
+from service.web.errors import problem_response
+from service.web.refusal import Refusals, static_lines
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
 # Each piece costs a turn of the loop: uvicorn's 64 KiB make a photo of 2.5 MB take 8 % longer.
 PIECE_BYTES = 256 * 1024
 LINGER_SECONDS = 1.0
-MAX_HEAD_BYTES = 64 * 1024
-HTTP_VERSIONS = ("1.0", "1.1")
+# In a body of one-byte chunks, five bytes of framing come with each.
+FRAMING_SHARE = 16
+FIRST_REQUEST_SECONDS = 1.0  # for a connection that was accepted while shutting down
+NOT_HTTP = "The request is not valid HTTP"
+EMPTY_LINES = re.compile(rb"[\r\n]*")  # before a request line: RFC 9112, 2.2
 
 
 class OneWrite:
@@ -70,6 +84,9 @@ class Protocol(HttpToolsProtocol):
     The head of a request must arrive in time and be of reasonable size, an answer must be read in
     time, and a client that goes away ends the work on its request. ``service_settings`` and
     ``lifecycle`` are set on a subclass, since uvicorn makes the instances.
+
+    The parser never sees more than one request at a time: what follows stays in ``unread`` until
+    the one before it is answered.
     """
 
     service_settings: Settings
@@ -78,17 +95,21 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.waiting_since: float | None = None
-        self.unread_since: float | None = None
-        # Of the head that is arriving: what came in reads after the one in which it began, and the
-        # length of that one.
-        self.head_bytes = 0
-        self.first_read = self.read_bytes = 0
+        self.unread_since: float | None = None  # when the client stopped reading its answer
+        self.unread: bytes | bytearray = b""  # what was read and not parsed yet, from `position` on
+        self.position = 0
+        self.searched = 0  # bytes of the head that is arriving, in which its end is not
+        self.head = b""  # of the request that is being answered
         self.in_head = self.in_body = False
         self.body_since = 0.0
+        self.body_left = 0  # bytes, or CHUNKED
+        self.body_bytes = self.chunked_bytes = 0  # of the content, and with the chunks' framing
+        self.tail = b""  # the last bytes of chunks that were parsed: the end may be in them
+        self.no_more_input = False  # the client has closed its side
         self.refused = False
         self.shed_at = -math.inf  # for being over capacity; the connection goes on
-        self.deaf = False
         self.shedder: Shedder = self.app_state["shedder"]
+        self.refusals: Refusals = self.app_state["refusals"]
         self.task: asyncio.Task[None] | None = None
         self.running: RequestResponseCycle | None = None
 
@@ -99,48 +120,45 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self.refused or self.deaf:
+        if self.refused:
             return
-        if self._idle() and self.shedder.refuses_unparsed(data):
-            self._shed_unparsed()
+        if self.unread:
+            if isinstance(self.unread, bytes):
+                self.unread = bytearray(self.unread)
+            self.unread += data
+        elif self._idle() and self.shedder.refuses_unparsed(data):
+            self._shed_unparsed(data)
             return
-        self.read_bytes = len(data)
-        self.head_bytes += len(data)
-        super().data_received(data)
-        if self.head_bytes > MAX_HEAD_BYTES and not self.in_body:
-            self._refuse(431, "The head of the request is too large")
+        else:
+            self.unread = data
+        self._advance()
 
-    def on_message_begin(self) -> None:
-        """The first byte of a request has arrived."""
-        self.in_head = True
-        self._unset_keepalive_if_required()
-        super().on_message_begin()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. What it has sent whole is answered, as with ``nc -N``."""
+        self.no_more_input = True
+        self._advance()
+        return True  # keep the connection open for answers; without any it is closed by now
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header has arrived. Trailers, which come after a body in chunks, are dropped."""
+        if not self.in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head of a request has arrived."""
-        self.in_head = False
-        if self.parser.get_http_version() not in HTTP_VERSIONS:
-            self._refuse(400, "The version of HTTP should be 1.0 or 1.1")
-            return
-        at_most = self.first_read + self.head_bytes
-        if at_most > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
-            self._refuse(431, "The head of the request is too large")
-            return
         self.waiting_since = None
-        self.head_bytes = 0
+        super().on_headers_complete()
         self.in_body = True
         self.body_since = time.monotonic()
-        super().on_headers_complete()
-        if self.lifecycle.draining and self.cycle is not None:
+        if self.lifecycle.draining:
             # The client then opens its next connection elsewhere, before this worker is gone.
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body. The request sees it when all of it is there, or a good deal."""
-        if self.refused or self.deaf:
-            return
+        self.body_bytes += len(body)
         cycle = self.cycle
-        if cycle.response_complete:
+        if self.refused or cycle.response_complete:
             return
         cycle.body += body
         if len(cycle.body) >= PIECE_BYTES:
@@ -148,33 +166,110 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """A request has arrived whole; what comes next is the head of another."""
-        if self.refused or self.deaf:
-            return
-        self.head_bytes = 0
-        self.first_read = self.read_bytes
+        """A request has arrived whole."""
         self.in_body = False
-        super().on_message_complete()
-        answered = self.cycle.response_complete and not self.transport.is_closing()
-        if answered and self.timeout_keep_alive_task is None:
-            # Before all of it was here, and from now on idle: that is ended by closing, not by 408.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if not self.refused:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has been given."""
+        """An answer has been given: it is the next request's turn."""
         self.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()
+        if self.unread or self.no_more_input:
+            # Not from here: as many requests as fit into one read would each be a call deeper.
+            self.loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        """Parse what was read: the rest of a body, and the next head when its turn has come."""
+        while self.position < len(self.unread) and not self._closing():
+            if self.in_body:
+                self._take_body()
+            elif self._answering() or not self._take_head():
+                break
+        self.unread = self.unread[self.position :]
+        self.position = 0
+        if self.unread and self._answering():
+            self.flow.pause_reading()
+        elif self.no_more_input and not self.refused and (self.in_body or not self._answering()):
+            self.transport.close()  # nothing is left to answer, or the rest of a body won't come
+
+    def _take_head(self) -> bool:
+        """Parse one head if it is there whole."""
+        data = self.unread
+        start = EMPTY_LINES.match(data, self.position).end()  # type: ignore[union-attr]
+        self.position = start
+        if start == len(data):
+            return False
+        if not self.in_head:
+            self.in_head = True
+            self.searched = 0
+            self._unset_keepalive_if_required()
+        end = data.find(HEAD_END, max(start, start + self.searched - len(HEAD_END)))
+        size = (end + len(HEAD_END) if end >= 0 else len(data)) - start
+        self.searched = size
+        self.head = bytes(data[start : start + min(size, MAX_HEAD_BYTES)])
+        if size > MAX_HEAD_BYTES:
+            self._refuse(431, "The head of the request is too large")
+            return False
+        try:
+            if end < 0:
+                check_beginning(self.head, 0)
+                return False
+            head, self.body_left = read_head(self.head)
+        except Malformed as error:
+            self._refuse(400, str(error))
+            return False
+        self.position = start + size
+        self.in_head = False
+        self.body_bytes = self.chunked_bytes = 0
+        self.tail = b""
+        self._parse(head)
+        return True
+
+    def _take_body(self) -> None:
+        """Parse as much of a body as is there, and nothing behind it."""
+        start, data = self.position, self.unread
+        if self.body_left == CHUNKED:
+            end = self._end_of_chunks()
+        else:
+            end = min(len(data), start + self.body_left)
+            self.body_left -= end - start
+        piece = data if start == 0 and end == len(data) else data[start:end]
+        self.position = end
+        self._parse(piece)
+        if self.body_left == CHUNKED:
+            self.tail = bytes(self.tail + piece[-3:])[-3:]
+            self.chunked_bytes += len(piece)
+            if self.chunked_bytes > MAX_HEAD_BYTES + FRAMING_SHARE * self.body_bytes:
+                self._refuse(400, "The chunks' sizes, extensions and trailers are too long")
+        elif self.in_body != (self.body_left > 0):
+            self._refuse(400, NOT_HTTP)
+
+    def _end_of_chunks(self) -> int:
+        """Up to where chunks can be parsed without passing their end.
+
+        Whatever a body in chunks holds, it ends with an empty line.
+        """
+        data, start = self.unread, self.position
+        across = (self.tail + data[start : start + 3]).find(HEAD_END)
+        if across >= 0:
+            return start + across + len(HEAD_END) - len(self.tail)
+        end = data.find(HEAD_END, start)
+        return end + len(HEAD_END) if end >= 0 else len(data)
+
+    def _parse(self, data: bytes | bytearray) -> None:
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(400, NOT_HTTP)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         shedder, queue = self.shedder, self.shedder.queue
-        path = cycle.scope["path"]
-        if shedder.refuses(path):
+        if shedder.refuses(cycle.scope):
             cycle.response_started = cycle.response_complete = True
-            self._shed(shedder.answer(close=not cycle.keep_alive), close=not cycle.keep_alive)
+            self._shed(close=not cycle.keep_alive)
             return
-        places = shedder.places(path)
+        places = shedder.places(cycle.scope["path"])
         queue.arriving += places
         self.running = cycle
         begun = False
@@ -201,8 +296,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: whatever is being done for it stops, and frees its place."""
         super().connection_lost(exc)
-        # Not the latest cycle, which uvicorn looks at: with pipelining that may not have begun. A
-        # request that has been answered may still be tidying up: that goes on.
+        # A request that has been answered may still be tidying up: that goes on.
         running = self.running
         if running is not None and self.task is not None and not running.response_complete:
             running.disconnected = True
@@ -227,8 +321,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
         if self.in_body and now - self.body_since > limits.body_seconds:
             self._cut_short("The body was not complete in time")
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering or self.in_body or self.timeout_keep_alive_task is not None:
+        if self._answering() or self.in_body or self.timeout_keep_alive_task is not None:
             self.waiting_since = None
         elif self.waiting_since is None:
             self.waiting_since = now
@@ -248,9 +341,16 @@ class Protocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, or what a parser could take in two ways."""
-        self._refuse(400, msg)
+    def shutdown(self) -> None:
+        """Close when what was sent is answered. Of a new connection, the first request is."""
+        if self.cycle is None and not self._closing():
+            self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_unused)
+        elif not self.in_head:
+            super().shutdown()
+
+    def _close_if_unused(self) -> None:
+        if self.cycle is None and not self.in_head:
+            self.transport.close()
 
     def pause(self) -> None:
         """Leave what the client sends where it is."""
@@ -261,19 +361,22 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
-    def _head_size(self) -> int:
-        """Bytes of the head that has just arrived."""
-        fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        return len(self.url) + fields
+    def _closing(self) -> bool:
+        return self.refused or self.parser is None or self.transport.is_closing()
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _idle(self) -> bool:
         """Is everything answered that the client has sent, and may it send more?"""
-        return not (self.in_head or self.in_body or self.lifecycle.draining) and (
-            self.cycle is None or self.cycle.response_complete
-        )
+        return not (self.in_head or self.in_body or self._answering() or self.lifecycle.draining)
 
-    def _shed(self, answer: bytes, *, close: bool = False) -> None:
-        """Refuse a request that has not begun."""
+    def _client(self) -> str | None:
+        return self.client[0] if self.client else None
+
+    def _shed(self, *, close: bool) -> None:
+        """Refuse a request for which there is no room, and that has not begun."""
+        answer = self.shedder.answer(self.head, self._client(), close=close)
         self.transport.write(answer)
         if close:
             self.transport.close()
@@ -282,9 +385,10 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._pause_if_again()
 
-    def _shed_unparsed(self) -> None:
+    def _shed_unparsed(self, data: bytes) -> None:
         """The same before anything of the request has been parsed: nothing is to be tidied up."""
-        self.transport.write_whole(self.shedder.answer())  # type: ignore[attr-defined]
+        answer = self.shedder.answer(data, self._client())
+        self.transport.write_whole(answer)  # type: ignore[attr-defined]
         self._pause_if_again()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_handler()
@@ -304,26 +408,31 @@ class Protocol(HttpToolsProtocol):
             self._refuse(408, detail)
 
     def _refuse(self, status: int, detail: str) -> None:
-        if self.refused or self.transport.is_closing():
+        """Answer what can't be answered by the application, and close."""
+        if self._closing():
             return
         running = self.running
         if running is not None and not running.response_complete:
-            if not self.in_body:
-                # The request before is whole: it is answered, as the last one.
-                self.deaf, self.cycle.keep_alive = True, False
-                return
-            if running is not self.cycle:
-                # So is that one; this one's turn to be refused comes with its body's deadline.
-                self.deaf = True
+            if running.response_started:
+                self.transport.close()  # a second answer within the first would be taken for it
                 return
             running.disconnected = True  # this is its answer
+        elif self.in_body:
+            self.transport.close()  # it was answered before its body was found to be wrong
+            return
         self.refused = True
-        body = problem_response(status, detail).body
-        head = (
-            b"content-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            % (PROBLEM_TYPE.encode(), len(body))
-        )  # fmt: skip
-        self.transport.write(STATUS_LINE[status] + head + bytes(body))
+        response = problem_response(status, detail)
+        request_id, lines = self.refusals.headers(self.head)
+        date = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
+        self.transport.write(
+            STATUS_LINE[status]
+            + date
+            + static_lines(response)
+            + lines
+            + b"connection: close\r\n\r\n"
+            + bytes(response.body)
+        )
+        self.refusals.record(status, self.head, request_id, len(response.body), self._client())
         # Closing with input unread would reset the connection, and lose the answer on its way: so
         # say that nothing follows, and drop what still comes for a moment.
         with suppress(OSError):  # asyncio's own, of a client that has gone

@@ -6,37 +6,38 @@ a request for it is refused from its head, before a task is made, and one that h
 before it is even parsed. A client that asks again at once is refused once more; then its connection
 is not read until there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no
 cost, instead of being refused over and over.
+
+Who may not ask at all is told that instead, by the application: ``checks`` come first.
 """
 
 import asyncio
-import random
 import re
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol as Interface
 
+from starlette.types import Scope
+
 from service.runtime.queue import Queue
+from service.server.framing import HEAD_END
 from service.web.errors import Busy, from_problem
-from service.web.metrics import REQUESTS
+from service.web.refusal import Refusals, static_lines
+
+Check = Callable[[Scope], bool]
 
 # The endpoints whose every request needs a place in the queue.
-PATHS = {
-    path: REQUESTS.labels(path, "POST", Busy.status, "", "") for path in ("/classify", "/explain")
-}
-UNPARSED = {path.encode(): counter for path, counter in PATHS.items()}
+PATHS = frozenset({"/classify", "/explain"})
 PAUSE_SECONDS = 0.06  # and a turn or two: a refusal is promised within 0.1 s
 # Longer than a pause: who never waits is paused each time but the first.
 AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.01  # how often it is seen whose pause is over: a timer each would cost more
-HEAD_END = b"\r\n\r\n"
+MAX_PLAIN_BYTES = 4096  # of a head; a longer one is left to the parser
 # A head that can be read in one way only; every other is left to the parser.
 PLAIN_HEAD = re.compile(
     rb"POST (/classify|/explain)(?:\?[!-~]*)? HTTP/1\.1\r\n(?:[!-~][!-~ ]*\r\n)+\r\n"
 )
 LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})\r\n")
 NOT_PLAIN = re.compile(rb"\r\n(?:connection(?!: keep-alive\r\n)|expect|transfer-encoding|upgrade)")
-# Clients repeat themselves: so many heads, of so many bytes at most, are read once only.
-KNOWN_HEADS = 64
-KNOWN_BYTES = 4096
 
 
 class Pausable(Interface):
@@ -50,46 +51,61 @@ class Pausable(Interface):
 
 
 def _answer() -> tuple[bytes, bytes]:
-    """The head of a refusal up to the request's id, and what follows."""
+    """The head of a refusal as far as all are the same, and the body."""
     response = from_problem(Busy())
-    head = b"HTTP/1.1 429 Too Many Requests\r\n" + b"".join(
-        name + b": " + value + b"\r\n" for name, value in response.raw_headers
-    )
-    return head + b"x-content-type-options: nosniff\r\nx-request-id: ", bytes(response.body)
+    head = b"HTTP/1.1 429 Too Many Requests\r\n" + static_lines(response)
+    return head, bytes(response.body)
 
 
-def _plain_request(head: bytes) -> tuple[bytes, int] | None:
+def _plain_request(head: bytes) -> tuple[str, int] | None:
     """The path of a request with this head, and its length with its body; None if in any doubt."""
     plain = PLAIN_HEAD.fullmatch(head)
     if plain is None:
         return None
     lower = head.lower()
     lengths = LENGTH.findall(lower)
-    if len(lengths) != 1 or lower.count(b"content-length") != 1 or NOT_PLAIN.search(lower):
+    if (
+        len(lengths) != 1
+        or lower.count(b"content-length") != 1
+        or lower.count(b"\r\nhost:") != 1
+        or NOT_PLAIN.search(lower)
+    ):
         return None
-    return plain[1], len(head) + int(lengths[0])
+    return plain[1].decode(), len(head) + int(lengths[0])
+
+
+def _fields(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of a plain head, as ASGI has them."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
+    return [(name.lower(), value.strip()) for name, _, value in lines]
 
 
 class Shedder:
-    """Decides which requests of a worker are refused, and which connections wait for room."""
+    """Decides which requests of a worker are refused, and which connections wait for room.
+
+    Only who passes all ``checks``, which look at the headers of a scope, is refused here.
+    """
 
     head, body = _answer()
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, refusals: Refusals, checks: Sequence[Check] = ()) -> None:
         self.queue = queue
+        self._refusals = refusals
+        self._checks = checks
         self._paused: deque[tuple[float, Pausable]] = deque()  # until when, and who
         self._looking = False
-        self._known: dict[bytes, tuple[bytes, int]] = {}
         # Refusals of which the metrics are to learn: telling them one by one would cost more.
-        self._uncounted = dict.fromkeys(UNPARSED, 0)
+        self._uncounted = dict.fromkeys(PATHS, 0)
         queue.on_room = self._resume
 
-    def refuses(self, path: str) -> bool:
-        """Is there no room for a request to ``path``? Counts the refusal, if so."""
-        refused = PATHS.get(path) if self.queue.full else None
-        if refused is None:
+    def refuses(self, scope: Scope) -> bool:
+        """Is there no room for this request? Counts the refusal, if so."""
+        path = scope["path"]
+        if not self.queue.full or path not in PATHS or scope["method"] != "POST":
             return False
-        refused.inc()
+        if not all(check(scope) for check in self._checks):
+            return False
+        self._uncounted[path] += 1
         return True
 
     def refuses_unparsed(self, data: bytes) -> bool:
@@ -100,26 +116,29 @@ class Shedder:
         """
         if not self.queue.full:
             return False
-        head = data[: data.find(HEAD_END, 0, KNOWN_BYTES) + len(HEAD_END)]
-        plain = self._known.get(head)
+        head = data[: data.find(HEAD_END, 0, MAX_PLAIN_BYTES) + len(HEAD_END)]
+        plain = _plain_request(head)
         if plain is None:
-            plain = _plain_request(head)
-            if plain is None:
-                return False
-            if len(self._known) == KNOWN_HEADS:
-                self._known.clear()
-            self._known[head] = plain
+            return False
         path, length = plain
         if len(data) != length:
             return False
+        if self._checks:
+            scope = {"headers": _fields(head)}
+            if not all(check(scope) for check in self._checks):
+                return False
         self._uncounted[path] += 1
         return True
 
-    def answer(self, *, close: bool = False) -> bytes:
-        """The refusal, whole."""
+    def answer(self, head: bytes, client: str | None = None, *, close: bool = False) -> bytes:
+        """The refusal of the request that begins with ``head``, whole; it is logged."""
         self._look_later()  # and tell the metrics
-        connection = b"\r\nconnection: close" if close else b""
-        return b"%s%016x%s\r\n\r\n%s" % (self.head, random.getrandbits(64), connection, self.body)
+        request_id, lines = self._refusals.headers(head[:MAX_PLAIN_BYTES])
+        path = "/classify" if head.startswith(b"POST /c") else "/explain"
+        now = asyncio.get_running_loop().time()
+        self._refusals.log(429, "POST", path, request_id, len(self.body), client, now)
+        connection = b"connection: close\r\n" if close else b""
+        return b"%s%s%s\r\n%s" % (self.head, lines, connection, self.body)
 
     def places(self, path: str) -> int:
         """How many places a request to ``path`` takes at least, once it begins."""
@@ -148,7 +167,7 @@ class Shedder:
             self._resume()
         for path, refusals in self._uncounted.items():
             if refusals:
-                UNPARSED[path].inc(refusals)
+                self._refusals.count(429, "POST", path, refusals)
                 self._uncounted[path] = 0
         self._looking = False
         if self._paused:

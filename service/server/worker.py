@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
         self.lifecycle = lifecycle
         self.listener = listener
         self.alone = alone
+        self.acceptor: Acceptor | None = None
         self.stop_at: float | None = None
         self.requests_seen = 0  # a second ago
         self.resident = 0  # bytes, when memory was last given back, or since if fewer
@@ -107,8 +108,8 @@ class Server(uvicorn.Server):
             return len(connections)
 
         self.listener.setblocking(False)
-        acceptor = Acceptor(self.listener, make_protocol, count, self.lifecycle)
-        self.servers = [acceptor]  # type: ignore[list-item]
+        self.acceptor = Acceptor(self.listener, make_protocol, count, self.lifecycle)
+        self.servers = [self.acceptor]  # type: ignore[list-item]
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -137,6 +138,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted; cut off what is not done within ``drain_seconds``."""
         timer = asyncio.get_running_loop().call_later(self.settings.drain_seconds, self._cut_off)
+        if self.acceptor is not None:
+            await self.acceptor.drain()
         await super().shutdown(sockets)
         timer.cancel()
 

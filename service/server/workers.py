@@ -18,6 +18,7 @@ from pathlib import Path
 
 from service.lifecycle import Lifecycle
 from service.server import metrics_folder
+from service.server.accept import refuse_new
 from service.server.portable import ending_signals
 from service.settings import Settings
 from service.web import metrics
@@ -176,13 +177,19 @@ class Supervisor:
         running = {worker.pid for worker in self.workers if worker.pid is not None}
         for pid in running:
             os.kill(pid, cause)
-        # The workers go on listening; with this copy closed, theirs are the last.
-        self.listener.close()
         settings = self.settings
-        deadline = time.monotonic() + settings.drain_delay_seconds + settings.drain_seconds + 5.0
-        failed = False
-        while running and time.monotonic() < deadline:
-            received = signal.sigtimedwait(self.signals, LOOK_SECONDS)
+        # As in the workers, which accept until then, and what waits by then.
+        delay = 0.0 if cause == signal.SIGINT else settings.drain_delay_seconds
+        close_at = time.monotonic() + delay
+        deadline = close_at + settings.drain_seconds + 5.0
+        failed, listening = False, True
+        while running and (now := time.monotonic()) < deadline:
+            if listening and now >= close_at:
+                refuse_new(self.listener)
+                self.listener.close()
+                listening = False
+            pause = min(LOOK_SECONDS, close_at - now) if listening else LOOK_SECONDS
+            received = signal.sigtimedwait(self.signals, pause)
             if received is not None and received.si_signo == signal.SIGINT:
                 break  # a second Ctrl-C means now
             for pid in list(running):

@@ -95,7 +95,7 @@ class ApiKey:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope[AUTHORIZED] = self._has_key(scope)
+        scope[AUTHORIZED] = self.has_key(scope)
         if scope[AUTHORIZED] or scope["path"].startswith(HEALTH):
             await self.app(scope, receive, send)
             return
@@ -106,7 +106,8 @@ class ApiKey:
         )
         await response(scope, receive, send)
 
-    def _has_key(self, scope: Scope) -> bool:
+    def has_key(self, scope: Scope) -> bool:
+        """Does a request carry a key? Only its headers are looked at."""
         keys = self.file.keys()
         for name, value in scope["headers"]:
             if name == b"authorization" and value[:7].lower() == b"bearer ":
@@ -130,13 +131,14 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"].startswith(HEALTH) or self._is_ours(scope):
+        if scope["type"] != "http" or scope["path"].startswith(HEALTH) or self.is_ours(scope):
             await self.app(scope, receive, send)
             return
         response = problem_response(400, "This host name is not one that is served here")
         await response(scope, receive, send)
 
-    def _is_ours(self, scope: Scope) -> bool:
+    def is_ours(self, scope: Scope) -> bool:
+        """Is a request for one of our names? Only its headers are looked at."""
         names = [value for name, value in scope["headers"] if name == b"host"]
         if len(names) != 1:
             return False

@@ -19,7 +19,7 @@ from service.web.stderr import DroppingStream
 
 access = logging.getLogger("gradserve.access")
 Observe = Callable[[Scope, int, float, Facts], None]
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # https://www.w3.org/TR/trace-context/#traceparent-header; all zeros are not allowed.
 _TRACEPARENT = re.compile(
     rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?"
@@ -163,7 +163,7 @@ def read_facts(scope: Scope) -> Facts:
     """The id of a request and of the trace that it belongs to, from its headers."""
     request_id = trace = b""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             request_id = value
         elif name == b"traceparent" and _TRACEPARENT.fullmatch(value):
             trace = value

@@ -11,7 +11,7 @@ CONTENT_POLICY = (
 DOCUMENTATION = ("/docs", "/redoc")
 DOCUMENTATION_POLICY = f"{CONTENT_POLICY}; style-src 'self' 'unsafe-inline'; worker-src blob:"
 
-_ALWAYS = [
+ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
@@ -33,7 +33,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message["headers"]
-                headers.extend(_ALWAYS)
+                headers.extend(ALWAYS)
                 if any(n == b"content-type" and v.startswith(b"text/html") for n, v in headers):
                     relaxed = scope["path"] in DOCUMENTATION
                     policy = DOCUMENTATION_POLICY if relaxed else CONTENT_POLICY

@@ -1,6 +1,7 @@
 """More than it can do: the surplus is refused at once, and what is accepted is answered."""
 
 import http.client
+import re
 import threading
 import time
 from collections import Counter
@@ -63,5 +64,8 @@ def test_the_surplus_is_refused_while_the_rest_and_health_are_answered(tmp_path:
         # Nothing is left behind: the next request finds an idle server.
         assert server.classify(image)[0] == 200
         metrics = server.request("GET", "/metrics")[1].decode()
-        assert f'{{path="/classify",status="429"}} {seen[429]}.0' in metrics
-        assert f'{{path="/classify",status="200"}} {seen[200] + 1}.0' in metrics
+        for status, number in ((429, seen[429]), (200, seen[200] + 1)):
+            labels = f'handler="/classify",method="POST",model="[a-z-]*",status="{status}"'
+            counts = re.findall(rf"^http_requests_total\{{{labels}.*\}} (\S+)$", metrics, re.M)
+            assert sum(map(float, counts)) == number
+        assert f'gradserve_refusals_total{{reason="busy"}} {seen[429]}.0' in metrics

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.runtime.queue import Queue
-from service.server.shedding import KNOWN_BYTES, KNOWN_HEADS, LOOK_SECONDS, Shedder
+from service.server.shedding import LOOK_SECONDS, MAX_PLAIN_BYTES, Check, Shedder
 from service.web.metrics import REQUESTS
+from service.web.refusal import Refusals
+
+REFUSALS = Refusals(frozenset({"/classify", "/explain"}))
 
 PLAIN = (
     b"POST /classify?top_k=3 HTTP/1.1\r\nHost: localhost:8000\r\nContent-Type: image/png\r\n"
@@ -41,9 +44,9 @@ class Requests:
         return found
 
 
-def shedder(depth: int) -> Shedder:
+def shedder(depth: int, *checks: Check) -> Shedder:
     async def make() -> Shedder:
-        return Shedder(Queue(depth, 1))
+        return Shedder(Queue(depth, 1), REFUSALS, checks)
 
     return asyncio.run(make())
 
@@ -86,26 +89,31 @@ def test_any_other_is_left_to_the_parser(old: bytes, new: bytes) -> None:
     assert not FULL.refuses_unparsed(PLAIN.replace(old, new))
 
 
-def test_a_head_is_read_once_and_few_are_remembered() -> None:
-    full = shedder(0)
-    for number in range(3 * KNOWN_HEADS):
-        request = PLAIN.replace(b"top_k=3", b"top_k=%d" % number)
-        assert not full.refuses_unparsed(request + b"x")
-        assert full.refuses_unparsed(request)
-        assert full.refuses_unparsed(request.replace(b"abcde", b"12345"))
-        assert not full.refuses_unparsed(request[:-1])
-        assert 0 < len(full._known) <= KNOWN_HEADS
-    long = PLAIN.replace(b"top_k=3", b"a" * KNOWN_BYTES)
-    assert not full.refuses_unparsed(long)
+def test_a_long_head_is_left_to_the_parser() -> None:
+    assert not FULL.refuses_unparsed(PLAIN.replace(b"top_k=3", b"a" * MAX_PLAIN_BYTES))
+
+
+def test_who_may_not_ask_is_not_refused_for_load() -> None:
+    def has_key(scope: Any) -> bool:
+        return (b"x-api-key", b"right") in scope["headers"]
+
+    full = shedder(0, has_key)
+    assert not full.refuses_unparsed(PLAIN)
+    assert not full.refuses_unparsed(PLAIN.replace(b"\r\nCon", b"\r\nX-API-Key: wrong\r\nCon", 1))
+    assert full.refuses_unparsed(PLAIN.replace(b"\r\nCon", b"\r\nX-API-Key: right \r\nCon", 1))
 
 
 def test_the_metrics_are_told_of_each_refusal() -> None:
     counter = REQUESTS.labels("/explain", "POST", 429, "", "")
 
     async def refuse() -> None:
-        full = Shedder(Queue(0, 1))
+        full = Shedder(Queue(0, 1), REFUSALS)
         assert full.refuses_unparsed(PLAIN.replace(b"/classify", b"/explain"))
-        assert full.answer().startswith(b"HTTP/1.1 429 ")
+        request = PLAIN.replace(b"/classify", b"/explain")
+        request = request.replace(b"Connection", b"X-Request-Id: mine\r\nConnection")
+        answer = full.answer(request)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nx-request-id: mine\r\n" in answer
         await asyncio.sleep(3 * LOOK_SECONDS)
 
     before = counter._value.get()
