@@ -1,9 +1,10 @@
 """``/models``: what is serving, what it is made of, and how good it is."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from contract.manifest import (
@@ -13,7 +14,6 @@ from contract.manifest import (
     Precision,
     Tensor,
 )
-from contract.store import list_models, list_versions
 from service.runtime.loader import Model
 from service.runtime.registry import Registry
 from service.web.errors import NotFound
@@ -29,6 +29,14 @@ Name = Annotated[
     ),
 ]
 
+# Answers stay under 100 KB, however many models and versions there are.
+PAGE = 100  # models, and versions of one
+MOST_FUNCTIONS = 16  # names in an overview
+MOST_METRICS = 32 * 1024  # bytes of JSON
+MOST_REASON = 400  # characters
+Limit = Annotated[int, Query(ge=1, le=PAGE, description="How many models to list")]
+Offset = Annotated[int, Query(ge=0, description="How many models to pass over")]
+
 
 class ModelOverview(BaseModel):
     """A model in one line."""
@@ -39,20 +47,23 @@ class ModelOverview(BaseModel):
     )
     state: Literal["serving", "not ready"] = Field(description="Does it answer requests?")
     version: int | None = Field(description="The version in service, if any", examples=[1])
-    functions: list[str] = Field(description="What it computes", examples=[["value", "gradient"]])
+    functions: list[str] = Field(
+        description="What it computes; the first 16 names", examples=[["value", "gradient"]]
+    )
 
 
 class ModelList(BaseModel):
-    """Every model there is."""
+    """The models there are: those that serve first, by name."""
 
     models: list[ModelOverview]
+    total: int = Field(description="How many there are on all pages", examples=[5])
 
 
 class VersionState(BaseModel):
     """One version of a model."""
 
     version: int = Field(description="Its number; larger is newer", examples=[1])
-    state: Literal["serving", "refused", "available"] = Field(
+    state: Literal["serving", "refused", "verifying", "available"] = Field(
         description="available: a version that serves, or is pinned, goes before it"
     )
     reason: str | None = Field(default=None, description="Why it was refused")
@@ -81,10 +92,20 @@ class ModelDetails(BaseModel):
     )
     state: Literal["serving", "not ready"]
     version: int | None = Field(description="The version in service, if any", examples=[1])
-    versions: list[VersionState] = Field(description="Newest first")
+    versions: list[VersionState] = Field(
+        description="The newest 100 and the one that serves, newest first"
+    )
+    version_counts: dict[str, int] = Field(
+        description="How many versions there are, and how many of them were refused",
+        examples=[{"all": 3, "refused": 1}],
+    )
     created_utc: datetime | None = Field(default=None, description="When it was published")
     functions: dict[str, FunctionDetails] = Field(default={}, description="By name")
-    metrics: dict[str, Any] = Field(default={}, description="Headline figures of the training")
+    metrics: dict[str, Any] = Field(
+        default={},
+        description="Headline figures of the training; where they are over 32 KiB, single numbers "
+        "and words only",
+    )
     domain: tuple[float, float] | None = Field(
         default=None, description="Smallest and largest x of the training data, of a curve"
     )
@@ -109,14 +130,14 @@ def router() -> APIRouter:
     """The endpoints about models."""
     routes = APIRouter(prefix="/models", tags=["models"])
 
-    @routes.get("", summary="List the models")
-    async def models(request: Request) -> ModelList:
-        """Every model in the artifacts folder, serving or not."""
+    @routes.get("", summary="List the models", responses=problems(422))
+    async def models(request: Request, limit: Limit = PAGE, offset: Offset = 0) -> ModelList:
+        """The models in the artifacts folder, serving or not, a page of them."""
         registry = services(request).registry
-        names = sorted(
-            {*registry.models, *registry.refused, *(m.model for m in registry.missing())}
-        )
-        return ModelList(models=[_overview(name, registry) for name in names if name])
+        known = {*registry.models, *registry.refused, *(m.model for m in registry.missing())} - {""}
+        names = sorted(known, key=lambda name: (name not in registry.models, name))
+        page = names[offset : offset + limit]
+        return ModelList(models=[_overview(name, registry) for name in page], total=len(names))
 
     @routes.get("/{model}", summary="Describe a model", responses=problems(404, 422))
     async def details(request: Request, model: Name) -> ModelDetails:
@@ -157,16 +178,25 @@ def _overview(name: str, registry: Registry) -> ModelOverview:
         kind=manifest.kind,
         state="serving",
         version=manifest.version,
-        functions=list(manifest.functions),
+        functions=list(manifest.functions)[:MOST_FUNCTIONS],
     )
 
 
 def _details(name: str, registry: Registry) -> ModelDetails:
     model = registry.models.get(name)
     versions = _versions(name, registry, model)
+    counts = {
+        "all": len(registry.versions.get(name, ())),
+        "refused": len(registry.refused.get(name, ())),
+    }
     if model is None:
         return ModelDetails(
-            model=name, kind=None, state="not ready", version=None, versions=versions
+            model=name,
+            kind=None,
+            state="not ready",
+            version=None,
+            versions=versions,
+            version_counts=counts,
         )
     manifest = model.manifest
     curve = manifest if isinstance(manifest, CurveManifest) else None
@@ -176,6 +206,7 @@ def _details(name: str, registry: Registry) -> ModelDetails:
         state="serving",
         version=manifest.version,
         versions=versions,
+        version_counts=counts,
         created_utc=manifest.created_utc,
         functions={
             function: FunctionDetails(
@@ -187,7 +218,7 @@ def _details(name: str, registry: Registry) -> ModelDetails:
             )
             for function, loaded in model.functions.items()
         },
-        metrics=dict(manifest.metrics),
+        metrics=_metrics(dict(manifest.metrics)),
         domain=curve.domain if curve else None,
         coefficients=curve.coefficients if curve else None,
         classes=manifest.classes if isinstance(manifest, ClassifierManifest) else None,
@@ -197,8 +228,9 @@ def _details(name: str, registry: Registry) -> ModelDetails:
 def _versions(name: str, registry: Registry, model: Model | None) -> list[VersionState]:
     refused = registry.refused.get(name, {})
     serving = model.manifest.version if model else None
-    # Only a model found in the folder has its versions looked up: no name from a request is a path.
-    known = list_versions(registry.root, name) if name in list_models(registry.root) else []
+    verifying = registry.verifying(name)
+    known = registry.versions.get(name, [])
+    shown = known[:PAGE] if serving is None or serving in known[:PAGE] else [*known[:PAGE], serving]
     return [
         VersionState(
             version=version,
@@ -206,8 +238,17 @@ def _versions(name: str, registry: Registry, model: Model | None) -> list[Versio
             if version == serving
             else "refused"
             if version in refused
+            else "verifying"
+            if version in verifying
             else "available",
-            reason=refused[version].reason if version in refused else None,
+            reason=refused[version].reason[:MOST_REASON] if version in refused else None,
         )
-        for version in known
+        for version in shown
     ]
+
+
+def _metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(metrics)) <= MOST_METRICS:
+        return metrics
+    single = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
+    return single if len(json.dumps(single)) <= MOST_METRICS else {}

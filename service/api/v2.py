@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from contract.manifest import Tensor
-from contract.store import list_models, list_versions
 from service.api.calling import at, check_finite, compute, read_document
 from service.api.models import Name
 from service.api.pictures import decode_all
@@ -157,9 +156,9 @@ def numbered(request: Request, model: Name, number: Version) -> Model:
 def list_index(registry: Registry) -> list[IndexEntry]:
     """Every version in the artifacts folder."""
     entries = []
-    for name in list_models(registry.root):
+    for name, numbers in sorted(registry.versions.items()):
         model = registry.models.get(name)
-        for number in list_versions(registry.root, name):
+        for number in numbers:
             if model and model.manifest.version == number:
                 entries.append(IndexEntry(name=name, version=str(number), state="READY"))
                 continue

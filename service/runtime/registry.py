@@ -41,8 +41,9 @@ FIRST_LOOK_SECONDS = 3.0
 # A version that is being verified for longer doesn't keep older ones waiting where none serves.
 PATIENCE_SECONDS = 2.0
 PENDING_SECONDS = 0.2  # between looks while something is being verified
-# Looks take at most this part of a core, however many models there are.
+# Where nothing is being verified, looks take this part of a core at most, however many models.
 LOOKING_SHARE = 0.1
+MOST_LINES = 20  # of one kind in the log for one look
 UNPUBLISHED = "there is no manifest.json: it was not published, or is still being copied"
 
 
@@ -102,6 +103,7 @@ class Registry:
         self.root = settings.artifacts
         self.models: dict[str, Model] = {}
         self.refused: dict[str, dict[int, Refusal]] = {}
+        self.versions: dict[str, list[int]] = {}  # of every model's folder, newest first
         self.scanned = False
         self.looked = asyncio.Event()
         self.verifier = Verifier(settings, width=max(2, threads))
@@ -116,6 +118,7 @@ class Registry:
         self._found: dict[tuple[str, int], _Found] = {}
         self._reported: dict[str, int] = {}
         self._counts: dict[str, int] = {}  # of refused versions, as last reported
+        self._lines = 0  # about refusals, in the present look
         self._closed = False
 
     def get(self, name: str) -> Model:
@@ -136,6 +139,10 @@ class Registry:
     def loss_gradient(self, name: str) -> tuple[Model, Function]:
         """A model with the gradients of the sigmoid convolution. Raises as ``get``."""
         return self._with(name, "a sigmoid convolution", lambda model: model.loss_gradient)
+
+    def verifying(self, name: str) -> set[int]:
+        """The versions of a model that are being verified."""
+        return {version for model, version in tuple(self._pending) if model == name}
 
     def missing(self) -> list[Missing]:
         """What readiness waits for; empty when the service is ready."""
@@ -189,10 +196,10 @@ class Registry:
                 log.exception("could not look at %s; trying again", self.root)
             took = time.monotonic() - started
             self.looked.set()
-            pause = self.settings.watch_seconds
             if self._pending:
-                pause = min(pause, PENDING_SECONDS)
-            await asyncio.sleep(max(pause, took / LOOKING_SHARE if self.scanned else 0))
+                await asyncio.sleep(max(min(self.settings.watch_seconds, PENDING_SECONDS), took))
+            else:
+                await asyncio.sleep(max(self.settings.watch_seconds, took / LOOKING_SHARE))
 
     def _look(self) -> None:
         """One look at the folder."""
@@ -209,6 +216,7 @@ class Registry:
         if not self.scanned:
             self._expected |= {name for name in names if self._has_versions(name)}
         self._asked.clear()
+        self._lines = 0
         serving: dict[str, Model] = {}
         for name in names:
             found = self._newest(name)
@@ -216,6 +224,8 @@ class Registry:
                 serving[name] = found
         for name in self.models.keys() - serving.keys():
             log.warning("%s no longer serves: %s", name, self._why(name))
+        if self._lines > MOST_LINES:
+            log.error("refused %d versions more; /models lists them", self._lines - MOST_LINES)
         self._forget_all_but(set(names))
         changed = serving != self.models
         self.models = serving
@@ -258,7 +268,7 @@ class Registry:
     def _versions(self, name: str) -> list[int]:
         """Versions of which there is a folder, newest first. Raises OSError if unreadable."""
         pinned = self.settings.pin.get(name)
-        versions = list_versions(self.root, name)
+        versions = self.versions[name] = list_versions(self.root, name)
         return versions if pinned is None else [v for v in versions if v == pinned]
 
     def _has_versions(self, name: str) -> bool:
@@ -292,7 +302,8 @@ class Registry:
                 break
             if isinstance(result, Refusal):
                 refused[version] = result
-                if _age(folder) < self.settings.copy_seconds:
+                waits = not self._was_ready and name not in self._copying
+                if waits and _age(folder) < self.settings.copy_seconds:
                     self._copying.add(name)
                 continue
             pending = True
@@ -377,13 +388,17 @@ class Registry:
     def _refuse(self, name: str, version: int, reason: str, signature: Signature) -> Refusal:
         before = self.refused.get(name, {}).get(version)
         if before is None or before.reason != reason:
-            log.error("refused %s version %d: %s", name, version, reason)
+            self._lines += 1
+            if self._lines <= MOST_LINES:
+                log.error("refused %s version %d: %s", name, version, reason)
         return Refusal(reason, signature)
 
     def _forget_all_but(self, names: set[str]) -> None:
         """Remove what is known of models whose folder is gone, and stop what nobody waits for."""
         for name in self.refused.keys() - names:
             del self.refused[name]
+        for name in self.versions.keys() - names:
+            del self.versions[name]
         self._expected &= names
         self._copying &= names
         for key in [key for key in self._found if key[0] not in names]:
@@ -410,13 +425,11 @@ class Registry:
     def _why(self, name: str) -> str:
         if not self.scanned:
             return "the artifacts are still being loaded"
-        refused = self.refused.get(name)
-        if refused:
+        if pending := self.verifying(name):
+            return f"version {max(pending)} is being verified"
+        if refused := self.refused.get(name):
             version = max(refused)
             return f"version {version} was refused: {refused[version].reason}"
-        pending = [version for model, version in self._pending if model == name]
-        if pending:
-            return f"version {max(pending)} is being verified"
         if self._trouble:
             reason = self._trouble
         else:

@@ -148,7 +148,7 @@ class Verifier:
         has judged this.
         """
         future: Future[Verdict] = Future()
-        key = hashlib.sha256(f"{self._options} {key}".encode("utf-8", "replace")).hexdigest()
+        key = self._key(key)
         with self._mutex:
             self._stopped = False
             self._waiting.append((folder, key, future))
@@ -157,6 +157,9 @@ class Verifier:
                 self._threads.add(thread)
                 thread.start()
         return future
+
+    def _key(self, key: str) -> str:
+        return hashlib.sha256(f"{self._options} {key}".encode("utf-8", "replace")).hexdigest()
 
     def stop(self) -> None:
         """End all processes and forget what waits. After it no thread is left."""

@@ -17,6 +17,8 @@ from tests.hostile import artifacts as lies
 from tests.server_process import ServerProcess
 from tests.tiny_artifacts import publish_curve
 
+JSON = {"content-type": "application/json"}
+
 
 @pytest.fixture
 def secret(tmp_path, monkeypatch) -> Iterator[str]:
@@ -136,4 +138,4 @@ def test_the_service_lives_on_while_a_version_is_verified_without_end(tmp_path) 
             assert running.get("/health/live")[0] == 200
             assert time.monotonic() - asked < 2
             time.sleep(0.2)
-        assert running.request("POST", "/predict", b'{"x": 1}')[0] == 200
+        assert running.request("POST", "/predict", b'{"x": 1}', JSON)[0] == 200

@@ -1,6 +1,7 @@
 """/models, the summary and the report page."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,33 @@ def test_unknown_models(client: TestClient) -> None:
         assert answer.status_code == 404
         assert answer.headers["content-type"] == "application/problem+json"
     assert client.get("/models/" + "x" * 100).status_code == 422
+
+
+def test_ten_thousand_models_and_versions_fit_on_a_page(
+    tmp_path: Path, serve: Callable[..., TestClient]
+) -> None:
+    """They lie there without a manifest, as a copy that broke off leaves them."""
+    publish_curve(tmp_path)
+    for version in range(2, 10_002):
+        (tmp_path / "curve-mlp" / str(version)).mkdir()
+    for number in range(10_000):
+        (tmp_path / f"a-{number:05}" / "1").mkdir(parents=True)
+    client = serve(tmp_path, copy_seconds=0)
+    until = time.monotonic() + 60
+    while client.get("/models/curve-mlp").json()["state"] != "serving":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    answer = client.get("/models")
+    page = answer.json()
+    assert len(answer.content) < 100_000 and page["total"] == 10_001
+    assert [m["state"] for m in page["models"][:2]] == ["serving", "not ready"]
+    last = client.get("/models", params={"offset": 10_000, "limit": 5}).json()["models"]
+    assert [m["model"] for m in last] == ["a-09999"]
+    assert client.get("/models", params={"limit": 101}).status_code == 422
+    answer = client.get("/models/curve-mlp")
+    details = answer.json()
+    assert len(answer.content) < 100_000
+    assert details["version_counts"] == {"all": 10_001, "refused": 10_000}
+    assert [v["version"] for v in details["versions"]] == [*range(10_001, 9_901, -1), 1]
+    assert details["versions"][-1]["state"] == "serving"
+    assert len(client.get("/health/ready").content) < 4096

@@ -1,0 +1,183 @@
+"""What stays loaded, what goes, and what is said, whatever befalls the artifacts folder."""
+
+import errno
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.runtime.observer import Observer
+from service.runtime.registry import Registry
+from service.settings import Settings
+from tests.tiny_artifacts import publish_curve
+
+WAIT = 60.0  # seconds; verifying takes a fraction of one
+
+
+class Told(Observer):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.readable: list[bool] = []
+        self.versions: list[tuple[str, int]] = []
+
+    def folder_readable(self, readable: bool) -> None:
+        self.readable.append(readable)
+
+    def version_in_service(self, model: str, version: int) -> None:
+        self.versions.append((model, version))
+
+
+def registry(root: Path, **settings: Any) -> Registry:
+    made = Registry(Settings(artifacts=root, **settings), Told())
+    made.refresh(WAIT)
+    return made
+
+
+def serving(found: Registry) -> dict[str, int]:
+    return {name: model.manifest.version for name, model in found.models.items()}
+
+
+def test_foreign_files_change_nothing(tmp_path, monkeypatch) -> None:
+    folder = publish_curve(tmp_path, "a").folder
+    found = registry(tmp_path)
+    loaded = found.get("a")
+    monkeypatch.setattr(found.verifier, "submit", lambda *_: pytest.fail("verified again"))
+    for name in (".DS_Store", "._value.onnx", ".nfs0001", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    (folder / "@eaDir").mkdir()
+    found.refresh()
+    assert found.get("a") is loaded
+
+
+def test_what_is_loaded_stays_though_its_files_change(tmp_path, caplog) -> None:
+    """A file that no graph needs, a graph, the manifest: the model in memory is as it was."""
+    publish_curve(tmp_path, "a")
+    folder = publish_curve(tmp_path, "a", offset=1.0).folder
+    found = registry(tmp_path)
+    loaded = found.get("a")
+    for name in ("report.md", "value.onnx", "manifest.json"):
+        (folder / name).write_bytes(b"damaged")
+        found.refresh(WAIT)
+        assert found.get("a") is loaded and found.missing() == []
+    (folder / "manifest.json").unlink()
+    found.refresh(WAIT)
+    assert found.get("a") is loaded
+    assert caplog.text.count("version 2 has changed on disk and would be refused now") == 4
+    publish_curve(tmp_path, "a", offset=2.0)
+    found.refresh(WAIT)
+    assert serving(found) == {"a": 3}
+
+
+def test_another_version_under_the_same_number_takes_its_place(tmp_path) -> None:
+    folder = publish_curve(tmp_path / "one", "a").folder
+    other = publish_curve(tmp_path / "two", "a", offset=5.0).folder
+    found = registry(tmp_path / "one")
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+    found.refresh(WAIT)
+    assert found.get("a").manifest.coefficients[-1] == 5.0
+
+
+def vanish(root: Path, _: pytest.MonkeyPatch) -> str:
+    root.rename(root.with_name("gone"))
+    return "is missing"
+
+
+def empty(root: Path, _: pytest.MonkeyPatch) -> str:
+    for model in root.iterdir():
+        shutil.rmtree(model)
+    (root / "lost+found").mkdir()
+    return "is empty"
+
+
+def unreadable(root: Path, patch: pytest.MonkeyPatch) -> str:
+    list_folder = Path.iterdir
+
+    def refuse(path: Path) -> Any:
+        if path == root:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return list_folder(path)
+
+    patch.setattr(Path, "iterdir", refuse)
+    return "cannot be read (Permission denied)"
+
+
+def replaced(root: Path, _: pytest.MonkeyPatch) -> str:
+    for model in root.iterdir():
+        shutil.rmtree(model)
+    (root / "Downloads").mkdir()
+    return "is no artifacts folder: nothing in it is <model>/<version>/manifest.json"
+
+
+@pytest.mark.parametrize("befall", [vanish, empty, unreadable, replaced])
+def test_the_folder_may_vanish_and_the_cause_is_said_once(
+    tmp_path, monkeypatch, caplog, befall
+) -> None:
+    root = tmp_path / "artifacts"
+    publish_curve(root, "a")
+    found = registry(root)
+    words = befall(root, monkeypatch)
+    for _ in range(3):
+        found.refresh(WAIT)
+    assert serving(found) == {"a": 1} and found.missing() == []
+    assert found.observer.readable == [False]
+    assert caplog.text.count(words) == 1 and "goes on serving" in caplog.text
+    anew = registry(root)  # nothing is loaded, and the sentence names the path
+    assert words in anew.missing()[0].reason and str(root) in anew.missing()[0].reason
+
+
+def test_only_what_is_removed_on_purpose_goes(tmp_path) -> None:
+    for version in range(3):
+        publish_curve(tmp_path, "a", offset=version)
+    publish_curve(tmp_path, "b")
+    found = registry(tmp_path)
+    shutil.rmtree(tmp_path / "a" / "3")
+    found.refresh(WAIT)
+    assert serving(found) == {"a": 2, "b": 1}
+    shutil.rmtree(tmp_path / "b")
+    found.refresh(WAIT)
+    assert serving(found) == {"a": 2} and found.missing() == []
+    assert "b" not in found.refused and "b" not in found.versions
+    assert ("b", 0) in found.observer.versions
+
+
+def test_a_slow_copy_is_not_ready_at_its_first_model(tmp_path) -> None:
+    publish_curve(tmp_path, "a")
+    whole = publish_curve(tmp_path / "source", "b").folder
+    shutil.copytree(whole, tmp_path / "b" / "1", ignore=shutil.ignore_patterns("manifest.json"))
+    slow = registry(tmp_path, copy_seconds=30)
+    slow._expected.clear()  # as if the folder had been empty when it started
+    assert [(m.model, "manifest.json" in m.reason) for m in slow.missing()] == [("b", True)]
+    shutil.copy(whole / "manifest.json", tmp_path / "b" / "1")
+    slow.refresh(WAIT)
+    assert slow.missing() == [] and serving(slow) == {"a": 1, "b": 1}
+    # Once ready, a copy that begins later is nothing to wait for; nor is one that broke off.
+    (tmp_path / "c" / "1").mkdir(parents=True)
+    slow.refresh(WAIT)
+    assert slow.missing() == []
+    time.sleep(0.3)
+    broken_off = registry(tmp_path, copy_seconds=0.2)
+    broken_off._expected.clear()
+    assert broken_off.missing() == []
+    required = registry(tmp_path, copy_seconds=30, require="a")
+    assert [m.model for m in required.missing()] == ["c"]  # it was there at the start
+
+
+def test_a_hidden_change_of_the_manifest_after_verification_is_refused(tmp_path) -> None:
+    """What is loaded is what was verified, by the hash of the manifest."""
+    folder = publish_curve(tmp_path, "a").folder
+    found = Registry(Settings(artifacts=tmp_path))
+    found._look()
+    (pending,) = found._pending.values()
+    pending.future.result(WAIT)
+    stat = (folder / "manifest.json").stat()
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"mse": 0.01', '"mse": 0.02'))
+    os.utime(folder / "manifest.json", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    found._look()
+    assert found.models == {}
+    assert "changed since it was verified" in found.refused["a"][1].reason
