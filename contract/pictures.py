@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, RawIOBase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,9 @@ END_OF_IMAGE = b"\xff\xd9"
 MAX_JPEG_SCANS = 100
 # A file may consist of empty blocks, each of which costs some microseconds of Python: 16 MiB of
 # them take 8 s to open. A 12-megapixel photo takes 60 reads, a PNG in small chunks thousands.
-MAX_READS = 20_000
+MAX_READS = 10_000
+TOO_MANY_READS = "The file has too many small blocks; save the picture anew"
+COPIED_BYTES = 64 * 1024
 
 # Bytes of memory for each pixel while it is decoded, as measured with Pillow 13: by format, else by
 # mode. They are Pillow's own 4, or 1 for grey and palettes, and what its readers hold beside them.
@@ -44,6 +46,7 @@ COEFFICIENT_BYTES = 2.1  # for each channel of a JPEG of several scans
 # The rest (buffers of the decoder, the strip that is worked on), whatever the size.
 BASE_BYTES = 2 * 1024 * 1024
 STRIP_BYTES = 16  # for each of up to ``STRIP_PIXELS``
+MAX_FULL_PIXELS = 4_000_000  # of a JPEG that can't be decoded at a fraction: not reckoned with
 # How long a pixel takes, in those of an 8-bit RGB PNG (some 40 ns).
 FORMAT_TIME = {"WEBP": 1.0, "GIF": 0.4, "BMP": 0.15}
 JPEG_TIME, JPEG_FULL_TIME, JPEG_SCAN_TIME = 0.1, 0.25, 0.15
@@ -116,16 +119,44 @@ class Picture:
 
 
 class _Reader(BytesIO):
-    """The content of a file, which may be read in so many pieces only."""
+    """A copy of a small file, to read in ``MAX_READS`` pieces; PictureTooLarge then."""
 
     reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next ``size`` bytes. Raises PictureTooLarge if it is asked too often."""
+        """The next ``size`` bytes, or all that are left."""
         self.reads += 1
         if self.reads > MAX_READS:
-            raise PictureTooLarge("The file has too many small blocks; save the picture anew")
+            raise PictureTooLarge(TOO_MANY_READS)
         return super().read(size)
+
+
+class _Viewer(RawIOBase):
+    """The same of a large file, without the copy, and slower by some microseconds."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = memoryview(content)
+        self._at = 0
+        self._reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next ``size`` bytes, or all that are left."""
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise PictureTooLarge(TOO_MANY_READS)
+        end = None if size is None or size < 0 else self._at + size
+        part = bytes(self._content[self._at : end])
+        self._at += len(part)
+        return part
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Read on from there."""
+        self._at = max(0, offset + (0, self._at, len(self._content))[whence])
+        return self._at
+
+    def tell(self) -> int:
+        """Where it reads on."""
+        return self._at
 
 
 def open_image(
@@ -192,6 +223,8 @@ def decode(header: Header, side: int, resize: Resize = "crop") -> Picture:
 def _open(content: Content) -> ImageFile.ImageFile:
     try:
         return _open_strictly(content)
+    except PictureTooLarge:
+        raise
     except PictureError as error:
         kind = _kind(content)
         mended = None
@@ -208,8 +241,9 @@ def _open(content: Content) -> ImageFile.ImageFile:
 
 
 def _open_strictly(content: Content) -> ImageFile.ImageFile:
+    reader = _Reader(content) if len(content) <= COPIED_BYTES else _Viewer(content)
     try:
-        return Image.open(_Reader(content), formats=FORMATS)
+        return Image.open(reader, formats=FORMATS)  # type: ignore[arg-type]
     except UnidentifiedImageError:
         kind = _kind(content)
         if kind is None:
@@ -346,8 +380,9 @@ def _decode_anyway(
         if mended is not None:
             with suppress(Exception), closing(_open(mended)) as image:
                 return _decode(image, side, resize)
-    if header.format in JPEGS and "truncated" not in str(error).lower():
-        # Lossless JPEGs can't be decoded at a fraction.
+    small = header.pixels <= MAX_FULL_PIXELS
+    if header.format in JPEGS and small and "truncated" not in str(error).lower():
+        # Lossless JPEGs can't be decoded at a fraction; of all that others take less memory.
         with suppress(Exception), closing(_open(header.content)) as image:
             return _decode(image, side, resize, draft=False)
     if header.format in JPEGS:

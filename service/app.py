@@ -96,7 +96,10 @@ def create_app(
         if tracing is not None:
             observers.append(tracing.record)
         room = Room(
-            settings.max_memory_bytes, settings.max_buffered_bytes, settings.max_wait_seconds
+            settings.max_memory_bytes,
+            settings.max_buffered_bytes,
+            settings.max_wait_seconds,
+            give_back,
         )
         queue = Queue(settings.queue_depth, settings.batch, ModelMetrics(), room.graphs)
         yield {

@@ -101,10 +101,10 @@ class Settings(BaseSettings):
     max_json_elements: int = Field(
         default=1_000_000,
         ge=1,
-        description="Most elements of a JSON body; an array counts as 10 numbers, a name as 50",
+        description="Most elements of a JSON body; an array counts as 10 numbers, a name as 100",
     )
     max_memory_bytes: int = Field(
-        default=400 * MIB,
+        default=352 * MIB,
         ge=1,
         description="What all requests may hold (bodies, JSON, pictures), per worker, bytes",
     )

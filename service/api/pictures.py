@@ -18,7 +18,7 @@ from service.runtime.cost import PHOTO_SECONDS, Cost, picture_cost
 from service.runtime.dataplane import infer
 from service.runtime.loader import Model
 from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
-from service.runtime.room import Lane
+from service.runtime.room import Lane, reserve
 from service.settings import Settings
 from service.web.errors import ErrorItem, TooLarge, as_problem
 from service.web.facts import Stage
@@ -69,7 +69,7 @@ class ImageFacts(BaseModel):
 
 def limits(settings: Settings) -> str:
     """How large a picture may be, for the documentation."""
-    kinds = imaging.largest(settings.max_memory_bytes)
+    kinds = imaging.largest(settings.max_memory_bytes - reserve(settings.max_memory_bytes))
     most = settings.max_pixels / 1e6
     less = [f"{kind} {int(size)}" for kind, size in kinds.items() if size < most]
     text = f"A picture may have {most:g} megapixels"
@@ -126,7 +126,7 @@ class Decoder:
     async def open(self) -> None:
         """Read the heads of all files, and see whether there is room for the work on them."""
         settings = self.settings
-        most = settings.max_memory_bytes - sum(map(len, self.files))  # the bodies are counted
+        most = self.room.memory.most - sum(map(len, self.files))  # the body is counted already
         for index, content in enumerate(self.files):
             with Stage("decode"), self._blame(index):
                 self.headers.append(

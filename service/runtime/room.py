@@ -7,11 +7,14 @@ begin too late: the client learns it at once, and can ask elsewhere.
 """
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from service.runtime.cost import Cost
@@ -19,7 +22,11 @@ from service.runtime.errors import QueueFull
 from service.settings import MIB
 
 Result = TypeVar("Result")
+Waiting = deque[tuple[int, asyncio.Future[None]]]
 
+# For small work while something large has all the rest: a saliency map and some photos.
+RESERVE_BYTES = 56 * MIB
+NICE = 10  # a ninth of what a thread of usual priority gets, where both want all of a core
 MEMORY_FULL = "The memory for requests is all in use; try again shortly"
 TOO_LATE = "Work on this request would begin too late; try again shortly"
 # How quickly the pace of a lane follows what is measured, and how far it may go.
@@ -30,14 +37,25 @@ PACE_RANGE = (0.1, 10.0)
 class Budget:
     """Bytes of memory that the requests of one worker may hold. Belongs to its event loop.
 
-    What is taken from a part of another budget is taken ``within`` that as well.
+    What is taken from a part of another budget is taken ``within`` that as well. ``reserve`` bytes
+    are kept from those who ask for more than that at a time, so that small work never waits for
+    large work.
     """
 
-    def __init__(self, limit: int, within: "Budget | None" = None) -> None:
+    def __init__(self, limit: int, within: "Budget | None" = None, reserve: int = 0) -> None:
         self.limit = limit
+        # Called before what is large is allocated: gives the system what is free, but still held.
+        self.tidy: Callable[[], None] = lambda: None
+        self.reserve = reserve
         self.used = 0
         self._within = within
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._small: Waiting = deque()
+        self._large: Waiting = deque()
+
+    @property
+    def most(self) -> int:
+        """The most that can be had at a time."""
+        return self.limit - self.reserve
 
     def take(self, size: int) -> None:
         """Take ``size`` bytes at once; ``give_back`` must follow. Raises QueueFull."""
@@ -56,24 +74,24 @@ class Budget:
         return hold
 
     async def wait(self, size: int, seconds: float) -> None:
-        """Take ``size`` bytes as soon as they are free, in order of arrival.
-
-        Raises QueueFull if that takes longer than ``seconds``.
+        """Take ``size`` bytes as soon as they are free: among large ones, and among small ones, in
+        order of arrival. Raises QueueFull if that takes longer than ``seconds``.
         """
-        if not self._waiting and self.used + size <= self.limit:
+        waiting, limit = self._for(size)
+        if not waiting and self.used + size <= limit:
             self.used += size
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size, granted)
-        self._waiting.append(entry)
+        waiting.append(entry)
         try:
             async with asyncio.timeout(seconds):
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
                 self.give_back(size)
-            elif entry in self._waiting:
-                self._waiting.remove(entry)
+            elif entry in waiting:
+                waiting.remove(entry)
                 self._grant()
             if isinstance(error, TimeoutError):
                 raise QueueFull(MEMORY_FULL) from None
@@ -86,15 +104,19 @@ class Budget:
             self._within.give_back(size)
         self._grant()
 
+    def _for(self, size: int) -> tuple[Waiting, int]:
+        return (self._large, self.most) if size > self.reserve else (self._small, self.limit)
+
     def _grant(self) -> None:
-        while self._waiting:
-            size, granted = self._waiting[0]
-            if not granted.done():
-                if self.used + size > self.limit:
-                    return
-                self.used += size
-                granted.set_result(None)
-            self._waiting.popleft()
+        for waiting, limit in ((self._small, self.limit), (self._large, self.most)):
+            while waiting:
+                size, granted = waiting[0]
+                if not granted.done():
+                    if self.used + size > limit:
+                        break
+                    self.used += size
+                    granted.set_result(None)
+                waiting.popleft()
 
 
 class Hold:
@@ -119,15 +141,18 @@ class Lane:
     """Work of one kind: ``width`` jobs at a time, in order of arrival.
 
     ``max_wait`` is how many seconds may pass before a job begins, by the estimated cost of those
-    before it. ``memory`` is the budget that all lanes share.
+    before it. ``memory`` is the budget that all lanes share. The threads of a lane that
+    ``gives_way`` get less of a busy core than the event loop.
     """
 
-    def __init__(self, name: str, width: int, max_wait: float, memory: Budget) -> None:
+    def __init__(
+        self, name: str, width: int, max_wait: float, memory: Budget, *, gives_way: bool = False
+    ) -> None:
         self.max_wait = max_wait
         self.memory = memory
         self._width = width
         self._places = asyncio.Semaphore(width)
-        self._threads = ThreadPoolExecutor(width, thread_name_prefix=name)
+        self._threads = ThreadPoolExecutor(width, name, _give_way if gives_way else None)
         self._waiting = 0.0  # estimated seconds of the jobs that have not begun
         self._running: dict[object, tuple[float, float]] = {}  # when begun, estimated seconds
         self._pace = 1.0  # measured seconds by estimated ones
@@ -179,7 +204,7 @@ class Lane:
 
     async def _begin(self, cost: Cost) -> object:
         # What is estimated to be larger than the budget is let in when nothing else is there.
-        size = min(cost.bytes, self.memory.limit)
+        size = min(cost.bytes, self.memory.most)
         self._waiting += cost.seconds
         try:
             await self._places.acquire()
@@ -188,6 +213,8 @@ class Lane:
             except BaseException:
                 self._places.release()
                 raise
+            if size > self.memory.reserve:
+                self.memory.tidy()
         finally:
             self._waiting -= cost.seconds
         job = object()
@@ -200,8 +227,20 @@ class Lane:
             low, high = PACE_RANGE
             measured = (time.perf_counter() - begun) / estimated
             self._pace += PACE_WEIGHT * (min(high, max(low, measured)) - self._pace)
-        self.memory.give_back(min(cost.bytes, self.memory.limit))
+        self.memory.give_back(min(cost.bytes, self.memory.most))
         self._places.release()
+
+
+def reserve(memory: int) -> int:
+    """The part of ``memory`` that is kept for small work."""
+    return min(RESERVE_BYTES, memory // 4)
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread, where each has its own (Linux)."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Room:
@@ -213,15 +252,20 @@ class Room:
     """
 
     def __init__(
-        self, memory: int = 400 * MIB, bodies: int = 128 * MIB, max_wait: float = 2.0
+        self,
+        memory: int = 352 * MIB,
+        bodies: int = 128 * MIB,
+        max_wait: float = 2.0,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
-        self.memory = Budget(memory)
+        self.memory = Budget(memory, reserve=reserve(memory))
+        self.memory.tidy = tidy
         self.bodies = Budget(bodies, within=self.memory)
         self.documents = Lane("documents", 1, max_wait, self.memory)
         self.photos = Lane("photos", 2, max_wait, self.memory)
-        self.large_pictures = Lane("large pictures", 1, max_wait, self.memory)
+        self.large_pictures = Lane("large pictures", 1, max_wait, self.memory, gives_way=True)
         self.graphs = Lane("graphs", 2, max_wait, self.memory)
-        self.pages = Lane("pages", 1, max_wait, self.memory)
+        self.pages = Lane("pages", 1, max_wait, self.memory, gives_way=True)
 
     def close(self) -> None:
         """Let the threads end."""

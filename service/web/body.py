@@ -73,8 +73,8 @@ def check_json(request: Request, body: bytes | bytearray, numbers: int | None = 
     elements = services(request).settings.max_json_elements
     if json_elements(body) > elements:
         raise TooLarge(
-            f"The JSON has over {elements} elements (an array counts as 10 numbers, a name as 50). "
-            "Send fewer at a time, or large arrays as binary tensors: /v2/models/{model}/infer"
+            f"The JSON has over {elements} elements (an array counts as 10 numbers, a name as 100)."
+            " Send fewer at a time, or large arrays as binary tensors: /v2/models/{model}/infer"
         )
 
 

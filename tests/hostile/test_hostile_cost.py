@@ -1,0 +1,122 @@
+"""What a request may cost: JSON and pictures that take all they can, beside people who ask little.
+
+In short here, for who is served and for memory; ``make soak`` runs it for 30 s and holds the
+latencies as well.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from tests.hostile import costly
+from tests.hostile.load import Connection, Tally
+from tests.hostile.process import forget_peak, peak_mib, resident_mib
+from tests.server_process import ROOT, ServerProcess
+
+LONG = "GRADSERVE_LONG" in os.environ
+SECONDS = 30.0 if LONG else 12.0
+ATTACKERS = 24
+MIB_ABOVE = 450e6 / 2**20  # of a worker, above its size with its models loaded
+# 99 of 100 innocent requests, s. In `make soak` only: elsewhere the machine does other things.
+LATENCY = {"/predict": 0.1, "/classify": 0.25, "/health/live": 0.25}
+PAUSE_SECONDS = 0.02  # of an innocent client
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One worker over the artifacts of the repository."""
+    root = tmp_path_factory.mktemp("cost") / "artifacts"
+    root.symlink_to(ROOT / "artifacts")
+    with ServerProcess(root, access_log=False).wait_ready() as running:
+        yield running
+
+
+def attack(port: int, seconds: float) -> dict[str, Counter[int]]:
+    """Ask for what costs most, by ``ATTACKERS`` connections; how each request was answered."""
+    requests = [(name, sent) for name, (sent, _) in costly.as_requests().items()]
+    # Sending 16 MB takes the time of many others, and this shares the cores with the server.
+    weights = [1e6 / (len(sent) + 1e6) for _, sent in requests]
+    seen: dict[str, Counter[int]] = {name: Counter() for name, _ in requests}
+
+    async def one(chance: random.Random, first: int, end: float) -> None:
+        name, sent = requests[first % len(requests)]
+        while time.perf_counter() < end:
+            connection = await Connection.open(port)
+            try:
+                status, _ = await asyncio.wait_for(connection.ask(sent), 60)
+            except EOFError:
+                status = 0
+            connection.close()
+            seen[name][status] += 1
+            ((name, sent),) = chance.choices(requests, weights)
+
+    async def all_of_them() -> None:
+        end = time.perf_counter() + seconds
+        await asyncio.gather(*(one(random.Random(i), i, end) for i in range(ATTACKERS)))
+
+    asyncio.run(all_of_them())
+    return seen
+
+
+async def person(port: int, end: float, request: bytes, tally: Tally) -> None:
+    """Ask for little, now and then, as one who knows nothing of the others."""
+    connection = await Connection.open(port)
+    while (started := time.perf_counter()) < end:
+        try:
+            status, _ = await asyncio.wait_for(connection.ask(request), 60)
+        except EOFError:
+            status = 0
+            connection = await Connection.open(port)
+        tally.add(status, time.perf_counter() - started)
+        await asyncio.sleep(PAUSE_SECONDS)
+    connection.close()
+
+
+def test_costly_requests_take_no_more_than_is_there(server: ServerProcess) -> None:
+    (worker,) = server.workers()
+    forget_peak(worker)
+    before = resident_mib(worker)
+    innocent = costly.innocent()
+    tallies = {name: Tally(SECONDS) for name in innocent}
+
+    async def people() -> None:
+        end = time.perf_counter() + SECONDS
+        await asyncio.gather(
+            *(person(server.port, end, innocent[name], tallies[name]) for name in innocent)
+        )
+
+    # The attackers in a process of their own: what takes it long is no fault of the server.
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        right = other.submit(costly.right_statuses).result()  # and all of it is made
+        attacking = other.submit(attack, server.port, SECONDS)
+        asyncio.run(people())
+        seen = attacking.result()
+    above = peak_mib(worker) - before
+    lines = [
+        f"{name}: { ({s: len(v) for s, v in tally.latencies.items()}) }, "
+        f"p50 {1e3 * tally.quantile(200, 0.5):.0f} p99 {1e3 * tally.quantile(200, 0.99):.0f} ms"
+        for name, tally in tallies.items()
+    ]
+    lines += [f"  {name}: {dict(statuses)}" for name, statuses in seen.items()]
+    report = "\n".join([f"{before:.0f} MiB, at most {above:.0f} above", *lines])
+    print(report)
+    assert server.workers() == [worker], server.log.read_text()
+    assert "Traceback" not in server.log.read_text(), server.log.read_text()
+    assert above < MIB_ABOVE, report
+    for name, tally in tallies.items():
+        assert set(tally.latencies) <= {200, 429}, report
+        assert tally.count(200), report
+        if name.startswith(("/health", "/metrics")):
+            assert not tally.count(429), report
+    for name, statuses in seen.items():
+        assert statuses.keys() <= right[name], f"{name}\n{report}"
+    if LONG:
+        for name, most in LATENCY.items():
+            assert tallies[name].quantile(200, 0.99) <= most, report
