@@ -6,11 +6,9 @@ once, in a thread, and only up to a size; a longer one is shown as it is.
 
 import asyncio
 from html import escape
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from markdown_it import MarkdownIt
 from starlette.responses import Response
 
 from contract.errors import ArtifactError
@@ -19,6 +17,7 @@ from service.runtime.cost import Cost
 from service.runtime.loader import Model
 from service.runtime.room import Lane
 from service.web.errors import NotFound
+from service.web.markdown import to_html
 from service.web.openapi import problems
 from service.web.state import services
 from service.web.templating import templates
@@ -35,9 +34,6 @@ KEPT_PAGES = 32
 PAGE_BYTES = 1024 * 1024
 # Of rendering a byte, from above: seconds, and bytes of memory.
 SECONDS_OF_BYTE, BYTES_OF_BYTE = 2e-5, 400
-
-# HTML in the markdown is shown as text: the report is data, and the page trusts no data.
-markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
 def router() -> APIRouter:
@@ -133,26 +129,5 @@ def is_plot(name: str, model: Model) -> bool:
 
 def render(text: str, model: Model) -> str:
     """The report as HTML: its own plots by their address here, any other picture as its text."""
-    tokens = markdown.parse(text)
-    for token, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        # A screen reader announces a header, so an empty one must not be one.
-        if token.type == "th_open" and not content.content:
-            token.tag = end.tag = "td"
-    for token in tokens:
-        if token.type == "table_open":
-            token.attrSet("tabindex", "0")  # wide tables scroll, by the arrow keys too
-        # The content policy forbids style attributes, by which columns are aligned.
-        style = str(token.attrs.pop("style", ""))
-        if style.startswith("text-align:"):
-            token.attrSet("class", style.removeprefix("text-align:"))
-        for child in token.children or ():
-            if child.type == "image":
-                name = str(child.attrs.get("src", "")).removeprefix("./")
-                if is_plot(name, model):
-                    child.attrs["src"] = f"report/{name}"
-                else:
-                    child.type, child.content = "text", child.content
-    rendered: Any = markdown.renderer.render(tokens, markdown.options, {})
-    return (
-        f"<article>{rendered}</article>" if rendered else f"<p>{escape(REPORT_FILE)} is empty</p>"
-    )
+    page = to_html(text, lambda name: f"report/{name}" if is_plot(name, model) else None)
+    return f"<article>{page}</article>" if page else f"<p>{REPORT_FILE} is empty</p>"

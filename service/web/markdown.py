@@ -1,0 +1,120 @@
+"""Markdown to HTML for pages: tables, formulas as MathML, and nothing that could do harm.
+
+HTML in the Markdown is shown as text. Formulas are LaTeX between dollar signs, as GitHub and
+notebooks read them; MathML is made of them here, so that no script sets them.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+from xml.etree.ElementTree import fromstring
+
+from latex2mathml.converter import convert
+from markdown_it import MarkdownIt
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+log = logging.getLogger("gradserve")
+
+NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
+ELEMENTS = frozenset(
+    [
+        "math",
+        "mfrac",
+        "mi",
+        "mn",
+        "mo",
+        "mover",
+        "mpadded",
+        "mphantom",
+        "mroot",
+        "mrow",
+        "mspace",
+        "msqrt",
+        "mstyle",
+        "msub",
+        "msubsup",
+        "msup",
+        "mtable",
+        "mtd",
+        "mtext",
+        "mtr",
+        "munder",
+        "munderover",
+    ]
+)
+ATTRIBUTES = frozenset(
+    [
+        "accent",
+        "columnalign",
+        "display",
+        "displaystyle",
+        "fence",
+        "form",
+        "linethickness",
+        "lspace",
+        "mathvariant",
+        "maxsize",
+        "minsize",
+        "rspace",
+        "scriptlevel",
+        "separator",
+        "stretchy",
+        "width",
+    ]
+)
+MAX_FORMULA = 2000  # characters; a longer one is shown as it is
+
+
+def to_html(text: str, picture: Callable[[str], str | None] = lambda _: None) -> str:
+    """``text`` as HTML. ``picture`` gives the address of a picture by its name in the text.
+
+    A picture without an address is shown as its text.
+    """
+    tokens = _parser.parse(text)
+    for token, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        # A screen reader announces a header, so an empty one must not be one.
+        if token.type == "th_open" and not content.content:
+            token.tag = end.tag = "td"
+    for token in tokens:
+        if token.type == "table_open":
+            token.attrSet("tabindex", "0")  # wide tables scroll, by the arrow keys too
+        # The content policy forbids style attributes, by which columns are aligned.
+        style = str(token.attrs.pop("style", ""))
+        if style.startswith("text-align:"):
+            token.attrSet("class", style.removeprefix("text-align:"))
+        for child in token.children or ():
+            if child.type == "image":
+                address = picture(str(child.attrs.get("src", "")).removeprefix("./"))
+                if address is not None:
+                    child.attrs["src"] = address
+                else:
+                    child.type = "text"
+    return str(_parser.renderer.render(tokens, _parser.options, {}))
+
+
+def _formula(latex: str, options: Mapping[str, Any]) -> str:
+    """LaTeX as MathML; as it is where it can't be read."""
+    if len(latex) <= MAX_FORMULA:
+        try:
+            made = convert(latex, display="block" if options["display_mode"] else "inline")
+            if _is_harmless(made):
+                return made
+        except Exception:  # the converter raises anything at all on what it can't read
+            log.debug("a formula of %d characters could not be read", len(latex))
+    return f"<code>{escape(latex)}</code>"
+
+
+def _is_harmless(mathml: str) -> bool:
+    """Only what plain formulas need: the converter lets ``\\text{<script>}`` pass."""
+    return all(
+        element.tag.removeprefix(NAMESPACE) in ELEMENTS and element.attrib.keys() <= ATTRIBUTES
+        for element in fromstring(mathml).iter()  # noqa: S314 no DTD fits in a formula
+    )
+
+
+_parser = (
+    MarkdownIt("commonmark", {"html": False})
+    .enable(["table", "strikethrough"])
+    .use(dollarmath_plugin, renderer=_formula, allow_space=False, double_inline=True)
+)

@@ -1,0 +1,43 @@
+"""Markdown becomes HTML that can do no harm; formulas become MathML."""
+
+import pytest
+
+from service.web.markdown import to_html
+
+
+def test_formulas_are_mathml() -> None:
+    page = to_html("Inline $x^2$ and\n\n$$\\frac{\\partial L}{\\partial w_{10}}$$\n")
+    assert page.count("<math ") == 2
+    assert "<mfrac>" in page
+    assert "$" not in page
+
+
+def test_money_is_no_formula() -> None:
+    assert to_html("It costs $5 and $6.") == "<p>It costs $5 and $6.</p>\n"
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "\\text{<script>alert(1)</script>}",
+        "\\href{javascript:alert(1)}{x}",
+        "\\style{position:fixed}{x}",
+        "\\text{<img src=x onerror=alert(1)>}",
+        "\\text{</math><script>}",
+        "\\frac{",
+        "{" * 1900,
+        "x" * 5000,
+    ],
+)
+def test_a_formula_that_is_none_is_shown_as_text(formula: str) -> None:
+    page = to_html(f"${formula}$")
+    assert "<code>" in page
+    for tag in ("<script", "<img", "href=", "style="):
+        assert tag not in page
+
+
+def test_html_is_shown_as_text_and_pictures_only_by_address() -> None:
+    page = to_html("<b>x</b> ![plot](a.png) ![evil](http://e/x.png)", {"a.png": "p/a.png"}.get)
+    assert "<b>" not in page
+    assert 'src="p/a.png"' in page
+    assert "http://e" not in page
