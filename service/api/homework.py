@@ -1,0 +1,194 @@
+"""``/homework``: every question of the homework with its answer, from the models that serve now.
+
+The text is Markdown, one template a language: the page, the download and the notebook are made of
+the same. Figures come from the models and their manifests, derivatives from running the graphs.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from starlette.responses import Response
+
+from service.api import w10
+from service.api.homework_models import COMMANDS
+from service.runtime.dataplane import infer
+from service.runtime.errors import ModelError
+from service.web.markdown import to_html
+from service.web.openapi import json_response
+from service.web.state import Services, services
+from service.web.templating import templates
+
+Language = Literal["en", "zh-Hant"]
+LANGUAGES: dict[Language, str] = {"en": "English", "zh-Hant": "繁體中文"}
+
+PLACES = (3.0, 0.1, -0.5)  # where the homework asks for slopes
+CURVES = ("curve-mlp", "curve-poly")
+CLASSIFIERS = ("cifar-baseline", "cifar-improved")
+DRAWING = "network.svg"
+CELL = "<!-- cell -->"  # begins a new cell of the notebook
+
+
+def router() -> APIRouter:
+    """The page and its downloads."""
+    routes = APIRouter(prefix="/homework", tags=["homework"])
+
+    @routes.get("", summary="Read the homework", response_class=HTMLResponse)
+    async def page(request: Request, lang: Language | None = None) -> Response:
+        """Every question with its answer, figures and code; English or Traditional Chinese."""
+        language = lang or _preferred(request.headers.get("accept-language", ""))
+        text = await write(services(request), language)
+        context = {
+            "language": language,
+            "languages": LANGUAGES,
+            "page": to_html(text.replace(CELL, ""), _plot),
+        }
+        return templates.TemplateResponse(request, "homework/page.html", context)
+
+    @routes.get(
+        "/homework.md",
+        summary="Download the homework as Markdown",
+        response_class=Response,
+        responses={200: {"content": {"text/markdown": {}}}},
+    )
+    async def markdown(request: Request, lang: Language = "en") -> Response:
+        """The same text, with formulas as LaTeX."""
+        text = (await write(services(request), lang)).replace(CELL, "")
+        return Response(text, media_type="text/markdown; charset=utf-8")
+
+    @routes.get("/homework.ipynb", summary="Download the homework as a notebook")
+    async def notebook(request: Request, lang: Language = "en") -> Response:
+        """A Jupyter notebook whose cells ask this service for every figure again."""
+        text = await write(services(request), lang)
+        return json_response(_notebook(text, str(request.base_url)))
+
+    return routes
+
+
+async def write(shared: Services, language: Language) -> str:
+    """The homework as Markdown, with what the models in service say."""
+    curves = {name: await _curve(shared, name) for name in CURVES}
+    known = next((curve for curve in curves.values() if curve), {"slopes": []})
+    context = {
+        "places": PLACES,
+        "curves": curves,
+        "truth": [row["truth"] for row in known["slopes"]] or [None] * len(PLACES),
+        "classifiers": {name: _classifier(shared, name) for name in CLASSIFIERS},
+        "w10": await _w10(shared),
+        "commands": COMMANDS,
+        "example": w10.EXAMPLE,
+        "cell": CELL,
+    }
+    template = templates.env.get_template(f"homework/{language}.md")
+    return template.render(context).strip() + "\n"
+
+
+async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
+    """What a curve answers; None if it isn't in service."""
+    try:
+        model, curve = shared.registry.curve(name)
+    except ModelError:
+        return None
+    x = np.array(PLACES)
+    slope = curve.derivatives[1]
+    found = await infer(model, {curve.x: x}, [curve.y, slope], shared.queue)
+    metrics = model.manifest.metrics
+    truth = {row["x"]: row.get("truth") for row in metrics.get("derivatives", [])}
+    return {
+        "version": model.manifest.version,
+        "mse": metrics.get("mse"),
+        "degree": metrics.get("degree"),
+        "points": metrics.get("points", []),
+        "coefficients": getattr(model.manifest, "coefficients", None),
+        "data": model.manifest.data,
+        "slopes": [
+            {"x": place, "y": y, "slope": value, "truth": truth.get(place)}
+            for place, y, value in zip(PLACES, found[curve.y], found[slope], strict=True)
+        ],
+    }
+
+
+def _classifier(shared: Services, name: str) -> dict[str, Any] | None:
+    """A classifier's parameters and scores; None if it isn't in service."""
+    try:
+        model, _ = shared.registry.classifier(name)
+    except ModelError:
+        return None
+    manifest = model.manifest
+    return {
+        "version": manifest.version,
+        "parameters": manifest.parameters,
+        "metrics": manifest.metrics,
+        "training": manifest.training,
+    }
+
+
+async def _w10(shared: Services) -> dict[str, Any] | None:
+    """The third question's example, worked; None if its model isn't in service."""
+    try:
+        model, function = shared.registry.loss_gradient(w10.MODEL)
+    except ModelError:
+        return None
+    inputs = {
+        tensor.name: np.array(
+            [w10.EXAMPLE["input" if tensor.name == "x" else tensor.name]], np.float64
+        )
+        for tensor in function.inputs
+    }
+    wanted = [tensor.name for tensor in function.outputs]
+    found = await infer(model, inputs, wanted, shared.queue)
+    return {name: values[0].tolist() for name, values in found.items()} | {
+        "version": model.manifest.version
+    }
+
+
+def _plot(name: str) -> str | None:
+    """The address of a plot that the text names as ``model/plot.png``."""
+    if name == DRAWING:
+        return f"static/homework/{DRAWING}"
+    model, _, plot = name.partition("/")
+    return f"models/{model}/report/{plot}" if model in COMMANDS and plot else None
+
+
+def _preferred(header: str) -> Language:
+    """The language that a browser asks for first, of those there are (RFC 9110, 12.5.4)."""
+    wanted = []
+    for number, part in enumerate(header.split(",")):
+        tag, _, quality = part.partition(";q=")
+        try:
+            wanted.append((-float(quality or 1), number, tag.strip().lower()))
+        except ValueError:
+            continue
+    for _, _, tag in sorted(wanted):
+        if tag.startswith("zh"):
+            return "zh-Hant"
+        if tag.startswith("en"):
+            return "en"
+    return "en"
+
+
+def _notebook(text: str, address: str) -> dict[str, Any]:
+    """Jupyter's format 4: the text in cells, and its Python blocks as code that can be run."""
+    cells: list[dict[str, Any]] = [_code(f'address = "{address.rstrip("/")}"')]
+    for part in text.split(CELL):
+        for number, piece in enumerate(part.split("```python\n")):
+            code, separator, rest = piece.partition("```") if number else ("", "", piece)
+            if separator:
+                cells.append(_code(code))
+            if rest.strip():
+                cells.append({"cell_type": "markdown", "metadata": {}, "source": rest.strip()})
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
+
+
+def _code(source: str) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "metadata": {},
+        "source": source.strip(),
+        "outputs": [],
+        "execution_count": None,
+    }

@@ -1,0 +1,114 @@
+"""/homework: every question, answered by the models that serve, in two languages."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.homework import CELL, _preferred
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "artifacts"
+QUESTIONS = {
+    "en": ["1 (a)", "1 (b)(i)", "1 (b)(ii)", "2 (a)", "2 (b)", "2 (c)", "3 "],
+    "zh-Hant": [
+        "（一）(a)",
+        "（一）(b)(i)",
+        "（一）(b)(ii)",
+        "（二）(a)",
+        "（二）(b)",
+        "（二）(c)",
+        "（三）",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> TestClient:
+    from service.app import create_app
+    from service.settings import Settings
+
+    with TestClient(create_app(Settings(artifacts=SHIPPED, access_log=False))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_every_question_is_answered_in_order(shipped: TestClient, language: str) -> None:
+    page = shipped.get(f"/homework?lang={language}")
+    assert page.status_code == 200
+    headings = re.findall(r"<h2>(.*?)</h2>", page.text)
+    assert len(headings) == len(QUESTIONS[language])
+    for heading, expected in zip(headings, QUESTIONS[language], strict=True):
+        assert heading.startswith(expected)
+    assert "3,177,418" in page.text
+    assert page.text.count("<math ") > 10
+    assert "$" not in re.sub(r"<(pre|code)>.*?</\1>", "", page.text, flags=re.S)
+
+
+def test_its_figures_are_the_services(shipped: TestClient) -> None:
+    text = shipped.get("/homework/homework.md").text
+    answer = shipped.post("/gradient", json={"x": [3.0, 0.1, -0.5], "model": "curve-poly"}).json()
+    for slope in answer["gradient"]:
+        assert f"**{slope:.6f}**" in text
+    from service.api.w10 import EXAMPLE
+
+    w10 = shipped.post("/w10-gradient", json=EXAMPLE).json()["w10"]["gradient"]
+    assert f"**{w10:.8f}**" in text
+    for weight in shipped.get("/models/curve-poly").json()["coefficients"]:
+        assert f"{weight:.10g}" in text
+
+
+def test_pictures_are_there(shipped: TestClient) -> None:
+    page = shipped.get("/homework").text
+    addresses = re.findall(r'<img src="([^"]+)"', page)
+    assert len(addresses) >= 5
+    for address in addresses:
+        assert shipped.get(f"/{address}").status_code == 200, address
+
+
+def test_code_that_it_names_is_there(shipped: TestClient) -> None:
+    text = shipped.get("/homework/homework.md").text
+    named = re.findall(r"`(training/[a-z0-9_/]+\.py)`(?: \(`(\w+)`\))?", text)
+    assert len(named) >= 8
+    for path, symbol in named:
+        source = (ROOT / path).read_text()
+        assert not symbol or re.search(rf"^(def|class) {symbol}\b", source, re.M), (path, symbol)
+
+
+def test_the_notebook_runs_against_the_service(shipped: TestClient) -> None:
+    notebook = shipped.get("/homework/homework.ipynb").json()
+    code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code[0].startswith("address = ")
+    assert len(code) == 3
+    for source in code[1:]:
+        compile(source, "cell", "exec")
+    assert CELL not in json.dumps(notebook)
+    assert (notebook["nbformat"], len({cell["id"] for cell in notebook["cells"]})) == (
+        4,
+        len(notebook["cells"]),
+    )
+
+
+def test_without_models_it_says_how_to_make_them(
+    serve: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    page = serve(tmp_path / "none").get("/homework")
+    assert page.status_code == 200
+    assert page.text.count("not in service here") == 4
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("zh-TW,zh;q=0.9,en;q=0.8", "zh-Hant"),
+        ("en;q=0.5, zh-Hant", "zh-Hant"),
+        ("de, en;q=0.1, zh;q=0.05", "en"),
+        ("fr;q=x, *", "en"),
+    ],
+)
+def test_the_browsers_language_is_heeded(header: str, language: str) -> None:
+    assert _preferred(header) == language
