@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from service.api.homework import CELL, _preferred
+from service.app import create_app
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "artifacts"
@@ -27,11 +30,12 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def shipped() -> TestClient:
-    from service.app import create_app
-    from service.settings import Settings
-
+def shipped() -> Iterator[TestClient]:
     with TestClient(create_app(Settings(artifacts=SHIPPED, access_log=False))) as client:
+        deadline = time.monotonic() + 60
+        while client.get("/health/ready").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         yield client
 
 
