@@ -69,7 +69,7 @@ def router() -> APIRouter:
 async def write(shared: Services, language: Language) -> str:
     """The homework as Markdown, with what the models in service say."""
     curves = {name: await _curve(shared, name) for name in CURVES}
-    known = next((curve for curve in curves.values() if curve), {"slopes": []})
+    known: dict[str, Any] = next((curve for curve in curves.values() if curve), {"slopes": []})
     context = {
         "places": PLACES,
         "curves": curves,
@@ -93,7 +93,7 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
     x = np.array(PLACES)
     slope = curve.derivatives[1]
     found = await infer(model, {curve.x: x}, [curve.y, slope], shared.queue)
-    metrics = model.manifest.metrics
+    metrics: Any = model.manifest.metrics
     truth = {row["x"]: row.get("truth") for row in metrics.get("derivatives", [])}
     return {
         "version": model.manifest.version,

@@ -79,19 +79,34 @@ class EncodedArray(BaseModel):
 Arrays = Annotated[
     dict[str, EncodedArray], Field(max_length=64, description="Arrays by input or output")
 ]
-Names = Annotated[list[str], Field(min_length=1, max_length=64, examples=[["x"]])]
+Names = Annotated[
+    list[str],
+    Field(min_length=1, max_length=64, description="Names of inputs or outputs"),
+]
+
+
+def _config(**members: Any) -> ConfigDict:
+    """Of a body, with an example for documentation: a curve at x = 3, with ``members`` besides."""
+    example = {"inputs": {"x": _array(3.0)}, **members}
+    return ConfigDict(strict=True, json_schema_extra={"examples": [example]})
+
+
+def _array(value: float) -> dict[str, Any]:
+    return {"shape": [1], "dtype": "float64", "data": {"buffer": [value], "encoding": "json"}}
 
 
 class ApplyBody(BaseModel):
     """Where to evaluate the model."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = _config()
 
     inputs: Arrays
 
 
 class JacobianBody(ApplyBody):
     """Whose Jacobian is wanted, by what."""
+
+    model_config = _config(jac_inputs=["x"], jac_outputs=["y"])
 
     jac_inputs: Names
     jac_outputs: Names
@@ -100,6 +115,8 @@ class JacobianBody(ApplyBody):
 class JvpBody(ApplyBody):
     """The Jacobian times tangents."""
 
+    model_config = _config(jvp_inputs=["x"], jvp_outputs=["y"], tangent_vector={"x": _array(1.0)})
+
     jvp_inputs: Names
     jvp_outputs: Names
     tangent_vector: Arrays
@@ -107,6 +124,8 @@ class JvpBody(ApplyBody):
 
 class VjpBody(ApplyBody):
     """Cotangents times the Jacobian."""
+
+    model_config = _config(vjp_inputs=["x"], vjp_outputs=["y"], cotangent_vector={"y": _array(1.0)})
 
     vjp_inputs: Names
     vjp_outputs: Names
@@ -125,9 +144,12 @@ class ShapeAndType(BaseModel):
 class AbstractBody(BaseModel):
     """The shapes of the inputs."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{"inputs": {"x": {"shape": [1], "dtype": "float64"}}}]},
+    )
 
-    inputs: dict[str, ShapeAndType] = Field(max_length=64)
+    inputs: dict[str, ShapeAndType] = Field(max_length=64, description="Shapes and types by input")
 
 
 class TesseractHealth(BaseModel):

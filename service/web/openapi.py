@@ -17,6 +17,7 @@ from service.web.errors import PROBLEM_TYPE, ErrorItem, ProblemDetails
 from service.web.facts import Stage
 
 COMPONENTS = "#/components/schemas/"
+_FASTAPI_ERRORS = (f"{COMPONENTS}HTTPValidationError", f"{COMPONENTS}ValidationError")
 
 _WHEN = {
     400: "The request cannot be read",
@@ -57,6 +58,7 @@ def complete_document(app: FastAPI, key_schemes: dict[str, Any]) -> None:
                 schemas.setdefault(model.__name__, model.model_json_schema())
             _move_definitions(document, schemas)
             _name_bodies(document, schemas)
+            _replace_validation_errors(document, schemas)
             if key_schemes:
                 components["securitySchemes"] = key_schemes
                 document["security"] = [{name: []} for name in key_schemes]
@@ -80,6 +82,17 @@ def _move_definitions(node: Any, schemas: dict[str, Any]) -> None:
     elif isinstance(node, list):
         for child in node:
             _move_definitions(child, schemas)
+
+
+def _replace_validation_errors(document: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Describe a 422 as it is answered here, where FastAPI describes its own."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            content = operation["responses"].get("422", {}).get("content", {})
+            if content.get("application/json", {}).get("schema", {}).get("$ref") in _FASTAPI_ERRORS:
+                operation["responses"]["422"] = problems(422)[422]
+    for reference in _FASTAPI_ERRORS:
+        schemas.pop(reference.removeprefix(COMPONENTS), None)
 
 
 def _name_bodies(document: dict[str, Any], schemas: dict[str, Any]) -> None:
