@@ -23,4 +23,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'gradserve' has no attribute {name!r}")
     import importlib
 
+    from gradserve.names import require_own
+
+    require_own()
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m training curve | sigmoid-conv | cifar | evaluate | all``.
+"""The command line: ``python -m training curve | cifar | evaluate | publish | … | all``.
 
 Each job is a module with ``add_arguments(parser)`` and ``run(arguments)``. A job's module imports
 PyTorch, which takes seconds; it is imported only if its job is chosen.
@@ -20,7 +20,12 @@ JOBS = {
     "sigmoid-conv": "publish the loss gradients of one sigmoid convolution",
     "cifar": "train an image classifier",
     "evaluate": "measure a published classifier on images",
+    "publish": "publish a module or function of your own with its derivatives",
+    "init": "write a file from which a function of your own can be published",
+    "import": "publish a ready ONNX file",
 }
+# Where a job's module has another name: `import` is a word of Python's.
+MODULES = {"import": "import_model"}
 # What `all` runs, in turn.
 EVERYTHING: tuple[tuple[str, ...], ...] = (
     ("curve",),
@@ -122,7 +127,7 @@ def _job_named_in(words: Sequence[str]) -> str | None:
 
 
 def _module(job: str) -> str:
-    return f"training.jobs.{job.replace('-', '_')}"
+    return f"training.jobs.{MODULES.get(job, job.replace('-', '_'))}"
 
 
 if __name__ == "__main__":

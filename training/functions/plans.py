@@ -24,15 +24,13 @@ class Plan:
     """A function to export: named inputs and outputs, how to build it, what PyTorch gives.
 
     ``vectors`` are the inputs after those of the function itself. ``build`` makes the module to
-    export; ``reference`` maps inputs and vectors to the outputs, eagerly. ``of_rows`` says for each
-    output whether its first size is the batch: one that isn't is a sum over the rows.
+    export; ``reference`` maps inputs and vectors to the outputs, eagerly.
     """
 
     name: str
     inputs: Mapping[str, Shaped]
     vectors: Mapping[str, Shaped]
     outputs: tuple[str, ...]
-    of_rows: tuple[bool, ...]
     build: Callable[[], nn.Module]
     reference: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
 
@@ -87,7 +85,6 @@ def _value(described: Described) -> Plan:
         _inputs(described),
         {},
         tuple(port.name for port in described.outputs),
-        tuple(port.batched for port in described.outputs),
         build,
         lambda inputs, _: eager.value(described, inputs),
     )
@@ -129,7 +126,6 @@ def _vjp(described: Described) -> Plan:
         _inputs(described),
         _cotangents(described),
         tuple(f"vjp_{port.name}" for port in varied),
-        tuple(port.batched for port in varied),
         build,
         lambda inputs, cotangents: eager.vjp(described, inputs, cotangents),
     )
@@ -147,7 +143,6 @@ def _jvp(described: Described) -> Plan:
         _inputs(described),
         _tangents(described),
         tuple(f"jvp_{port.name}" for port in wanted),
-        tuple(port.batched for port in wanted),
         build,
         lambda inputs, tangents: eager.jvp(described, inputs, tangents),
     )
@@ -174,7 +169,6 @@ def _hvp(described: Described) -> Plan:
         _inputs(described),
         {**_tangents(described), **given},
         tuple(f"hvp_{port.name}" for port in varied),
-        tuple(port.batched for port in varied),
         build,
         reference,
     )
@@ -213,7 +207,6 @@ def _matrix(described: Described, name: str, places: Sequence[int]) -> Plan:
         _inputs(described),
         {},
         names,
-        (described.batched,) * len(names),
         lambda: Jacobian(_pullbacks(described, places), described, bare=bare),
         reference,
     )
@@ -261,7 +254,6 @@ def _hessian(described: Described) -> Plan:
         _inputs(described),
         {},
         names,
-        (described.batched,) * len(names),
         build,
         lambda inputs, _: eager.hessian(described, inputs),
     )

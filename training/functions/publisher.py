@@ -1,36 +1,41 @@
 """Publish a function: every asked derivative exported, checked, and written as one artifact."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import onnx
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from contract.manifest import Function, FunctionManifest, Graph
+from contract.manifest import ClassifierManifest, CommonManifest, FunctionManifest
 from contract.store import Artifact, Draft
 from training.errors import JobError
-from training.functions import checks
+from training.functions import differences, function_report, int8_variant, loss, own_classifier
 from training.functions.described import Described, constant_weights, describe
+from training.functions.exported import Exported, export_plan
 from training.functions.plans import Plan, plan, require_distinct
 from training.functions.publication import Publication
-from training.functions.refusal import Refusal, from_tracing
+from training.functions.refusal import TOO_LARGE, Refusal
 from training.publish import report
-from training.publish.export import TRACING_ERRORS, innermost, signature, to_onnx
 
 LARGE = 1000  # numbers; a longer example is not in the manifest
+LIMIT = 2**31 - 1  # bytes of a protobuf, and so of an ONNX file
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A function that agrees with PyTorch, its graph written."""
+@dataclass
+class Tried:
+    """What became of every function of a publication."""
 
-    plan: Plan
-    entry: Function
-    checked: checks.Checked
+    examples: Mapping[str, Tensor]
+    described: Described | None = None  # none of a classifier
+    exported: list[Exported] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    differences: dict[str, float] = field(default_factory=dict)
 
 
 def publish(
@@ -39,103 +44,177 @@ def publish(
     artifacts: str | Path = "artifacts",
     *,
     skip_failing: bool = False,
+    int8: str | Path | None = None,
     say: Say = print,
 ) -> Artifact:
     """Publish as the next version of the model ``name`` under ``artifacts``.
 
-    Every function is checked against eager autograd at 1, 2, 7 and 64 rows. With ``skip_failing``
-    derivatives that can't be published are left out, and said; ``value`` must always work.
+    Every function is checked against eager autograd at 1, 2, 7 and 64 rows, and autograd against
+    central differences. With ``skip_failing`` derivatives that can't be published are left out, and
+    said; the value must always work. ``int8`` is a folder of pictures to calibrate a classifier's
+    int8 variant on.
 
     Raises JobError, which names each function that failed and why; nothing is published then.
     """
-    with Draft(Path(artifacts), name) as draft, constant_weights(publication.function):
-        described = describe(publication)
-        exported = export_all(publication, described, draft.folder, skip_failing, say)
-        manifest = _manifest(publication, draft.model, exported)
-        samples = {key: array for each in exported for key, array in each.checked.samples.items()}
-        report.write_samples(draft.folder, samples)
+    if int8 is not None and publication.classes is None:
+        raise JobError("int8 is for classifiers: give classes= as well")
+    with Draft(Path(artifacts), name) as draft, _prepared(publication):
+        tried = _try_all(publication, draft.folder, say)
+        _require(tried, skip_failing)
+        if int8 is not None:
+            side = publication.image_side or 0
+            int8_variant.add(
+                tried.exported, own_classifier.pictures(Path(int8), side), draft.folder
+            )
+        manifest = _manifest(publication, draft.model, tried)
+        _write(publication, manifest, tried, draft.folder)
         artifact = draft.publish(manifest)
     say(f"published {artifact.folder}")
     return artifact
 
 
-def export_all(
-    publication: Publication,
-    described: Described,
-    folder: Path,
-    skip_failing: bool,
-    say: Say,
-) -> list[Exported]:
-    """Every function into ``folder``. Raises JobError if one fails that may not be skipped."""
-    plans, refused = _plans(publication, described)
+def check(publication: Publication, *, say: Say = print) -> None:
+    """Try every function and say what works; publish nothing.
+
+    Raises JobError if one can't be published.
+    """
+    with tempfile.TemporaryDirectory() as folder, _prepared(publication):
+        tried = _try_all(publication, Path(folder), say)
+    _require(tried, skip_failing=False)
+    say("everything can be published")
+
+
+@contextmanager
+def _prepared(publication: Publication) -> Iterator[None]:
+    """Refuse what is too large before it is copied; keep weights constant meanwhile."""
+    function = publication.function
+    if isinstance(function, nn.Module):
+        tensors = [*function.parameters(), *function.buffers()]
+        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if total > LIMIT:
+            raise Refusal(
+                "value",
+                TOO_LARGE,
+                f"the weights take {total / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB",
+            )
+    with constant_weights(function):
+        yield
+
+
+def _try_all(publication: Publication, folder: Path, say: Say) -> Tried:
+    """Export and check every function into ``folder``. Raises JobError if the value fails."""
+    tried, plans = planned(publication)
     require_distinct(plans)
-    exported: list[Exported] = []
     for each in plans:
         try:
-            exported.append(_export(each, list(publication.inputs.values()), folder))
-            say(f"{each.name}: agrees with PyTorch to {exported[-1].checked.relative_error:.1e}")
+            done = export_plan(each, tried.examples, folder)
         except Refusal as error:
-            (folder / f"{each.name}.onnx").unlink(missing_ok=True)
-            refused.append(error)
-            if each.name == "value":
+            if not tried.exported:  # the value, which all others are derivatives of
                 raise
-    for refusal in refused:
-        say(f"refused {refusal}")
-    if refused and not skip_failing:
-        works = ", ".join(each.plan.name for each in exported)
-        raise JobError(
-            "; ".join(str(refusal) for refusal in refused)
-            + f". These work: {works}; --skip-failing publishes those"
-        )
-    return exported
-
-
-def _plans(publication: Publication, described: Described) -> tuple[list[Plan], list[Refusal]]:
-    plans, refused = [], []
-    for name in ("value", *dict.fromkeys(publication.derivatives)):
+            tried.refused.append(error)
+        else:
+            tried.exported.append(done)
+            say(f"{each.name}: agrees with PyTorch to {done.checked.relative_error:.1e}")
+    if tried.described is not None:
         try:
-            plans.append(plan(name, described))
+            tried.differences = differences.check(publication, tried.described)
         except Refusal as error:
-            refused.append(error)
-    return plans, refused
+            # All derivatives come from the same autograd.
+            tried.exported = tried.exported[:1]
+            tried.refused.append(error)
+    for refusal in tried.refused:
+        (folder / f"{refusal.function}.onnx").unlink(missing_ok=True)
+        say(f"can't be published: {refusal}")
+    kept = {each.entry.graph.file for each in tried.exported}
+    for path in folder.glob("*.onnx"):
+        if path.name not in kept:
+            path.unlink()
+    return tried
 
 
-def _export(each: Plan, examples: Sequence[torch.Tensor], folder: Path) -> Exported:
-    path = folder / f"{each.name}.onnx"
-    tensors = {**each.inputs, **each.vectors}
-    try:
-        model = to_onnx(each.build(), list(tensors.values()), list(tensors), each.outputs)
-    except Refusal:
-        raise
-    except TRACING_ERRORS as error:
-        raise from_tracing(each.name, error, innermost(error)) from error
-    onnx.save(model, path)
-    checked = checks.check(each, path, examples)
-    inputs, outputs = signature(path)
-    precision: Any = "fp64" if any(t.dtype == "float64" for t in (*inputs, *outputs)) else "fp32"
-    entry = Function(
-        inputs=inputs,
-        outputs=outputs,
-        graph=Graph(file=path.name, precision=precision, agreement=checked.agreement),
-    )
-    return Exported(each, entry, checked)
+def planned(publication: Publication) -> tuple[Tried, list[Plan]]:
+    """The plan of every function that there can be, and the refusals of the others."""
+    if publication.classes is not None:
+        plans, examples = own_classifier.plans(publication)
+        return Tried(examples), plans
+    described = describe(publication)
+    tried = Tried({**publication.inputs, **publication.targets}, described)
+    plans = []
+    makers: list[Callable[[], Plan]] = [
+        lambda name=name: plan(name, described)  # type: ignore[misc]
+        for name in ("value", *dict.fromkeys(publication.derivatives))
+    ]
+    if publication.loss is not None:
+        makers.append(lambda: loss.plan_of(publication, described))
+    for make in makers:
+        try:
+            plans.append(make())
+        except Refusal as refusal:
+            tried.refused.append(refusal)
+    return tried, plans
+
+
+def _require(tried: Tried, skip_failing: bool) -> None:
+    if tried.refused and not skip_failing:
+        works = ", ".join(each.plan.name for each in tried.exported)
+        reasons = "; ".join(str(refusal) for refusal in tried.refused)
+        raise JobError(f"{reasons}. These work: {works}; --skip-failing publishes those")
 
 
 def _manifest(
-    publication: Publication, model: str, exported: Sequence[Exported]
-) -> FunctionManifest:
-    inputs = publication.inputs
+    publication: Publication, model: str, tried: Tried
+) -> ClassifierManifest | FunctionManifest:
+    functions = {each.plan.name: each.entry for each in tried.exported}
+    created = datetime.now(UTC)
+    if publication.classes is not None:
+        return ClassifierManifest(
+            model=model,
+            version=1,  # the draft gives it the next one
+            created_utc=created,
+            functions=functions,
+            files={},
+            classes=tuple(publication.classes),
+        )
+    given = publication.inputs
+    batched = publication.examples
     return FunctionManifest(
         model=model,
-        version=1,  # the draft gives it the next one
-        created_utc=datetime.now(UTC),
-        functions={each.plan.name: each.entry for each in exported},
+        version=1,
+        created_utc=created,
+        functions=functions,
         files={},
         description=publication.description,
-        ranges={key: (float(value.min()), float(value.max())) for key, value in inputs.items()},
+        ranges={key: (float(value.min()), float(value.max())) for key, value in given.items()},
         example={
-            key: (value[0] if key in publication.examples else value).tolist()
-            for key, value in inputs.items()
-            if value.numel() <= LARGE * (len(value) if key in publication.examples else 1)
+            key: (value[0] if key in batched else value).tolist()
+            for key, value in given.items()
+            if value.numel() <= LARGE * (len(value) if key in batched else 1)
         },
     )
+
+
+def _write(publication: Publication, manifest: CommonManifest, tried: Tried, folder: Path) -> None:
+    """Samples, weights and report."""
+    samples = {key: array for each in tried.exported for key, array in each.checked.samples.items()}
+    report.write_samples(folder, samples)
+    if isinstance(publication.function, nn.Module):
+        state = publication.function.state_dict()
+        # Copies: two names of one tensor are refused.
+        copies = {
+            key: value.detach().cpu().contiguous().clone()
+            for key, value in state.items()
+            if isinstance(value, Tensor)
+        }
+        save_file(copies, folder / "checkpoint.safetensors")
+    skipped = [str(refusal) for refusal in tried.refused]
+    with torch.no_grad():
+        text = function_report.write(
+            manifest, folder, tried.described, publication.inputs, _one_row(tried),
+            tried.differences, skipped,
+        )  # fmt: skip
+    report.write_report(folder, text)
+
+
+def _one_row(tried: Tried) -> dict[str, Callable[[], object]]:
+    """Each function of one row, by eager PyTorch."""
+    return {each.plan.name: each.eagerly(tried.examples) for each in tried.exported}

@@ -52,8 +52,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(log_temperature.detach().exp())
 
 
-def sample_images(rows: int, seed: int = 0) -> Tensor:
-    """Pictures for ``samples.npz``, uint8 [rows, 32, 32, 3]: coloured blobs, edges and noise.
+def sample_images(rows: int, seed: int = 0, *, side: int = SIDE) -> Tensor:
+    """Pictures for ``samples.npz``, uint8 [rows, side, side, 3]: coloured blobs, edges and noise.
 
     Made, not taken from the data: an artifact carries no training image.
     """
@@ -63,11 +63,11 @@ def sample_images(rows: int, seed: int = 0) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
     coarse = uniform(rows, 3, 4, 4)
-    smooth = functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False)
-    y, x = torch.meshgrid(torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE), indexing="ij")
+    smooth = functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
     angle = 2 * torch.pi * uniform(rows, 1, 1)
     edge = (x * angle.cos() + y * angle.sin() > uniform(rows, 1, 1) - 0.5).float()[:, None]
     image = (
-        smooth + (uniform(rows, 3, 1, 1) - 0.5) * edge + 0.08 * (uniform(rows, 3, SIDE, SIDE) - 0.5)
+        smooth + (uniform(rows, 3, 1, 1) - 0.5) * edge + 0.08 * (uniform(rows, 3, side, side) - 0.5)
     )
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -37,7 +37,7 @@ TRACING_ERRORS = (
     KeyError,
 )
 
-_DTYPES: dict[int, Any] = {
+DTYPES: dict[int, Any] = {
     onnx.TensorProto.DOUBLE: "float64",
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.INT64: "int64",
@@ -133,7 +133,7 @@ def to_onnx(
     if program is None:
         raise RuntimeError("the ONNX exporter returned nothing")
     model = program.model_proto
-    _forget_origin(model)
+    forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -182,7 +182,7 @@ def export_function(
     return entry, {f"{name}.{key}": value for key, value in (given | expected).items()}
 
 
-def _forget_origin(model: onnx.ModelProto) -> None:
+def forget_origin(model: onnx.ModelProto) -> None:
     """Remove stack traces and the like: they hold paths of the machine that exported."""
     model.doc_string = ""
     del model.metadata_props[:]
@@ -204,7 +204,7 @@ def _tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
     return tuple(
         TensorInfo(
             name=value.name,
-            dtype=_DTYPES[value.type.tensor_type.elem_type],
+            dtype=DTYPES[value.type.tensor_type.elem_type],
             shape=tuple(
                 size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim
             ),

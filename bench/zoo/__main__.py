@@ -1,0 +1,87 @@
+"""Try the collection: ``python -m bench.zoo [NAME ...] [--again]``.
+
+Results are kept in ``bench/zoo/results/`` and not tried again unless asked. Then the tables are
+written.
+"""
+
+import argparse
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+SECONDS = 400  # for one function
+
+
+def main() -> None:
+    """Try what is named, or everything that has no result yet."""
+    from bench.zoo.models import MODELS
+    from bench.zoo.tables import write
+    from bench.zoo.torchvision_models import CLASSIFIERS
+
+    parser = argparse.ArgumentParser(prog="python -m bench.zoo", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--again", action="store_true", help="try what has a result, too")
+    parser.add_argument("--tables", action="store_true", help="only write the tables")
+    options = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    known = [*(model.name for model in MODELS), *CLASSIFIERS]
+    wanted = [] if options.tables else options.names or known
+    waiting = [name for name in wanted if options.again or not _result(name).exists()]
+    while waiting:
+        waiting = _try(waiting)
+    write(RESULTS)
+
+
+def _result(name: str) -> Path:
+    return RESULTS / f"{name}.json"
+
+
+def _try(names: list[str]) -> list[str]:
+    """Try models in one process (PyTorch takes long to import); returns those still to be tried.
+
+    The process prints a line of JSON for every function, and an empty one after each model. One
+    that is silent for too long is killed, and the model it was at counts as too long.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "bench.zoo.attempt", *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        lines = _lines(process)
+        for place, name in enumerate(names):
+            results, whole = [], False
+            for line in lines:
+                if line.startswith("{"):
+                    results.append(json.loads(line))
+                    print(
+                        f"{name}, {results[-1]['function']}: {results[-1]['outcome']}", flush=True
+                    )
+                elif line == "\n":
+                    whole = True
+                    break
+            if not whole:
+                kind = "too long" if process.poll() is None else "crashed"
+                results.append(
+                    {"model": name, "function": "the rest", "outcome": kind, "kind": kind}
+                )
+            _result(name).write_text(json.dumps(results, indent=1) + "\n")
+            if not whole:
+                process.kill()
+                return names[place + 1 :]
+    return []
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Lines as they come; ends where none came for ``SECONDS``."""
+    stream = process.stdout
+    assert stream is not None
+    while select.select([stream], [], [], SECONDS)[0]:
+        line = stream.readline()
+        if not line:
+            return
+        yield line
+
+
+if __name__ == "__main__":
+    main()

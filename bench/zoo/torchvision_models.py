@@ -1,0 +1,4 @@
+CLASSIFIERS = ()
+
+
+def attempt_classifier(name, say): ...

@@ -1,0 +1,155 @@
+"""Eager derivatives against central differences: is what autograd gives the derivative at all?
+
+A ``detach()``, a straight-through estimator or a backward pass written wrongly agrees with its own
+graph; only a difference quotient tells.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from training.functions import eager
+from training.functions.described import Described, Port, in_float64, widened
+from training.functions.publication import Publication
+from training.functions.refusal import WRONG_DERIVATIVE, Refusal
+
+STEP = 6e-6  # ∛ε of float64: truncation and rounding are about equal
+TOLERANCE = 1e-5  # of the largest number; autograd's own error is far below
+KINK = 1e-2  # one-sided quotients that differ by more are a kink's, where nothing can be compared
+ROWS = 8
+FIRST, SECOND = ("gradient", "jacobian", "vjp", "jvp", "loss_gradient"), ("hvp", "hessian")
+Tensors = Sequence[Tensor]
+
+
+def check(publication: Publication, described: Described) -> dict[str, float]:
+    """Largest relative difference of first and second derivatives from central differences.
+
+    In float64, whatever the function is published in; empty if it can't be computed so, or if
+    nothing is asked. Raises Refusal where autograd does not give the derivative.
+    """
+    asked = set(publication.derivatives) | ({"loss_gradient"} if publication.loss else set())
+    function = in_float64(publication) if described.wrt and described.of else None
+    if function is None or not asked:
+        return {}
+    double = replace(
+        described,
+        function=function,
+        inputs=tuple(_double(port) for port in described.inputs),
+        outputs=tuple(_double(port) for port in described.outputs),
+    )
+    inputs = [
+        widened(tensor[:ROWS] if name in publication.examples else tensor)
+        for name, tensor in publication.inputs.items()
+    ]
+    generator = torch.Generator().manual_seed(1)
+    found = {}
+    if asked & {*FIRST}:
+        name = next(each for each in FIRST if each in asked)
+        found["first"] = _first(name, double, inputs, generator)
+    if asked & {*SECOND}:
+        name = next(each for each in SECOND if each in asked)
+        found["second"] = _second(name, double, inputs, generator)
+    return found
+
+
+def _double(port: Port) -> Port:
+    return replace(port, dtype=torch.float64) if port.differentiable else port
+
+
+def _first(name: str, described: Described, inputs: Tensors, generator: torch.Generator) -> float:
+    """jvp against the quotient of the values along a random direction."""
+    direction = _direction(described, inputs, generator)
+
+    def values(moved: Tensors) -> Tensors:
+        outputs = eager.value(described, moved)
+        return [outputs[place] for place in described.of]
+
+    axis = 1 if described.batched else 0
+    tangents = _with_direction(described, direction)
+    exact = [each.squeeze(axis) for each in eager.jvp(described, inputs, tangents)]
+    names = [described.outputs[place].name for place in described.of]
+    return _compare(name, names, exact, values, inputs, direction)
+
+
+def _second(name: str, described: Described, inputs: Tensors, generator: torch.Generator) -> float:
+    """hvp against the quotient of the slopes along a random direction."""
+    direction = _direction(described, inputs, generator)
+    outputs = eager.value(described, inputs)
+    axis = 1 if described.batched else 0
+    weights = [
+        torch.randn(outputs[place].shape, generator=generator, dtype=torch.float64).unsqueeze(axis)
+        for place in described.of
+    ]
+
+    def slopes(moved: Tensors) -> Tensors:
+        return _squeezed(described, eager.vjp(described, moved, weights))
+
+    tangents = _with_direction(described, direction)
+    exact = _squeezed(described, eager.hvp(described, inputs, tangents, weights))
+    names = [described.inputs[place].name for place in described.wrt]
+    return _compare(name, names, exact, slopes, inputs, direction)
+
+
+def _direction(
+    described: Described, inputs: Tensors, generator: torch.Generator
+) -> dict[int, Tensor]:
+    return {
+        place: torch.rand(inputs[place].shape, generator=generator, dtype=torch.float64) * 2 - 1
+        for place in described.wrt
+    }
+
+
+def _with_direction(described: Described, direction: dict[int, Tensor]) -> list[Tensor]:
+    """As one tangent a row: [n, 1, …], or [1, …] without a batch."""
+    return [
+        tangent.unsqueeze(1 if described.inputs[place].batched else 0)
+        for place, tangent in direction.items()
+    ]
+
+
+def _squeezed(described: Described, results: Tensors) -> list[Tensor]:
+    return [
+        result.squeeze(1 if described.inputs[place].batched else 0)
+        for place, result in zip(described.wrt, results, strict=True)
+    ]
+
+
+def _compare(
+    function: str,
+    names: Sequence[str],
+    exact: Tensors,
+    compute: Callable[[Tensors], Tensors],
+    inputs: Tensors,
+    direction: dict[int, Tensor],
+) -> float:
+    step = STEP * max(1.0, *(float(inputs[place].abs().max()) for place in direction))
+
+    def at(shift: float) -> Tensors:
+        moved = list(inputs)
+        for place, tangent in direction.items():
+            moved[place] = inputs[place] + shift * tangent
+        return compute(moved)
+
+    here, ahead, behind = at(0.0), at(step), at(-step)
+    worst = 0.0
+    for name, derivative, now, after, before in zip(names, exact, here, ahead, behind, strict=True):
+        forward, backward = (after - now) / step, (now - before) / step
+        scale = max(float(derivative.abs().max()), float(forward.abs().max()))
+        noise = 1e-15 * float(now.abs().max()) / step
+        smooth = (forward - backward).abs() <= KINK * scale + noise
+        difference = ((forward + backward) / 2 - derivative).abs()[smooth]
+        if difference.numel() < derivative.numel() / 2 or scale == 0:
+            continue  # at kinks, or constant
+        largest = float(difference.max())
+        if not largest <= TOLERANCE * scale + 10 * noise:
+            raise Refusal(
+                function,
+                WRONG_DERIVATIVE,
+                f"what autograd gives for {name} differs from central differences by "
+                f"{largest / scale:.2g} of its size; a detach(), a straight-through estimator or a "
+                "backward() of one's own?",
+            )
+        worst = max(worst, largest / scale)
+    return worst

@@ -1,0 +1,62 @@
+"""One function from its plan to a checked graph in a folder."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from contract.manifest import Function, Graph
+from training.functions import checks
+from training.functions.plans import DIRECTIONS, Plan
+from training.functions.refusal import Refusal, from_tracing
+from training.publish.export import BATCH, TRACING_ERRORS, innermost, signature, to_onnx
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A function that agrees with PyTorch, its graph written."""
+
+    plan: Plan
+    entry: Function
+    checked: checks.Checked
+
+    def eagerly(self, examples: Mapping[str, Tensor]) -> Callable[[], object]:
+        """A call of the reference for one row in one direction."""
+        inputs = [
+            examples[name][:1] if BATCH in shaped.shape else examples[name]
+            for name, shaped in self.plan.inputs.items()
+        ]
+        sizes = {BATCH: 1, DIRECTIONS: 1}
+        vectors = [
+            torch.ones(
+                [sizes[s] if isinstance(s, str) else s for s in shaped.shape], dtype=shaped.dtype
+            )
+            for shaped in self.plan.vectors.values()
+        ]
+        return lambda: self.plan.reference(inputs, vectors)
+
+
+def export_plan(plan: Plan, examples: Mapping[str, Tensor], folder: Path) -> Exported:
+    """Write ``<name>.onnx`` and check it. Raises Refusal, with the class of the reason."""
+    path = folder / f"{plan.name}.onnx"
+    tensors = {**plan.inputs, **plan.vectors}
+    try:
+        model = to_onnx(plan.build(), list(tensors.values()), list(tensors), plan.outputs)
+        onnx.save(model, path)
+    except Refusal:
+        raise
+    except TRACING_ERRORS as error:
+        raise from_tracing(plan.name, error, innermost(error)) from error
+    checked = checks.check(plan, path, [examples[name] for name in plan.inputs])
+    inputs, outputs = signature(path)
+    precision: Any = "fp64" if any(t.dtype == "float64" for t in (*inputs, *outputs)) else "fp32"
+    entry = Function(
+        inputs=inputs,
+        outputs=outputs,
+        graph=Graph(file=path.name, precision=precision, agreement=checked.agreement),
+    )
+    return Exported(plan, entry, checked)

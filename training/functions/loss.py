@@ -1,0 +1,123 @@
+"""``loss_gradient``: a loss of the outputs and its gradient by every weight and parameter."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from training.errors import JobError
+from training.functions.described import Described, Port
+from training.functions.plans import Plan, shaped
+from training.functions.publication import Publication
+from training.functions.refusal import NO_DERIVATIVE, Refusal
+from training.publish.derivatives import frozen
+from training.publish.record import record, traceable
+
+NAME = "loss_gradient"
+Tensors = tuple[Tensor, ...]
+
+
+class Loss:
+    """A publication's loss as a function of its inputs, targets, weights and parameters."""
+
+    def __init__(self, publication: Publication, described: Described) -> None:
+        self.publication, self.described = publication, described
+        function = publication.function
+        self.network = frozen(function) if isinstance(function, nn.Module) else None
+        self.weights: dict[str, Tensor] = {}
+        if self.network is not None:
+            self.weights = {
+                name: weight.detach()
+                for name, weight in self.network.named_parameters()
+                if weight.is_floating_point()
+            }
+        self.parameters = [
+            place
+            for place, port in enumerate(described.inputs)
+            if not port.batched and port.differentiable
+        ]
+        if not self.weights and not self.parameters:
+            raise Refusal(
+                NAME, NO_DERIVATIVE, "there is no weight and no parameters= to differentiate by"
+            )
+        self.targets = [
+            Port(name, tensor.dtype, tuple(tensor.shape[1:]), True)
+            for name, tensor in publication.targets.items()
+        ]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the gradients are by: weights, then parameters."""
+        return (*self.weights, *(self.described.inputs[place].name for place in self.parameters))
+
+    def value(self, arguments: Sequence[Tensor], varied: Sequence[Tensor]) -> Tensor:
+        """The loss for inputs and targets, at other weights and parameters."""
+        count = len(self.described.inputs)
+        inputs, targets = list(arguments[:count]), arguments[count:]
+        weights = dict(zip(self.weights, varied[: len(self.weights)], strict=True))
+        for place, value in zip(self.parameters, varied[len(self.weights) :], strict=True):
+            inputs[place] = value
+        if self.network is None:
+            outputs = self.described.function(*inputs)
+        else:
+            found = functional_call(self.network, weights, tuple(inputs))
+            outputs = (found,) if isinstance(found, Tensor) else tuple(found)
+        assert self.publication.loss is not None  # noqa: S101 — plan_of has looked
+        result = self.publication.loss(*outputs, *targets)
+        if not isinstance(result, Tensor) or result.dim() > 1:
+            raise JobError("loss= should give one number a row, or one in all")
+        return result
+
+    def start(self, arguments: Sequence[Tensor]) -> Tensors:
+        """The published weights, and the parameters among the inputs."""
+        return (*self.weights.values(), *(arguments[place] for place in self.parameters))
+
+    def traced(self, *arguments: Tensor) -> Tensors:
+        """Loss and gradients of its sum, as functions that can be recorded."""
+
+        def total(*varied: Tensor) -> tuple[Tensor, Tensor]:
+            loss = self.value(arguments, varied)
+            return loss.sum(), loss
+
+        varied = self.start(arguments)
+        slopes, loss = grad(total, argnums=tuple(range(len(varied))), has_aux=True)(*varied)
+        return (loss, *slopes)
+
+    def eager(self, arguments: Sequence[Tensor]) -> Tensors:
+        """The same by ``torch.autograd``."""
+        leaves = [each.detach().clone().requires_grad_(True) for each in self.start(arguments)]
+        with traceable(), torch.enable_grad():
+            loss = self.value(arguments, leaves)
+            slopes = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+        return (
+            loss.detach(),
+            *(
+                torch.zeros_like(leaf) if slope is None else slope
+                for slope, leaf in zip(slopes, leaves, strict=True)
+            ),
+        )
+
+
+def plan_of(publication: Publication, described: Described) -> Plan:
+    """The plan of ``loss_gradient``. Raises Refusal where there is nothing to differentiate by."""
+    loss = Loss(publication, described)
+    ports = [*described.inputs, *loss.targets]
+
+    def build() -> nn.Module:
+        examples = [
+            torch.zeros(2, *port.shape, dtype=port.dtype)
+            if port.batched
+            else publication.parameters[port.name]
+            for port in ports
+        ]
+        return record(loss.traced, examples, [port.batched for port in ports])
+
+    return Plan(
+        NAME,
+        {port.name: shaped(port) for port in ports},
+        {},
+        ("loss", *(f"gradient_loss_{name}" for name in loss.names)),
+        build,
+        lambda arguments, _: loss.eager(arguments),
+    )
