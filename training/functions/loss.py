@@ -12,7 +12,7 @@ from training.functions.plans import Plan, shaped
 from training.functions.publication import Publication
 from training.functions.refusal import NO_DERIVATIVE, Refusal
 from training.publish.derivatives import frozen
-from training.publish.record import record, traceable
+from training.publish.record import functional, record, traceable
 
 NAME = "loss_gradient"
 Tensors = tuple[Tensor, ...]
@@ -58,16 +58,19 @@ class Loss:
         weights = dict(zip(self.weights, varied[: len(self.weights)], strict=True))
         for place, value in zip(self.parameters, varied[len(self.weights) :], strict=True):
             inputs[place] = value
-        if self.network is None:
-            outputs = self.described.function(*inputs)
-        else:
-            found = functional_call(self.network, weights, tuple(inputs))
-            outputs = (found,) if isinstance(found, Tensor) else tuple(found)
+        outputs = self._outputs(weights, inputs)
         assert self.publication.loss is not None  # noqa: S101 — plan_of has looked
         result = self.publication.loss(*outputs, *targets)
         if not isinstance(result, Tensor) or result.dim() > 1:
             raise JobError("loss= should give one number a row, or one in all")
         return result
+
+    def _outputs(self, weights: dict[str, Tensor], inputs: Sequence[Tensor]) -> Tensors:
+        network = self.network
+        if network is None:
+            return self.described.function(*inputs)
+        found = functional_call(network, weights, tuple(inputs))
+        return (found,) if isinstance(found, Tensor) else tuple(found)
 
     def start(self, arguments: Sequence[Tensor]) -> Tensors:
         """The published weights, and the parameters among the inputs."""
@@ -76,8 +79,10 @@ class Loss:
     def traced(self, *arguments: Tensor) -> Tensors:
         """Loss and gradients of its sum, as functions that can be recorded."""
 
+        computed = functional(lambda *varied: self.value(arguments, varied))
+
         def total(*varied: Tensor) -> tuple[Tensor, Tensor]:
-            loss = self.value(arguments, varied)
+            loss = computed(*varied)
             return loss.sum(), loss
 
         varied = self.start(arguments)

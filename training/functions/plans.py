@@ -13,7 +13,7 @@ from training.functions.arranged import Directions, Hessian, Jacobian, WithUnitC
 from training.functions.described import Described, Port
 from training.functions.refusal import NO_DERIVATIVE, Refusal
 from training.publish.export import BATCH, Shaped
-from training.publish.record import record
+from training.publish.record import functional, record
 
 DIRECTIONS = "k"  # the name of the second size of tangents and cotangents
 ELEMENTS = 10**6  # numbers a row of a Jacobian or Hessian; the service gives no more
@@ -78,7 +78,8 @@ def _value(described: Described) -> Plan:
     batched = [port.batched for port in described.inputs]
 
     def build() -> nn.Module:
-        return record(described.function, _row_examples(described.inputs), batched)
+        function = functional(described.function)
+        return record(function, _row_examples(described.inputs), batched)
 
     return Plan(
         "value",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from training.functions.described import Described
+from training.publish.record import functional
 
 Rows = Callable[..., tuple[Tensor, ...]]
 
@@ -21,17 +22,18 @@ def rows_of(described: Described) -> Rows:
 
     So that each row can have its own derivative by such an input.
     """
+    function = functional(described.function)
     if all(port.batched for port in described.inputs):
-        return described.function
+        return function
 
     def one(*values: Tensor) -> tuple[Tensor, ...]:
         if not described.batched:
-            return described.function(*values)
+            return function(*values)
         inputs = [
             value.unsqueeze(0) if port.batched else value
             for value, port in zip(values, described.inputs, strict=True)
         ]
-        return tuple(output.squeeze(0) for output in described.function(*inputs))
+        return tuple(output.squeeze(0) for output in function(*inputs))
 
     mapped: Rows = vmap(one)
     return mapped

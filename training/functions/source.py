@@ -9,7 +9,7 @@ from pathlib import Path
 from training.errors import JobError
 from training.functions.publication import Publication
 
-OURS = ("contract", "service", "training", "gradserve")
+OURS = ("contract", "training", "gradserve")  # what publishing imports; `service` it does not
 
 
 def load(reference: str) -> Publication:
@@ -43,9 +43,7 @@ def load(reference: str) -> Publication:
 
 
 def _imported(path: Path) -> object:
-    # Ours are in sys.modules by now, so that the user's folder may come first.
-    import service  # noqa: F401
-
+    # What publishing needs is in sys.modules by now, so that the user's folder may come first.
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -44,11 +44,9 @@ def record(
         torch.empty(rows, *example.shape[1:], dtype=example.dtype) if has_batch else example.clone()
         for example, has_batch in zip(examples, batched, strict=True)
     ]
-    with traceable():
+    with traceable(), _differentiable_copy():
         recorded = make_fx(
-            # In-place writes become new tensors; what is written in place through a view would
-            # else end as an operator that ONNX lacks.
-            functionalize(function, remove="mutations"),
+            function,
             decomposition_table=RULES,
             tracing_mode="symbolic",
             _allow_non_fake_inputs=True,
@@ -65,6 +63,16 @@ def record(
     return recorded
 
 
+def functional(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without in-place writes: each becomes a new tensor.
+
+    Around what is differentiated, and not around its derivative: autograd's derivative of a write
+    through a view is made of strides, which ONNX doesn't have.
+    """
+    written: Callable[..., Any] = functionalize(function, remove="mutations")
+    return written
+
+
 @contextmanager
 def traceable() -> Iterator[None]:
     """Kernels that are written in ATen operators, instead of fused ones that can't be taken apart.
@@ -76,6 +84,21 @@ def traceable() -> Iterator[None]:
         torch.backends.mkldnn.flags(enabled=False, allow_tf32=None),
     ):
         yield
+
+
+@contextmanager
+def _differentiable_copy() -> Iterator[None]:
+    """``aten.copy``, which ``functional`` makes of a write, has no derivative in PyTorch."""
+
+    def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:  # noqa: ARG001
+        return source.to(target.dtype).expand(target.shape).clone()
+
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("copy", copy, "Autograd")
+    try:
+        yield
+    finally:
+        library._destroy()
 
 
 def _recording_batch(examples: Sequence[Tensor], batched: Sequence[bool]) -> int:
