@@ -16,6 +16,7 @@ COMMANDS = {
     "requests.sh": ["sh"],
     "with_httpx.py": [sys.executable],
     "with_fetch.mjs": ["node"],
+    "WithJava.java": ["java"],
     "with_go.go": ["go", "run"],
     "with_tritonclient.py": [sys.executable],
 }
