@@ -1,6 +1,7 @@
 """The manifests' test accuracy, measured again on all 10,000 CIFAR-10 test images."""
 
 import io
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,8 +46,10 @@ def pixels(files: list[tuple[str, bytes]]) -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     with TestClient(create_app(Settings(artifacts=ARTIFACTS))) as client:
-        while client.get("/health/ready").status_code != 200:
-            pass
+        deadline = time.monotonic() + 60
+        while (ready := client.get("/health/ready")).status_code != 200:
+            assert time.monotonic() < deadline, ready.text
+            time.sleep(0.05)
         yield client
 
 

@@ -148,6 +148,15 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
 
 
+def test_a_wrong_option_costs_no_old_run(pictures: Path, tmp_path: Path) -> None:
+    old = tmp_path / "runs" / "colours" / checkpoint.FILE
+    old.parent.mkdir(parents=True)
+    old.write_text("hours of training")
+    for words in (["--images", "nowhere"], ["--set", "cutout=many"], ["--validation", "0"]):
+        assert train(pictures, tmp_path, "--restart", *words) == 2
+        assert old.read_text() == "hours of training"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

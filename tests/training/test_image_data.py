@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from contract.pictures import decode, open_image
 from training.data.images import load_images, to_square
 from training.errors import JobError
 
@@ -100,7 +101,9 @@ def test_one_unreadable_file_in_many_is_named_and_skipped(tmp_path: Path) -> Non
 def test_more_than_a_hundredth_unreadable_fails(tmp_path: Path) -> None:
     folder = tree(tmp_path, {"a": 20, "b": 20})
     (folder / "b" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(JobError, match=r"1 of 41 files.*b/broken\.jpg"):
+    assert len(load_images(folder).unreadable) == 1  # one alone never stops a small set
+    (folder / "b" / "broken2.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(JobError, match=r"2 of 42 files.*b/broken\.jpg"):
         load_images(folder)
 
 
@@ -119,18 +122,80 @@ def test_what_is_wrong_is_said(tmp_path: Path, make: object, message: str) -> No
         load_images(make(tmp_path))  # type: ignore[operator]
 
 
-def test_pictures_are_turned_flattened_and_cropped() -> None:
-    wide = Image.new("RGB", (64, 32), "red")
-    wide.paste("blue", (0, 0, 16, 32))  # outside the central square
-    assert (to_square(wide) == (255, 0, 0)).all()
-    clear = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
-    assert (to_square(clear) == 255).all()
-    turned = Image.new("RGB", (32, 32), "black")
-    turned.paste("white", (0, 0, 32, 16))
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_training_sees_what_the_service_sees(mode: str, tmp_path: Path) -> None:
+    """Each mode, turned by EXIF, not square, enlarged and reduced: the very same pixels."""
+    values = np.random.default_rng(5).integers(0, 256, (21, 90, 4), np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 200)
+    else:
+        image = Image.fromarray(values).convert("RGBA" if mode == "RGBA" else "RGB").convert(mode)
     exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    turned.info["exif"] = exif.tobytes()
-    turned.getexif().load(exif.tobytes())
-    assert to_square(turned)[:16].max() == 0
-    deep = Image.fromarray(np.full((32, 32), 65535, np.uint16))
-    assert (to_square(deep) == 255).all()
+    exif[0x0112] = 6
+    ending = "jpg" if mode == "CMYK" else "png"
+    for number, label in enumerate("aabbabab"):
+        (tmp_path / label).mkdir(exist_ok=True)
+        wide = image.resize((90 + 10 * number, 21))
+        wide.save(tmp_path / label / f"{number}.{ending}", exif=exif)
+    for resize in ("crop", "pad", "squash"):
+        data = load_images(tmp_path, resize=resize)
+        trained = {
+            picture.numpy().transpose(1, 2, 0).tobytes()
+            for split in (data.train, data.validation, data.test)
+            for picture in split.images
+        }
+        served = {
+            decode(open_image(path.read_bytes(), 10**6, 10**4), 32, resize).pixels.tobytes()
+            for path in tmp_path.rglob(f"*.{ending}")
+        }
+        assert trained == served
+
+
+def test_a_16_bit_tiff_is_trained_on_as_the_same_png(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((32, 32), 200 * 257, np.uint16))
+    deep.save(tmp_path / "deep.tiff")
+    assert (to_square((tmp_path / "deep.tiff").read_bytes(), 32) == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("shorter", "side"), [(20, 32), (32, 32), (33, 64), (120, 128), (900, 224)]
+)
+def test_the_side_holds_the_median_picture(shorter: int, side: int, tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for index in range(5):
+            picture(index, (shorter + 60, shorter)).save(tmp_path / label / f"{index}.png")
+    assert load_images(tmp_path).train.images.shape[2:] == (side, side)
+    assert load_images(tmp_path, side=64).train.images.shape[2:] == (64, 64)
+
+
+def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "d", {"a": 6, "b": 6})
+    picture(1).save(folder / "a" / "no-ending", "PNG")
+    picture(2).save(folder / "b" / "x.jfif", "JPEG")
+    (folder / "a" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (folder / "a" / "also.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (folder / "b" / "notes.txt").write_text("hello")
+    (folder / "b" / "Thumbs.db").write_text("x")
+    (folder / "b" / "._x.png").write_text("x")
+    (folder / "b" / "deeper").mkdir()
+    picture(3).save(folder / "b" / "deeper" / "y.png")
+    (folder / "readme.md").write_text("x")
+    data = load_images(folder)
+    assert len(data.train) + len(data.validation) + len(data.test) == 14
+    assert not data.unreadable
+    assert dict(data.left_out) == {
+        "HEIC (save them as JPEG)": 2,
+        ".txt files": 1,
+        "in folders below a class's": 1,
+        "beside the classes' folders": 1,
+    }
+
+
+def test_a_validation_folder_is_used_as_it_is(tmp_path: Path) -> None:
+    tree(tmp_path / "Training_Set", {"a": 10, "b": 10})
+    tree(tmp_path / "Val", {"a": 2, "b": 1})
+    data = load_images(tmp_path)
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 3, 2)
+    with pytest.raises(JobError, match="validation folder"):
+        load_images(tmp_path, validation=4)

@@ -1,31 +1,42 @@
 """Images for a classifier: CIFAR-10, or any folder or zip of pictures sorted by class.
 
-Accepted trees, in a folder or a zip: ``train/<class>/*`` and ``test/<class>/*``; only ``train``; or
-``<class>/*``. Where there is no test set, a tenth of each class is set aside as one.
+``training.data.tree`` says which trees are accepted. Pictures are decoded by ``contract.pictures``,
+as the service does it: what training sees is what the service will see. Where there is no test set,
+a tenth of each class is set aside as one; likewise for validation.
 """
 
 import hashlib
 import io
-import os
-import zipfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from contract.errors import PictureDamaged, PictureError, PictureUnsupported
+from contract.pictures import Header, decode, open_image
+from contract.pixels import Resize
+from training.data.tree import Member, Tree, Unreadable, find
 from training.errors import JobError
 
-SIDE = 32  # pixels; what the networks are made for
+SIDES = (32, 64, 96, 128, 224)  # pixels; what the networks are made for
+SIDE = SIDES[0]
 VALIDATION_ROWS = 5000
 HELD_OUT = 0.1
 UNREADABLE_LIMIT = 0.01
 MIN_CLASSES, MAX_CLASSES = 2, 1000
-_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".mpo", ".ppm", ".tif", ".tiff"}
+LARGEST_PIXELS, LARGEST_SIDE_OF_FILE = 200_000_000, 65_535
+SAMPLED_FILES = 400  # of which the median size is taken
+PICTURE_ENDINGS = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".mpo", ".ppm", ".pgm"),
+    *(".tif", ".tiff"),
+}
 
 Pixels = NDArray[np.uint8]
 
@@ -47,7 +58,9 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """All splits of a data set. ``unreadable`` names the files that were skipped, and why."""
+    """All splits of a data set. ``unreadable`` names the files that were skipped, and why;
+    ``left_out`` counts by kind those that are no pictures of a class.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -57,12 +70,18 @@ class ImageData:
     sha256: str
     """Of the pixels, labels and class names, whatever files and order they came in."""
     unreadable: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, int], ...] = ()
+    side: int = SIDE
+    resize: Resize = "crop"
 
 
 @dataclass
 class _Collected:
     """Decoded images by split and class while reading."""
 
+    side: int = SIDE
+    resize: Resize = "crop"
+    left_out: Counter[str] = field(default_factory=Counter)
     images: dict[str, dict[str, list[Pixels]]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     files: int = 0
@@ -73,44 +92,37 @@ def load_images(
     *,
     split_seed: int = 0,
     validation: int | None = None,
+    side: int | None = None,
+    resize: Resize = "crop",
+    zip_encoding: str | None = None,
     download_to: Path = Path("data"),
     progress: Callable[[int], None] = lambda _: None,
 ) -> ImageData:
     """Read ``source``, a folder or a zip, or CIFAR-10 by torchvision's downloader if it is None.
 
-    Pictures of any size and mode are centre-cropped to a square and reduced to 32×32 with
-    antialiasing, as the service does with what it is sent. Within each class the images are put in
-    an order of their own (by their bytes), so that the splits do not depend on file names. About
-    ``validation`` images are set aside for that, the same share of every class, by default 5,000
-    or a tenth; fewer are a part of those that more would be.
+    Pictures of any size and mode become ``side`` × ``side``, by default the smallest of ``SIDES``
+    that holds the median picture; ``resize`` says how, as in ``contract.pictures.decode``. Within
+    each class the images are put in an order of their own (by their bytes), so that the splits do
+    not depend on file names. About ``validation`` images are set aside for that, the same share of
+    every class, by default 5,000 or a tenth; fewer are a part of those that more would be. A
+    validation folder is used as it is.
 
     Raises JobError: no such file, not a zip, fewer than 2 or more than 1,000 classes, an empty
-    class, more than 1 % of the files unreadable, or too few images for ``validation``.
+    class, more than 1 % (and more than one) of the files unreadable, or too few images for
+    ``validation``.
     """
-    collected = _Collected()
+    collected = _Collected(resize=resize)
     if source is None:
+        if side not in {None, SIDE}:
+            raise JobError(
+                f"CIFAR-10 is of {SIDE}×{SIDE} pixels; --side {side} needs other --images"
+            )
         _read_torchvision(download_to, collected)
         name = "CIFAR-10"
     else:
-        _read_tree(source, collected, progress)
-        name = source.name
+        _read_tree(source, collected, side, zip_encoding, progress)
+        name = source.name or source.resolve().name
     return _assemble(name, collected, split_seed, validation)
-
-
-def to_square(image: Image.Image, side: int = SIDE) -> Pixels:
-    """A picture as uint8 [side, side, 3]: EXIF orientation applied, alpha over white, cropped."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if image.size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def _read_torchvision(folder: Path, collected: _Collected) -> None:
@@ -130,64 +142,113 @@ def _read_torchvision(folder: Path, collected: _Collected) -> None:
         collected.files += len(dataset.targets)
 
 
-def _read_tree(source: Path, collected: _Collected, progress: Callable[[int], None]) -> None:
-    folders: set[PurePosixPath] = set()
-    members: list[tuple[PurePosixPath, Callable[[], bytes]]] = []
-    for path, read in _members(source):
-        if read is None:
-            folders.add(path)
-        elif path.suffix.lower() in _ENDINGS and not path.name.startswith("."):
-            members.append((path, read))
-    tops = {path.parts[0] for path in folders}
-    has_splits = "train" in tops
-    depth = 2 if has_splits else 1
-    for path in folders:
-        if len(path.parts) == depth and (not has_splits or path.parts[0] in ("train", "test")):
-            split = path.parts[0] if has_splits else "train"
-            collected.images.setdefault(split, {}).setdefault(path.parts[-1], [])
-    for path, read in members:
-        split = path.parts[0] if has_splits else "train"
-        label = path.parts[depth - 1] if len(path.parts) > depth else ""
-        if label not in collected.images.get(split, {}):
-            continue  # beside the classes' folders, not in one
-        collected.files += 1
-        progress(collected.files)
-        try:
-            with Image.open(io.BytesIO(read())) as image:
-                collected.images[split][label].append(to_square(image))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-            collected.unreadable.append(f"{path}: {str(error) or type(error).__name__}")
-        except (Image.DecompressionBombError, zipfile.BadZipFile, MemoryError) as error:
-            collected.unreadable.append(f"{path}: {error}")
-
-
-def _members(
+def _read_tree(
     source: Path,
-) -> Iterator[tuple[PurePosixPath, Callable[[], bytes] | None]]:
-    """Paths below ``source`` with a function that reads the file; None in place of it: a folder."""
-    if source.is_dir():
-        for root, _, files in os.walk(source, followlinks=True):
-            below = PurePosixPath(Path(root).relative_to(source).as_posix())
-            if below.parts and not below.name.startswith("."):
-                yield below, None
-            for name in sorted(files):
-                yield below / name, (Path(root) / name).read_bytes
-        return
-    if not source.is_file():
-        raise JobError(f"--images {source}: there is no such folder or zip")
+    collected: _Collected,
+    side: int | None,
+    zip_encoding: str | None,
+    progress: Callable[[int], None],
+) -> None:
+    tree = find(source, zip_encoding)
+    collected.left_out.update(tree.left_out)
+    collected.side = side or _usual_side(tree)
+    _check_memory(source, len(tree.members), collected.side)
+    for split, labels in tree.classes.items():
+        for label in labels:
+            collected.images.setdefault(split, {}).setdefault(label, [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF blocks, which change nothing
+        for number, member in enumerate(tree.members, 1):
+            progress(number)
+            _read_member(member, collected)
+
+
+def _read_member(member: Member, collected: _Collected) -> None:
     try:
-        archive = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, OSError):
-        raise JobError(f"--images {source}: this is neither a folder nor a zip") from None
-    seen: set[PurePosixPath] = set()
-    for info in archive.infolist():
-        path = PurePosixPath(info.filename)
-        for parent in (path, *path.parents) if info.is_dir() else path.parents:
-            if parent.parts and parent not in seen:
-                seen.add(parent)
-                yield parent, None
-        if not info.is_dir():
-            yield path, lambda info=info: archive.read(info)  # type: ignore[misc]
+        content = member.read()
+        try:
+            pixels = to_square(content, collected.side, collected.resize)
+        except PictureUnsupported:
+            kind = _other_kind(member, content)
+            if kind is None:
+                raise
+            collected.left_out[kind] += 1
+            return
+    except (PictureError, Unreadable) as error:
+        collected.unreadable.append(f"{member.path}: {error}")
+    else:
+        collected.images[member.split][member.label].append(pixels)
+    collected.files += 1
+
+
+def to_square(content: bytes, side: int, resize: Resize = "crop") -> Pixels:
+    """The bytes of a picture as uint8 [side, side, 3]: the very pixels that the service would see.
+
+    Raises PictureError.
+    """
+    return decode(_opened(content), side, resize).pixels
+
+
+def _opened(content: bytes) -> Header:
+    if content[:4] in {b"II*\0", b"MM\0*"} or content[:2] in {b"P5", b"P6"}:
+        content = _as_png(content)  # read for training only, not by the service
+    return open_image(content, LARGEST_PIXELS, LARGEST_SIDE_OF_FILE)
+
+
+def _as_png(content: bytes) -> bytes:
+    """A TIFF or PPM as PNG."""
+    stream = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(content), formats=("TIFF", "PPM")) as image:
+            known = image.mode in {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+            (image if known else image.convert("RGB")).save(stream, "PNG", compress_level=0)
+    except Exception as error:  # as ``contract.pictures`` has it
+        raise PictureDamaged(f"The file is damaged and not readable ({error})") from None
+    return stream.getvalue()
+
+
+def _other_kind(member: Member, content: bytes) -> str | None:
+    """What a file that isn't a picture is counted as; None for one whose ending says it is one."""
+    brand = content[8:12] if content[4:8] == b"ftyp" else b""
+    if brand in {b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"}:
+        return "HEIC (save them as JPEG)"
+    if brand:
+        return "AVIF (save them as JPEG)" if brand in {b"avif", b"avis"} else "film"
+    ending = PurePosixPath(member.path).suffix.lower()
+    if ending in PICTURE_ENDINGS:
+        return None
+    return f"{ending} files" if ending else "files that are no pictures"
+
+
+def _usual_side(tree: Tree) -> int:
+    """The smallest of ``SIDES`` that holds the median picture, by its shorter side."""
+    step = max(1, len(tree.members) // SAMPLED_FILES)
+    shorter = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for member in tree.members[::step]:
+            try:
+                header = _opened(member.read())
+            except (PictureError, Unreadable):
+                continue
+            shorter.append(min(header.width, header.height))
+    median = float(np.median(shorter)) if shorter else SIDES[0]
+    return next((side for side in SIDES if side >= median), SIDES[-1])
+
+
+def _check_memory(source: Path, pictures: int, side: int) -> None:
+    """Raise JobError if so many pictures don't fit into memory, twice while they are ordered."""
+    needed = 2 * pictures * side * side * 3
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration, ValueError):
+        return
+    if needed > free:
+        raise JobError(
+            f"{source}: {pictures:,} pictures of {side}×{side} take {needed / 1e9:.1f} GB of "
+            f"memory, and {free / 1e9:.1f} are free; choose a smaller --side, or fewer pictures"
+        )
 
 
 def _assemble(
@@ -200,7 +261,7 @@ def _assemble(
             f"{name}: {len(classes)} classes were found; there must be {MIN_CLASSES} to "
             f"{MAX_CLASSES}, each a folder of pictures: <class>/* or train/<class>/*"
         )
-    allowed = UNREADABLE_LIMIT * collected.files
+    allowed = max(1, UNREADABLE_LIMIT * collected.files)
     if len(collected.unreadable) > allowed:
         raise JobError(
             f"{name}: {len(collected.unreadable)} of {collected.files} files can't be read as "
@@ -210,19 +271,19 @@ def _assemble(
         if not train[label]:
             raise JobError(f"{name}: class {label} has no readable picture")
     digests: list[bytes] = []
-    splits: dict[str, list[tuple[int, list[Pixels]]]] = {"train": [], "test": []}
-    for split, by_class in splits.items():
+    splits: dict[str, Split] = {}
+    for split in ("train", "test", "validation"):
+        by_class: list[tuple[int, list[Pixels]]] = []
         for index, label in enumerate(classes):
-            pixels = collected.images.get(split, {}).get(label, [])
-            keyed = sorted((_digest(split, label, image), image.tobytes()) for image in pixels)
+            pixels = collected.images.get(split, {}).pop(label, [])
+            keyed = sorted(
+                ((_digest(split, label, image), image) for image in pixels),
+                key=lambda pair: pair[0],
+            )
             digests.extend(key for key, _ in keyed)
-            ordered = [
-                np.frombuffer(raw, np.uint8).reshape(SIDE, SIDE, 3).transpose(2, 0, 1)
-                for _, raw in keyed
-            ]
-            by_class.append((index, ordered))
-    whole = _stack(splits["train"])
-    test = _stack(splits["test"])
+            by_class.append((index, [image for _, image in keyed]))
+        splits[split] = _stack(by_class, collected.side)
+    whole, test, given = splits["train"], splits["test"], splits["validation"]
     generator = torch.Generator().manual_seed(split_seed)
     if not len(test):
         whole, test = _hold_out(whole, len(whole) * HELD_OUT, generator)
@@ -232,8 +293,13 @@ def _assemble(
             f"{name}: from 1 to {most:,} of its {len(whole):,} images can be set aside "
             f"for validation, not {validation_rows:,}"
         )
-    rows = validation_rows or min(VALIDATION_ROWS, len(whole) * HELD_OUT)
-    rest, validation = _hold_out(whole, rows, generator)
+    if len(given):
+        if validation_rows is not None:
+            raise JobError(f"{name}: it has a validation folder; --validation has no use beside it")
+        rest, validation = whole, given
+    else:
+        rows = validation_rows or min(VALIDATION_ROWS, len(whole) * HELD_OUT)
+        rest, validation = _hold_out(whole, rows, generator)
     if not len(validation) or not len(test):
         raise JobError(f"{name}: too few pictures to set some aside for validation and test")
     return ImageData(
@@ -244,6 +310,9 @@ def _assemble(
         test=test,
         sha256=hashlib.sha256(b"".join(digests)).hexdigest(),
         unreadable=tuple(collected.unreadable),
+        left_out=tuple(sorted(collected.left_out.items())),
+        side=collected.side,
+        resize=collected.resize,
     )
 
 
@@ -251,10 +320,11 @@ def _digest(split: str, label: str, image: Pixels) -> bytes:
     return hashlib.sha256(f"{split}/{label}\n".encode() + image.tobytes()).digest()
 
 
-def _stack(by_class: list[tuple[int, list[Pixels]]]) -> Split:
-    images = [image for _, ordered in by_class for image in ordered]
+def _stack(by_class: list[tuple[int, list[Pixels]]], side: int) -> Split:
     labels = [index for index, ordered in by_class for _ in ordered]
-    stacked = np.stack(images) if images else np.zeros((0, 3, SIDE, SIDE), np.uint8)
+    stacked = np.empty((len(labels), 3, side, side), np.uint8)
+    for row, image in enumerate(image for _, ordered in by_class for image in ordered):
+        stacked[row] = image.transpose(2, 0, 1)
     return Split(torch.from_numpy(stacked), torch.tensor(labels, dtype=torch.int64))
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from contract.errors import UnsafePath
 from contract.store import Draft
+from training import naming
 from training.data.images import ImageData, load_images
 from training.errors import JobError
 from training.fit import checkpoint
@@ -26,8 +26,9 @@ from training.fit.loop import Fitted, fit
 from training.fit.presets import NAMES, preset
 from training.fit.recipe import Recipe
 from training.fit.teacher import describe, load_teacher
+from training.naming import choose_name, require_replaceable
 from training.networks.classifier import NETWORKS, make_classifier
-from training.publish.classifier_artifact import write_artifact
+from training.publish.classifier_artifact import data_record, write_artifact
 
 SPLIT_SEED = 0
 
@@ -50,13 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train/<class>/* and test/<class>/*, or <class>/*; by default CIFAR-10 is downloaded",
     )
     parser.add_argument(
+        "--zip-encoding",
+        default=None,
+        metavar="NAME",
+        help="of the names in a zip, such as cp932, where they come out wrong",
+    )
+    parser.add_argument(
         "--validation",
         type=int,
         default=None,
         metavar="IMAGES",
         help="to set aside from training; by default 5,000, of few images a tenth",
     )
-    parser.add_argument("--name", default=None, help="of the model; by default cifar-NETWORK")
+    naming.add_arguments(parser, "that of the folder or zip, or cifar-NETWORK for CIFAR-10")
     parser.add_argument("--epochs", type=int, default=None, help="by default the preset's")
     parser.add_argument(
         "--teacher",
@@ -88,17 +95,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, export, check, publish. Raises JobError, and then nothing is published."""
+    """Train, export, check, publish. Raises JobError, and then nothing is published.
+
+    Everything that can be wrong with the options is looked at before an old run is removed.
+    """
     device = choose_device(arguments.device)
     recipe = _recipe(arguments)
-    model = arguments.name or f"cifar-{arguments.network}"
+    if arguments.images is None and arguments.name is None:
+        model = f"cifar-{arguments.network}"
+    else:
+        model = choose_name(arguments.name, arguments.images or Path())
     folder = arguments.runs / model
-    try:
-        Draft(arguments.artifacts, model)
-    except UnsafePath as error:
-        raise JobError(f"--name {model}: {error.reason}") from None
-    _prepare_folder(folder, arguments)
-    data = _load(arguments.images, arguments.validation)
+    _check_folder(folder, arguments)
+    data = _load(arguments)
+    if not arguments.no_publish:
+        require_replaceable(
+            arguments.artifacts, model, data_record(data), replace=arguments.replace
+        )
+    if arguments.restart or (checkpoint.is_finished(folder) and not arguments.resume):
+        shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(arguments.seed)
     network = make_classifier(arguments.network, arguments.preset, len(data.classes))
     identity = {"network": arguments.network, "data": data.sha256, "split_seed": SPLIT_SEED}
@@ -123,7 +138,14 @@ def run(arguments: argparse.Namespace) -> None:
         manifest = write_artifact(draft, fitted, data, config, arguments.seed)
         published = draft.publish(manifest)
     print(f"published {published.folder}")
-    print(f"the test images, once, at the end: python -m training evaluate {model}")
+    again = naming.command(
+        "evaluate",
+        model,
+        images=arguments.images,
+        zip_encoding=arguments.zip_encoding,
+        artifacts=arguments.artifacts,
+    )
+    print(f"the test images, once, at the end: {again}")
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
@@ -148,23 +170,23 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _prepare_folder(folder: Path, arguments: argparse.Namespace) -> None:
+def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
     path = folder / checkpoint.FILE
-    if arguments.resume or not path.is_file():
+    if arguments.resume or arguments.restart or not path.is_file():
         return
-    if not arguments.restart and not checkpoint.is_finished(folder):
+    if not checkpoint.is_finished(folder):
         raise JobError(
             f"{path} is of an interrupted run: go on with --resume, or start anew with --restart"
         )
-    shutil.rmtree(folder)
 
 
-def _load(source: Path | None, validation: int | None) -> ImageData:
+def _load(arguments: argparse.Namespace) -> ImageData:
     with tqdm(desc="reading images", unit=" files", leave=False, disable=None) as bar:
         data = load_images(
-            source,
+            arguments.images,
             split_seed=SPLIT_SEED,
-            validation=validation,
+            validation=arguments.validation,
+            zip_encoding=arguments.zip_encoding,
             progress=lambda files: bar.update(files - bar.n) and None,
         )
     print(
@@ -173,6 +195,8 @@ def _load(source: Path | None, validation: int | None) -> ImageData:
     )
     for line in data.unreadable:
         print(f"skipped, not readable as a picture: {line}")
+    for kind, count in data.left_out:
+        print(f"left out: {count} {kind}")
     return data
 
 

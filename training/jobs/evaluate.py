@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it was trained with; by default CIFAR-10 is downloaded",
     )
     parser.add_argument(
+        "--zip-encoding", default=None, metavar="NAME", help="as it was given for training"
+    )
+    parser.add_argument(
         "--against", default=BASELINE, metavar="MODEL", help="an evaluated model to compare with"
     )
 
@@ -51,7 +54,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluate and publish. Raises JobError or ArtifactError; then nothing is published."""
     artifact, manifest = _classifier(arguments.artifacts, arguments.model)
     data = load_images(
-        arguments.images, split_seed=int(str(manifest.training.config["split_seed"]))
+        arguments.images,
+        split_seed=int(str(manifest.training.config["split_seed"])),
+        side=int(manifest.functions["probabilities"].inputs[0].shape[1]),
+        zip_encoding=arguments.zip_encoding,
     )
     if data.sha256 != manifest.data.sha256:
         raise JobError(

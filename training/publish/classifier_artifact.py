@@ -65,16 +65,7 @@ def write_artifact(
         functions=functions,
         files={},
         parameters=summarise(network, torch.zeros(2, 3, 32, 32)),
-        data=Data(
-            name=data.name,
-            sha256=data.sha256,
-            rows=len(data.train) + len(data.validation) + len(data.test),
-            splits={
-                "train": len(data.train),
-                "validation": len(data.validation),
-                "test": len(data.test),
-            },
-        ),
+        data=data_record(data),
         training=training_record(
             config,
             seed=seed,
@@ -89,6 +80,13 @@ def write_artifact(
     report.write_history(draft.folder, history)
     classifier_report.write(draft.folder, manifest, metrics, history)
     return manifest
+
+
+def data_record(data: ImageData) -> Data:
+    """What a manifest says of the images."""
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    rows = {name: len(split) for name, split in splits.items()}
+    return Data(name=data.name, sha256=data.sha256, rows=sum(rows.values()), splits=rows)
 
 
 def _export(

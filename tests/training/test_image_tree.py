@@ -1,0 +1,160 @@
+"""The shapes in which folders and zips of pictures come."""
+
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data.images import load_images
+from training.data.tree import find, split_of
+from training.errors import JobError
+
+TWO = ("cat", "dog")
+
+
+def png(seed: int, folder: Path) -> bytes:
+    path = folder / "made.png"
+    values = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(values).save(path)
+    return path.read_bytes()
+
+
+def zipped(folder: Path, names: list[str], *more: str) -> Path:
+    """A zip with a picture under each name, and other files under ``more``."""
+    archive = folder / "pictures.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for seed, name in enumerate(names):
+            out.writestr(name, png(seed, folder))
+        for name in more:
+            out.writestr(name, b"junk")
+    return archive
+
+
+def members(*labels: str, above: str = "", count: int = 4) -> list[str]:
+    return [f"{above}{label}/{index}.png" for label in labels for index in range(count)]
+
+
+def test_what_other_programs_leave_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    junk = (
+        *("__MACOSX/cat/._0.png", "cat/.DS_Store", "cat/._0.png", "dog/desktop.ini", "Thumbs.db"),
+        *(".ipynb_checkpoints/cat/0.png", ".ipynb_checkpoints/x.png", "@eaDir/a/b.jpg"),
+    )
+    for above in ("", "my pictures/", "a/b/"):
+        names = members(*TWO, above=above)
+        tree = find(zipped(tmp_path, names, *junk, f"{above}readme.txt"))
+        assert tree.classes == {"train": set(TWO)}, above
+        assert len(tree.members) == 8
+        assert sum(tree.left_out.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Test"),
+        ("training_set", "test_set"),
+        ("TRAINING", "valid"),
+        ("train data", "Validation"),
+    ],
+)
+def test_splits_in_the_usual_spellings(names: tuple[str, str], tmp_path: Path) -> None:
+    first, second = (members(*TWO, above=f"{name}/") for name in names)
+    tree = find(zipped(tmp_path, first + second + ["extra/x/0.png"]))
+    assert tree.classes == {"train": set(TWO), split_of(names[1]): set(TWO)}
+    assert dict(tree.left_out) == {"in extra/, which is neither train, val nor test": 1}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert find(zipped(tmp_path, members("train", "car"))).classes == {"train": {"train", "car"}}
+    inside = members("train", "car", above="train/")
+    assert find(zipped(tmp_path, inside)).classes == {"train": {"train", "car"}}
+
+
+def test_classes_that_training_lacks_are_left_out(tmp_path: Path) -> None:
+    names = members(*TWO, above="train/") + members("cow", above="test/")
+    assert dict(find(zipped(tmp_path, names)).left_out) == {
+        "in test/ of classes that train/ lacks": 4
+    }
+
+
+def test_a_class_that_holds_only_folders_stops_the_job(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"class folder dog holds only folders, such as poodle"):
+        find(zipped(tmp_path, members("cat", "dog/poodle", "dog/pug")))
+
+
+def test_backslashes_are_slashes_and_nothing_leads_out(tmp_path: Path) -> None:
+    names = [name.replace("/", "\\") for name in members(*TWO, above="p/")]
+    assert find(zipped(tmp_path, names)).classes == {"train": set(TWO)}
+    away = find(zipped(tmp_path, members("../cat", "/dog")))
+    assert away.classes == {"train": set(TWO)}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "label", "found", "option"),
+    [
+        ("utf-8", "café", "café", None),
+        ("utf-8", "犬", "犬", None),
+        ("utf-8", "cafe\u0301", "café", None),  # as a Mac writes it
+        ("cp437", "café", "café", None),
+        ("cp1252", "grün", "grün", None),
+        ("cp1252", "Dvořák".replace("ř", "r"), "Dvorák", "cp1252"),
+        ("cp932", "犬", "犬", "cp932"),
+    ],
+)
+def test_names_of_a_zip_without_the_utf8_flag(
+    encoding: str, label: str, found: str, option: str | None, tmp_path: Path
+) -> None:
+    raw = label.encode(encoding)
+    stand_in = "x" * len(raw)
+    archive = zipped(tmp_path, members(stand_in, "dog"))
+    archive.write_bytes(archive.read_bytes().replace(stand_in.encode(), raw))
+    assert find(archive, option).classes["train"] == {found, "dog"}
+    with pytest.raises(JobError, match="there is no such encoding"):
+        find(archive, "klingon")
+
+
+def spoiled(archive: Path, method: int | None = None, encrypted: bool = False) -> Path:
+    """The same with another method of compression, or marked as encrypted, in every header."""
+    content = bytearray(archive.read_bytes())
+    for signature, flags, at in ((b"PK\3\4", 6, 8), (b"PK\1\2", 8, 10)):
+        start = content.find(signature)
+        while start >= 0:
+            if encrypted:
+                content[start + flags] |= 1
+            if method is not None:
+                content[start + at : start + at + 2] = struct.pack("<H", method)
+            start = content.find(signature, start + 4)
+    archive.write_bytes(content)
+    return archive
+
+
+def test_what_a_zip_hides_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="encrypted; unpack it"):
+        load_images(spoiled(zipped(tmp_path, members(*TWO)), encrypted=True))
+    with pytest.raises(JobError, match=r"8 of 8 files.*method 9, which is not read; zip it anew"):
+        load_images(spoiled(zipped(tmp_path, members(*TWO)), method=9))
+    archive = zipped(tmp_path, members(*TWO))
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"IDAT") + 6] ^= 0xFF  # one member's checksum is wrong
+    archive.write_bytes(content)
+    assert load_images(archive).unreadable == ("cat/0.png: damaged in the zip",)
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(JobError, match="neither a folder nor a zip"):
+        load_images(archive)
+
+
+def test_links_that_go_round_end(tmp_path: Path) -> None:
+    for label in TWO:
+        (tmp_path / label).mkdir()
+        for seed in range(4):
+            (tmp_path / label / f"{seed}.png").write_bytes(png(seed, tmp_path))
+    (tmp_path / "made.png").unlink()
+    (tmp_path / "cat" / "round").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
+    tree = find(tmp_path)
+    assert len(tree.members) == 9
+    assert load_images(tmp_path).unreadable == (
+        "dog/gone.png: not a plain file, or a link to nowhere",
+    )
