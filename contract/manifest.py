@@ -49,6 +49,8 @@ from pydantic import (
     model_validator,
 )
 
+from contract.pixels import Resize
+
 SCHEMA_VERSION: Literal[2] = 2  # of what is published now
 READABLE_SCHEMAS = (1, 2)
 
@@ -255,6 +257,11 @@ class ClassifierManifest(CommonManifest):
     """An image classifier."""
 
     kind: Literal["classifier"] = "classifier"
+    resize: Resize = Field(
+        default="crop",
+        description="How a picture that isn't square is made so: crop takes its central square, "
+        "pad adds grey bars, squash changes its proportions",
+    )
     classes: tuple[str, ...] = Field(min_length=2, description="Labels by index")
 
 

@@ -8,10 +8,11 @@ A dimension named ``n`` counts rows that don't depend on each other: a run may t
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from contract.manifest import CommonManifest, Function, Tensor
+from contract.pixels import Resize
 
 ROWS = "n"  # the name of the dimension that counts independent rows
 
@@ -68,6 +69,7 @@ class Classifier:
     classes: tuple[str, ...]
     saliency: str | None = None  # the output of the function ``saliency``, if there is one
     label: str | None = None  # its input: the index of the class to explain
+    resize: Resize = "crop"  # what becomes of a picture that isn't square
 
 
 def curve(manifest: CommonManifest) -> Curve:
@@ -108,7 +110,8 @@ def classifier(manifest: CommonManifest) -> Classifier:
     _check(image, name, "uint8", (ROWS, side, side, 3))
     output = next((t for t in function.outputs if t.name == name), function.outputs[0])
     _check(output, name, "float32", (ROWS, len(classes)))
-    found = Classifier(image.name, output.name, side, tuple(classes))
+    resize: Resize = getattr(manifest, "resize", "crop")
+    found = Classifier(image.name, output.name, side, tuple(classes), resize=resize)
     if "saliency" not in manifest.functions:
         return found
     name = "saliency"
@@ -123,9 +126,7 @@ def classifier(manifest: CommonManifest) -> Classifier:
     _check(label, name, "int64", (ROWS,))
     output = function.outputs[0]
     _check(output, name, "float32", (ROWS, side, side))
-    return Classifier(
-        found.image, found.probabilities, side, found.classes, output.name, label.name
-    )
+    return replace(found, saliency=output.name, label=label.name)
 
 
 def loss_gradient(manifest: CommonManifest) -> Function:

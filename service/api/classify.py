@@ -64,7 +64,7 @@ def router(settings: Settings) -> APIRouter:
         shared.queue.check()
         files = await read_files(request, settings)
         with shared.queue.place(places(files)):
-            pictures = await decode_all(files, classifier.side, shared)
+            pictures = await decode_all(files, classifier, shared)
             rows = await classify_all(pictures, model, classifier, shared.queue)
         return json_response(
             {

@@ -103,7 +103,7 @@ def router(settings: Settings) -> APIRouter:
         if len(files) > 1:
             raise Malformed("Send one image; /classify takes several")
         with shared.queue.place(places(files)):
-            (picture,) = await decode_all(files, classifier.side, shared)
+            (picture,) = await decode_all(files, classifier, shared)
             (row,) = await classify_all([picture], model, classifier, shared.queue)
             index = int(np.argmax(row)) if wanted is None else wanted
             inputs = {

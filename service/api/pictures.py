@@ -114,9 +114,10 @@ class Decoder:
     would begin too late.
     """
 
-    def __init__(self, files: list[File], side: int, shared: Services) -> None:
+    def __init__(self, files: list[File], classifier: Classifier, shared: Services) -> None:
         self.files = files
-        self.side = side
+        self.side = classifier.side
+        self.resize = classifier.resize
         self.settings = shared.settings
         self.queue = shared.queue
         self.room = shared.room
@@ -151,11 +152,13 @@ class Decoder:
             lane, cost = self._lane(header)
             with Stage("decode"), self._blame(index):
                 if lane is not None:
-                    picture = await lane.in_thread(cost, imaging.decode, header, self.side)
+                    picture = await lane.in_thread(
+                        cost, imaging.decode, header, self.side, self.resize
+                    )
                 elif header.image is not None and header.pixels <= THUMBNAIL_PIXELS:
-                    picture = imaging.decode(header, self.side)
+                    picture = imaging.decode(header, self.side, self.resize)
                 else:
-                    picture = await self.queue.do(imaging.decode, header, self.side)
+                    picture = await self.queue.do(imaging.decode, header, self.side, self.resize)
             pictures.append(picture)
             count_image(picture.format)
             await self._let_others()
@@ -187,9 +190,9 @@ class Decoder:
             raise problem from None
 
 
-async def decode_all(files: list[File], side: int, shared: Services) -> list[Picture]:
-    """Decode every file, as ``Decoder`` does."""
-    decoder = Decoder(files, side, shared)
+async def decode_all(files: list[File], classifier: Classifier, shared: Services) -> list[Picture]:
+    """Decode every file to what ``classifier`` takes, as ``Decoder`` does."""
+    decoder = Decoder(files, classifier, shared)
     await decoder.open()
     return await decoder.decode()
 

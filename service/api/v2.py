@@ -322,7 +322,7 @@ async def _decode(found: Model, inputs: Inputs, shared: Services) -> None:
         if len(files) > settings.max_images:
             raise Invalid(f"At most {settings.max_images} images can be sent at once")
         with shared.queue.place(len(files)):
-            pictures = await decode_all(list(files), classifier.side, shared)
+            pictures = await decode_all(list(files), classifier, shared)
         inputs.arrays[name] = np.stack([picture.pixels for picture in pictures])
 
 

@@ -1,6 +1,7 @@
 """A run on disk: tensors as safetensors with JSON beside them, replaced atomically each epoch."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ class Epoch:
     validation_top1: float
     validation_top5: float
     seconds: float
+    train_top1: float = math.nan
+    """Of the batches as they were trained on; not a number in older runs."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Checkpoint:
     history: list[Epoch]
     identity: dict[str, Any]
     devices: list[str]
+    batches: int = 0
+    """Of the epoch that had begun."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose name starts with ``prefix`` and a dot, without it."""
@@ -58,6 +63,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "history": json.dumps([asdict(row) for row in checkpoint.history]),
         "identity": json.dumps(checkpoint.identity),
         "devices": json.dumps(checkpoint.devices),
+        "batches": json.dumps(checkpoint.batches),
     }
     tensors = {
         name: value.detach().cpu().contiguous().clone()
@@ -108,7 +114,8 @@ def read(folder: Path) -> Checkpoint | None:
         raise JobError(f"{path}: this is not a checkpoint of this program; remove it")
     saved = json.loads(metadata["identity"])
     history = [Epoch(**row) for row in json.loads(metadata["history"])]
-    return Checkpoint(tensors, history, saved, json.loads(metadata["devices"]))
+    batches = json.loads(metadata.get("batches", "0"))
+    return Checkpoint(tensors, history, saved, json.loads(metadata["devices"]), batches)
 
 
 def is_finished(folder: Path) -> bool:

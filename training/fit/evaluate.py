@@ -9,25 +9,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.fit.normalise import at_once
+
 BINS = 15
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares in [0, 1]; ``loss`` is the mean cross-entropy in nats; ``ece`` from 15 equal bins."""
+    """Shares in [0, 1]; ``loss`` is the mean cross-entropy in nats; ``ece`` from 15 equal bins.
+
+    ``balanced`` is the mean over classes of each one's top-1.
+    """
 
     top1: float
     top5: float
     loss: float
     ece: float
+    balanced: float
 
 
 def evaluate(
     logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch: int = 500
 ) -> Scores:
     """Scores of ``logits`` (uint8 [n, 3, h, w] → float [n, classes]) on all of ``images``."""
-    outputs = torch.cat([logits(chunk).cpu() for chunk in images.split(batch)])
+    outputs = torch.cat([logits(chunk).cpu() for chunk in images.split(at_once(batch, images))])
     return score(outputs.double().softmax(1).numpy(), labels.cpu().numpy())
 
 
@@ -41,6 +47,7 @@ def score(probabilities: Array, labels: Array) -> Scores:
         top5=float(hits.any(1).mean()),
         loss=float(-np.log(own.clip(1e-12)).mean()),
         ece=expected_calibration_error(reliability(probabilities, labels)),
+        balanced=float(np.mean([hits[labels == label, 0].mean() for label in np.unique(labels)])),
     )
 
 

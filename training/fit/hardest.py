@@ -20,13 +20,13 @@ LEARNS_EVERY = 4  # batches later; judging needs less training than answering
 
 
 class Judge:
-    """A small network that sees images at half their size, and learns from those it finds hard."""
+    """A small network that sees images at 16×16 pixels, and learns from those it finds hard."""
 
     def __init__(self, images: Tensor, classes: int, recipe: Recipe, device: Device) -> None:
         """Made for ``images``, normalised [n, 3, h, w], of which the whitening is computed."""
         network = ImprovedCNN(classes, WIDTHS, DEPTHS).to(images.device)
         self.network: nn.Module = network.to(memory_format=torch.channels_last).train()
-        network.prepare(_half(images))
+        network.prepare(_small(images))
         network.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
         self.optimizers = make_optimizers(network, recipe)
         self._recipe, self._device = recipe, device
@@ -40,7 +40,7 @@ class Judge:
         learns_first = step < LEARNS_FIRST
         learns = learns_first or step % LEARNS_EVERY == 0
         with torch.set_grad_enabled(learns), self._device.precision():
-            logits = self.network(_half(images)).float()
+            logits = self.network(_small(images)).float()
             losses = functional.cross_entropy(
                 logits, labels, label_smoothing=self._recipe.label_smoothing, reduction="none"
             )
@@ -55,5 +55,7 @@ class Judge:
         return chosen
 
 
-def _half(images: Tensor) -> Tensor:
-    return functional.avg_pool2d(images, 2).contiguous(memory_format=torch.channels_last)
+def _small(images: Tensor) -> Tensor:
+    return functional.avg_pool2d(images, max(1, images.shape[2] // 16)).contiguous(
+        memory_format=torch.channels_last
+    )

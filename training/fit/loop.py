@@ -19,10 +19,14 @@ from training.fit.checkpoint import Checkpoint, Epoch
 from training.fit.device import Device
 from training.fit.evaluate import evaluate
 from training.fit.hardest import Judge
-from training.fit.normalise import Normalise
+from training.fit.normalise import Normalise, at_once
 from training.fit.optim import make_optimizers, schedule, take_step
 from training.fit.recipe import Recipe
 from training.fit.teacher import distillation_loss
+from training.networks.backbone import MEAN, STD
+
+# What a recipe has where it makes no use of it; older checkpoints lack the name.
+_UNUSED = {"trained_share": 1, "teacher_share": 0, "balanced": False, "head_epochs": 0}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,22 @@ class Fitted:
 
 
 @dataclass
+class _Within:
+    """Where an epoch is that has begun: sums over its batches, and the random generators."""
+
+    batches: int
+    loss: Tensor
+    hits: Tensor
+    generator: Tensor
+    torch: Tensor
+
+    @classmethod
+    def start(cls, device: Device) -> "_Within":
+        zero = torch.zeros((), device=device.torch)
+        return cls(0, zero, zero.clone(), torch.empty(0), torch.empty(0))
+
+
+@dataclass
 class _Run:
     """Everything that changes while training, and so everything that a checkpoint holds."""
 
@@ -46,6 +66,7 @@ class _Run:
     teacher: nn.Module | None
     history: list[Epoch] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
+    within: _Within | None = None
 
     def all_optimizers(self) -> list[torch.optim.Optimizer]:
         return self.optimizers + (self.judge.optimizers if self.judge is not None else [])
@@ -64,27 +85,32 @@ def fit(
     identity: dict[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_batch: Callable[[int, int], None] = lambda *_: None,
+    keep_seconds: float = 600.0,
 ) -> Fitted:
     """Train ``network``, as it is passed, by ``recipe``.
 
     All randomness of an epoch comes from (seed, epoch): a run that was interrupted and goes on
-    from ``folder``, where each finished epoch leaves a checkpoint, does the same steps as one that
-    was not. ``identity`` is what must be the same for a checkpoint to be gone on from, besides
+    from ``folder``, where each finished epoch and every ``keep_seconds`` of a longer one leave a
+    checkpoint, does the same steps as one that was not. ``identity`` is what must be the same for a
+    checkpoint to be gone on from, besides
     recipe and seed. ``folder`` None keeps nothing. A ``teacher`` takes the same normalised
     images as ``network``; see ``training.fit.teacher``.
 
     Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
     """
     identity = json.loads(json.dumps((identity or {}) | asdict(recipe) | {"seed": seed}))
-    for name, unused in (("trained_share", 1), ("teacher_share", 0)):
+    for name, unused in _UNUSED.items():
         if identity[name] == unused:
             del identity[name]  # older checkpoints have none
     if (recipe.teacher_share > 0) != (teacher is not None):
         raise JobError("a teacher and a teacher_share above 0 go together; give both or neither")
     train, validation = train.to(device.torch), validation.to(device.torch)
-    normalise = Normalise.of(train.images).to(device.torch)
+    if hasattr(network, "train_head_only"):  # pretrained on ImageNet's pictures
+        normalise = Normalise(torch.tensor(MEAN), torch.tensor(STD)).to(device.torch)
+    else:
+        normalise = Normalise.of(train.images).to(device.torch)
     network = network.to(device.torch).to(memory_format=torch.channels_last)
-    first = normalise(train.images[: 5 * recipe.batch])
+    first = normalise(train.images[: at_once(5 * recipe.batch, train.images)])
     network.prepare(first)  # type: ignore[operator]
     classes = int(train.labels.max()) + 1
     run = _Run(
@@ -100,22 +126,47 @@ def fit(
     published = run.average or run.network
     mirrored_first = torch.rand(len(train), generator=_generator(seed, -1)) < 0.5
     mirrored_first = mirrored_first.to(device.torch)
+    kept = time.monotonic()
+
+    def keep(*, finished: bool = False) -> None:
+        nonlocal kept
+        if folder is not None:
+            batches = run.within.batches if run.within is not None else 0
+            checkpoint.save(
+                folder,
+                Checkpoint(
+                    _tensors(run, finished=finished), run.history, identity, run.devices, batches
+                ),
+            )
+        kept = time.monotonic()
+
+    def keep_now_and_then() -> None:
+        if time.monotonic() - kept > keep_seconds:
+            keep()
+
     for epoch in range(len(run.history), recipe.epochs):
         started = time.monotonic()
-        loss = _train_epoch(
-            run, train, normalise, recipe, epoch, seed, device, mirrored_first, on_batch
+        loss, top1 = _train_epoch(
+            run,
+            train,
+            normalise,
+            recipe,
+            epoch,
+            seed,
+            device,
+            mirrored_first,
+            on_batch,
+            keep_now_and_then,
         )
         scores = evaluate(
             predictor(published, normalise, device), validation.images, validation.labels
         )
         seconds = time.monotonic() - started
-        row = Epoch(epoch + 1, loss, scores.loss, scores.top1, scores.top5, seconds)
+        row = Epoch(epoch + 1, loss, scores.loss, scores.top1, scores.top5, seconds, top1)
         run.history.append(row)
         if str(device) not in run.devices:
             run.devices.append(str(device))
-        if folder is not None:
-            tensors = _tensors(run, finished=epoch + 1 == recipe.epochs)
-            checkpoint.save(folder, Checkpoint(tensors, run.history, identity, run.devices))
+        keep(finished=epoch + 1 == recipe.epochs)
         on_epoch(row)
     return Fitted(published.eval(), normalise, run.history, run.devices)
 
@@ -145,58 +196,104 @@ def _train_epoch(
     device: Device,
     mirrored_first: Tensor,
     on_batch: Callable[[int, int], None],
-) -> float:
-    """One pass over the training images; the mean loss of those that were trained on."""
+    keep: Callable[[], None],
+) -> tuple[float, float]:
+    """One pass over the training images, or the rest of it.
+
+    Returns the mean loss and the top-1 of the batches, as they were trained on.
+    """
     torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
     generator = _generator(seed, epoch)
     looked_at = round(recipe.batch / recipe.trained_share)
     steps = max(1, len(train) // looked_at)
-    run.network.train()
-    if epoch >= recipe.whitening_bias_epochs and hasattr(run.network, "whitening"):
-        run.network.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
-    total = torch.zeros((), device=device.torch)
-    for index, rows in enumerate(_batches(len(train), looked_at, generator)):
+    _set_trained(run.network, recipe, epoch)
+    order = _order(train.labels, generator, balanced=recipe.balanced)
+    begun = run.within or _Within.start(device)
+    run.within = begun
+    if begun.batches:  # go on in an epoch that was interrupted
+        generator.set_state(begun.generator)
+        torch.set_rng_state(begun.torch)
+    for index, rows in enumerate(_batches(order, looked_at)):
+        if index < begun.batches:
+            continue
         step = epoch * steps + index
         lr_factor = schedule(step, recipe.epochs * steps, recipe.warmup)
         chosen = rows.to(device.torch)
         images, labels = normalise(train.images[chosen]), train.labels[chosen]
-        if recipe.flip:
-            images = augment.alternating_flip(images, mirrored_first[chosen], epoch)
-        if recipe.translate:
-            images = augment.translate(images, recipe.translate, generator)
-        if recipe.cutout:
-            images = augment.cutout(images, recipe.cutout, generator)
+        images = _augmented(images, mirrored_first[chosen], epoch, recipe, generator)
         if run.judge is not None:
             hardest = run.judge.hardest(images, labels, step, lr_factor)
             images, labels = images[hardest], labels[hardest]
         images = images.contiguous(memory_format=torch.channels_last)
         with device.precision():
             logits = run.network(images).float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        if run.teacher is not None:
-            with torch.no_grad(), device.precision():
-                answers = run.teacher(images).float()
-            share = recipe.teacher_share
-            loss = (1 - share) * loss + share * distillation_loss(logits, answers)
+        loss = _loss(run, images, logits, labels, recipe, device)
         loss.backward()
         take_step(run.optimizers, lr_factor)
         if run.average is not None:
             _average(run.average, run.network, recipe.average, step)
-        total += loss.detach()
+        begun.batches = index + 1
+        begun.loss += loss.detach()
+        begun.hits += (logits.detach().argmax(1) == labels).float().mean()
+        begun.generator, begun.torch = generator.get_state(), torch.get_rng_state()
         on_batch(index + 1, steps)
-    mean = float(total / steps)
+        if index + 1 < steps:
+            keep()
+    run.within = None
+    mean = float(begun.loss / steps)
     if not mean < float("inf"):
         raise JobError(
             f"epoch {epoch + 1}: the loss is {mean}; the learning rate {recipe.lr:g} "
             "may be too high"
         )
-    return mean
+    return mean, float(begun.hits / steps)
 
 
-def _batches(rows: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled indices in full batches; fewer rows than one batch make one batch."""
-    order = torch.randperm(rows, generator=generator)
-    for start in range(0, max(rows - batch, 0) + 1, batch):
+def _set_trained(network: nn.Module, recipe: Recipe, epoch: int) -> None:
+    """Training mode, and which parameters are trained in this epoch."""
+    network.train()
+    if epoch >= recipe.whitening_bias_epochs and hasattr(network, "whitening"):
+        network.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
+    if recipe.head_epochs and hasattr(network, "train_head_only"):
+        network.train_head_only(epoch < recipe.head_epochs)  # type: ignore[operator]
+
+
+def _augmented(
+    images: Tensor, mirrored_first: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    if recipe.flip:
+        images = augment.alternating_flip(images, mirrored_first, epoch)
+    if recipe.translate:
+        images = augment.translate(images, recipe.translate, generator)
+    if recipe.cutout:
+        images = augment.cutout(images, recipe.cutout, generator)
+    return images
+
+
+def _loss(
+    run: _Run, images: Tensor, logits: Tensor, labels: Tensor, recipe: Recipe, device: Device
+) -> Tensor:
+    loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    if run.teacher is None:
+        return loss
+    with torch.no_grad(), device.precision():
+        answers = run.teacher(images).float()
+    share = recipe.teacher_share
+    return (1 - share) * loss + share * distillation_loss(logits, answers)
+
+
+def _order(labels: Tensor, generator: torch.Generator, *, balanced: bool) -> Tensor:
+    """Shuffled indices of an epoch; balanced: drawn so that each class comes equally often."""
+    if not balanced:
+        return torch.randperm(len(labels), generator=generator)
+    counts = torch.bincount(labels.cpu()).double()
+    weights = (1 / counts)[labels.cpu()]
+    return torch.multinomial(weights, len(labels), replacement=True, generator=generator)
+
+
+def _batches(order: Tensor, batch: int) -> Iterator[Tensor]:
+    """The indices in full batches; fewer than one batch make one batch."""
+    for start in range(0, max(len(order) - batch, 0) + 1, batch):
         yield order[start : start + batch]
 
 
@@ -225,6 +322,9 @@ def _tensors(run: _Run, *, finished: bool) -> dict[str, Tensor]:
         for number, optimizer in enumerate(run.all_optimizers()):
             for index, state in optimizer.state_dict()["state"].items():
                 parts[f"optimizer.{number}.{index}"] = state
+        if run.within is not None:
+            names = ("loss", "hits", "generator", "torch")
+            parts["within"] = {name: getattr(run.within, name) for name in names}
     return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
 
 
@@ -236,6 +336,9 @@ def _restore(run: _Run, saved: Checkpoint) -> None:
         (run.average or run.network).load_state_dict(published)
         return
     run.network.load_state_dict(saved.part("network"))
+    within = saved.part("within")
+    if saved.batches and within:
+        run.within = _Within(saved.batches, **within)
     if run.average is not None:
         run.average.load_state_dict(saved.part("average"))
     if run.judge is not None:

@@ -4,6 +4,11 @@ import torch
 from torch import Tensor, nn
 
 
+def at_once(rows: int, images: Tensor) -> int:
+    """How many of ``images`` [n, 3, h, w] are as many pixels as ``rows`` of 32 × 32; at least 1."""
+    return max(1, rows * 1024 // (images.shape[2] * images.shape[3]))
+
+
 class Normalise(nn.Module):
     """Pixels uint8 [n, 3, h, w] to float32 with mean 0 and standard deviation 1 per channel."""
 
@@ -21,7 +26,7 @@ class Normalise(nn.Module):
         pixels = len(images) * images.shape[2] * images.shape[3]
         total = torch.zeros(3, dtype=torch.float64, device=images.device)
         square = torch.zeros_like(total)
-        for chunk in images.split(4096):
+        for chunk in images.split(at_once(4096, images)):
             values = chunk.double() / 255
             total += values.sum((0, 2, 3))
             square += values.square().sum((0, 2, 3))

@@ -1,6 +1,7 @@
 """The recipes that are published, found on validation images."""
 
 from training.fit.recipe import Recipe
+from training.networks.backbone import BACKBONES
 
 BASELINE = Recipe(
     epochs=30, batch=128, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1, flip=False
@@ -30,6 +31,19 @@ FAST = IMPROVED.with_changes(cutout=8, translate=2, teacher_share=0.8)
 WIDE = HOUR.with_changes(epochs=30)
 QUICK = HOUR.with_changes(epochs=8, cutout=0, trained_share=1.0)
 
+# Of torchvision's pretrained networks: the head alone first, then all, gently.
+BACKBONE = Recipe(
+    epochs=15,
+    batch=32,
+    optimizer="adamw",
+    lr=3e-4,
+    weight_decay=0.05,
+    warmup=0.1,
+    label_smoothing=0.1,
+    translate=2,
+    head_epochs=5,
+)
+
 NAMES = ("release", "hour", "quick")
 
 
@@ -37,6 +51,8 @@ def preset(network: str, name: str) -> Recipe:
     """The recipe of a ``network`` (baseline, improved) and a preset, one of ``NAMES``."""
     if network == "baseline":
         return BASELINE.with_changes(epochs=10) if name == "quick" else BASELINE
+    if network in BACKBONES:
+        return BACKBONE
     if network in ("fast", "wide"):
         return {"fast": FAST, "wide": WIDE}[network]
     return {"release": IMPROVED, "hour": HOUR, "quick": QUICK}[name]

@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+FEW_IMAGES = 5000
+LEAST_STEPS = 300
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -38,6 +41,33 @@ class Recipe:
 
     teacher_share: float = 0.0
     """Of the loss, how much is for answering as a teacher does; the rest is for the labels."""
+
+    balanced: bool = False
+    """Every class equally often in an epoch, however many images it has."""
+    head_epochs: int = 0
+    """First epochs of a pretrained network in which only its head is trained."""
+
+    def for_images(self, rows: int, side: int) -> Self:
+        """For ``rows`` training images of ``side`` × ``side``; the recipes are for 32 × 32.
+
+        Shifts and blanked squares keep their share of the picture. Of few images the batches are
+        smaller, at least eight in an epoch, with learning rates in proportion where the loss's mean
+        is taken; and the epochs more, for ``LEAST_STEPS`` steps in all.
+        """
+        factor = max(1, side // 32)
+        recipe = self.with_changes(translate=self.translate * factor, cutout=self.cutout * factor)
+        if rows >= FEW_IMAGES:
+            return recipe
+        batch = max(min(self.batch, 16), min(self.batch, rows // 8))
+        ratio = batch / self.batch if self.optimizer == "muon" else 1.0
+        steps = max(1, rows // batch)
+        return recipe.with_changes(
+            batch=batch,
+            sgd_lr=self.sgd_lr * ratio,
+            head_lr=self.head_lr * ratio,
+            epochs=max(self.epochs, -(-LEAST_STEPS // steps)),
+            trained_share=1.0,
+        )
 
     def with_changes(self, **changes: Any) -> Self:
         """The same recipe but for ``changes``."""

@@ -16,7 +16,7 @@ from training.networks.classifier import make_classifier
 
 # Softer answers say more about the unlikely classes (Hinton et al., arXiv 1503.02531).
 TEMPERATURE = 2.0
-SAME = ("data", "split_seed", "validation")
+SAME = ("data", "split_seed", "validation", "side", "resize")
 
 
 def distillation_loss(logits: Tensor, answers: Tensor) -> Tensor:
@@ -44,7 +44,8 @@ def load_teacher(folder: Path, classes: int, identity: dict[str, Any]) -> nn.Mod
     if differing:
         raise JobError(f"--teacher {folder}: that run differs in {', '.join(differing)}")
     preset = saved.identity.get("preset", "release")
-    network = make_classifier(saved.identity["network"], preset, classes)
+    side = saved.identity.get("side", 32)
+    network = make_classifier(saved.identity["network"], preset, classes, side)
     network.load_state_dict(saved.part("published"))
     return network.eval().requires_grad_(False)
 

@@ -1,23 +1,27 @@
 """Train an image classifier and publish it.
 
 python -m training cifar --network baseline|improved [--preset hour|quick] [--images FOLDER_OR_ZIP]
+python -m training cifar --images photos.zip [--side 96] [--backbone resnet18 --weights FILE]
 
 The test images are not looked at here: ``python -m training evaluate MODEL`` does that, once.
 """
 
 import argparse
+import hashlib
 import shutil
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
 
+from contract.pixels import Resize
 from contract.store import Draft
 from training import naming
-from training.data.images import ImageData, load_images
+from training.data.images import SIDES, ImageData, load_images
 from training.errors import JobError
 from training.fit import checkpoint
 from training.fit.checkpoint import Epoch
@@ -27,15 +31,32 @@ from training.fit.presets import NAMES, preset
 from training.fit.recipe import Recipe
 from training.fit.teacher import describe, load_teacher
 from training.naming import choose_name, require_replaceable
-from training.networks.classifier import NETWORKS, make_classifier
+from training.networks.backbone import BACKBONES, read_weights
+from training.networks.classifier import NETWORKS, check_side, make_classifier
 from training.publish.classifier_artifact import data_record, write_artifact
+from training.publish.classifier_report import shows_top5
 
 SPLIT_SEED = 0
+UNBALANCED = 3  # times as many pictures of a class as of another
+TELL_SECONDS = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training cifar``."""
-    parser.add_argument("--network", choices=NETWORKS, required=True)
+    parser.add_argument("--network", choices=NETWORKS, default="improved")
+    parser.add_argument(
+        "--backbone",
+        choices=BACKBONES,
+        default=None,
+        help="in place of --network: fine-tune this pretrained network of torchvision's",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="the backbone's weights, .safetensors or .pth; nothing is downloaded",
+    )
     parser.add_argument(
         "--preset",
         choices=NAMES,
@@ -49,6 +70,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="FOLDER_OR_ZIP",
         help="train/<class>/* and test/<class>/*, or <class>/*; by default CIFAR-10 is downloaded",
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        choices=SIDES,
+        default=None,
+        help="pixels that pictures are resized to; by default the smallest that holds the median "
+        "picture",
+    )
+    parser.add_argument(
+        "--resize",
+        choices=get_args(Resize),
+        default="crop",
+        help="what becomes of a picture that isn't square: its central square, grey bars beside "
+        "it, or other proportions",
+    )
+    parser.add_argument(
+        "--balance",
+        action="store_true",
+        help="train on every class equally often, however few pictures it has",
     )
     parser.add_argument(
         "--zip-encoding",
@@ -100,23 +141,33 @@ def run(arguments: argparse.Namespace) -> None:
     Everything that can be wrong with the options is looked at before an old run is removed.
     """
     device = choose_device(arguments.device)
-    recipe = _recipe(arguments)
-    if arguments.images is None and arguments.name is None:
-        model = f"cifar-{arguments.network}"
-    else:
-        model = choose_name(arguments.name, arguments.images or Path())
+    if (arguments.backbone is None) != (arguments.weights is None):
+        raise JobError("--backbone NAME and --weights FILE go together; give both")
+    network_name = arguments.backbone or arguments.network
+    _recipe(arguments, network_name)
+    model = choose_name(arguments.name, arguments.images or Path(f"cifar-{network_name}"))
     folder = arguments.runs / model
     _check_folder(folder, arguments)
-    data = _load(arguments)
+    if arguments.weights is not None:
+        read_weights(arguments.weights)
+    data = _load(arguments, network_name)
+    check_side(network_name, data.side)
+    recipe = _recipe(arguments, network_name, data)
     if not arguments.no_publish:
         require_replaceable(
             arguments.artifacts, model, data_record(data), replace=arguments.replace
         )
-    if arguments.restart or (checkpoint.is_finished(folder) and not arguments.resume):
-        shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(arguments.seed)
-    network = make_classifier(arguments.network, arguments.preset, len(data.classes))
-    identity = {"network": arguments.network, "data": data.sha256, "split_seed": SPLIT_SEED}
+    network = make_classifier(
+        network_name, arguments.preset, len(data.classes), data.side, arguments.weights
+    )
+    identity = {"network": network_name, "data": data.sha256, "split_seed": SPLIT_SEED}
+    if data.side != SIDES[0]:
+        identity["side"] = data.side
+    if data.resize != "crop":
+        identity["resize"] = data.resize
+    if arguments.weights is not None:
+        identity["weights"] = hashlib.sha256(arguments.weights.read_bytes()).hexdigest()
     if arguments.preset != "release":
         identity["preset"] = arguments.preset
     if arguments.validation is not None:
@@ -125,13 +176,17 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.teacher is not None:
         teacher = load_teacher(arguments.teacher, len(data.classes), identity)
         identity["teacher"] = describe(arguments.teacher)
+    if arguments.restart or (checkpoint.is_finished(folder) and not arguments.resume):
+        shutil.rmtree(folder, ignore_errors=True)
     fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher)
     if arguments.no_publish:
         return
     with Draft(arguments.artifacts, model) as draft:
         config = recipe.as_config() | {
-            "network": arguments.network,
+            "network": network_name,
             "preset": arguments.preset,
+            "side": data.side,
+            "weights": identity.get("weights", ""),
             "split_seed": SPLIT_SEED,
             "unreadable_files": len(data.unreadable),
         }
@@ -148,8 +203,13 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"the test images, once, at the end: {again}")
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    recipe = preset(arguments.network, arguments.preset)
+def _recipe(arguments: argparse.Namespace, network: str, data: ImageData | None = None) -> Recipe:
+    """The preset, made for ``data`` where it is known, with the changes that were asked for."""
+    recipe = preset(network, arguments.preset)
+    if data is not None:
+        recipe = recipe.for_images(len(data.train), data.side)
+    if arguments.balance:
+        recipe = recipe.with_changes(balanced=True)
     known = {entry.name: entry for entry in fields(Recipe) if entry.name != "optimizer"}
     for change in arguments.changes:
         name, _, text = change.partition("=")
@@ -180,12 +240,14 @@ def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
         )
 
 
-def _load(arguments: argparse.Namespace) -> ImageData:
+def _load(arguments: argparse.Namespace, network: str) -> ImageData:
     with tqdm(desc="reading images", unit=" files", leave=False, disable=None) as bar:
         data = load_images(
             arguments.images,
             split_seed=SPLIT_SEED,
             validation=arguments.validation,
+            side=32 if arguments.side is None and network == "baseline" else arguments.side,
+            resize=arguments.resize,
             zip_encoding=arguments.zip_encoding,
             progress=lambda files: bar.update(files - bar.n) and None,
         )
@@ -193,6 +255,16 @@ def _load(arguments: argparse.Namespace) -> ImageData:
         f"{data.name}: {len(data.classes)} classes; {len(data.train):,} images to train on, "
         f"{len(data.validation):,} for validation, {len(data.test):,} for the test"
     )
+    if arguments.images is not None:
+        chosen = "as asked" if arguments.side else "choose another with --side"
+        print(f"each picture becomes {data.side}×{data.side} pixels ({chosen}), by {data.resize}")
+    counts = torch.bincount(data.train.labels, minlength=len(data.classes))
+    if counts.max() > UNBALANCED * counts.min() and not arguments.balance:
+        few, many = data.classes[int(counts.argmin())], data.classes[int(counts.argmax())]
+        print(
+            f"{few} has {int(counts.min())} pictures and {many} {int(counts.max())}: --balance "
+            "trains on every class equally often"
+        )
     for line in data.unreadable:
         print(f"skipped, not readable as a picture: {line}")
     for kind, count in data.left_out:
@@ -214,19 +286,31 @@ def _fit(
     print(f"training on {device}, {count}, seed {seed}")
     if advice := device.advice():
         print(advice)
-    started = time.monotonic()
+    started = epoch_began = told = time.monotonic()
+    few_classes = not shows_top5(data.classes)
 
     def on_epoch(row: Epoch) -> None:
         bar.clear()
         print(
-            f"epoch {row.epoch}/{recipe.epochs}: loss {row.train_loss:.3f}, validation top-1 "
-            f"{row.validation_top1:.2%}, top-5 {row.validation_top5:.2%}, {row.seconds:.1f} s"
+            f"epoch {row.epoch}/{recipe.epochs}: loss {row.train_loss:.3f}, top-1 in training "
+            f"{row.train_top1:.2%}, validation top-1 {row.validation_top1:.2%}"
+            + ("" if few_classes else f", top-5 {row.validation_top5:.2%}")
+            + f", {row.seconds:.1f} s"
         )
+        nonlocal epoch_began, told
+        epoch_began = told = time.monotonic()
 
     def on_batch(batch: int, batches: int) -> None:
         bar.total = batches
         bar.n = batch
         bar.refresh()
+        nonlocal told
+        now = time.monotonic()
+        if sys.stderr.isatty() or now - told < TELL_SECONDS:
+            return
+        told = now
+        left = (now - epoch_began) / batch * (batches - batch)
+        print(f"  batch {batch}/{batches}, about {left:.0f} s to the end of the epoch", flush=True)
 
     with tqdm(desc="epoch", unit=" batches", leave=False, disable=None) as bar:
         try:
@@ -244,12 +328,21 @@ def _fit(
                 on_batch=on_batch,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                "interrupted; the same command with --resume goes on after the last finished epoch"
-            ) from None
+            raise KeyboardInterrupt(_kept(folder)) from None
     last = fitted.history[-1]
     print(
         f"trained in {sum(row.seconds for row in fitted.history):.0f} s (this session "
         f"{time.monotonic() - started:.0f} s): validation top-1 {last.validation_top1:.2%}"
     )
     return fitted
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted run has left, and how to go on."""
+    saved = checkpoint.read(folder)
+    if saved is None:
+        return "interrupted; nothing is kept: no epoch was finished, and ten minutes were not over"
+    where = f"epoch {len(saved.history)}" if saved.history else "the start"
+    if saved.batches:
+        where = f"batch {saved.batches} of epoch {len(saved.history) + 1}"
+    return f"interrupted; the same command with --resume goes on after {where}"

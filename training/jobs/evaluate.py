@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.images,
         split_seed=int(str(manifest.training.config["split_seed"])),
         side=int(manifest.functions["probabilities"].inputs[0].shape[1]),
+        resize=manifest.resize,
         zip_encoding=arguments.zip_encoding,
     )
     if data.sha256 != manifest.data.sha256:
@@ -82,9 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
         classifier_report.write(draft.folder, manifest, metrics, _history(artifact), other)
         published = draft.publish(manifest)
     found = metrics["scores"]["test"]
+    top5 = ""
+    if classifier_report.shows_top5(data.classes):
+        top5 = f", top-5 {found['top5']:.2%} (by chance {5 / len(data.classes):.0%})"
     print(
-        f"{len(data.test):,} test images: top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%} "
-        f"(by chance {min(5, len(data.classes)) / len(data.classes):.0%}), cross-entropy "
+        f"{len(data.test):,} test images: top-1 {found['top1']:.2%}{top5}, cross-entropy "
         f"{found['loss']:.4f}; int8 top-1 {metrics['int8']['test_top1']:.2%}, the same prediction "
         f"for {metrics['int8']['test_agreement']:.2%}"
     )

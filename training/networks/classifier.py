@@ -4,26 +4,45 @@ Each has, besides what any module has, ``prepare(images)``, which sets what depe
 images before training starts, and ``folded()``, a copy for inference.
 """
 
+from pathlib import Path
+
 from torch import nn
 
+from training.errors import JobError
+from training.networks.backbone import BACKBONES, Backbone
 from training.networks.cnn_baseline import BaselineCNN
 from training.networks.cnn_improved import ImprovedCNN
 
 NETWORKS = ("baseline", "improved", "fast", "wide")
+BASELINE_SIDE = 32
 
 
-def make_classifier(network: str, preset: str, classes: int) -> nn.Module:
-    """The network of that name, one of ``NETWORKS``; ``improved`` is narrower in preset ``quick``.
+def check_side(network: str, side: int) -> None:
+    """Raise JobError if ``network`` can't take pictures of ``side`` × ``side``."""
+    if network == "baseline" and side != BASELINE_SIDE:
+        raise JobError(
+            f"--network baseline is the homework's, for {BASELINE_SIDE}×{BASELINE_SIDE} pixels; "
+            f"for {side}×{side} take --network improved, or add --side {BASELINE_SIDE}"
+        )
 
-    ``fast`` takes half of the int8 milliseconds of ``improved`` (measured: 0.49); ``wide`` is the
-    teacher that it learns from.
+
+def make_classifier(
+    network: str, preset: str, classes: int, side: int = 32, weights: Path | None = None
+) -> nn.Module:
+    """The network of that name, of ``NETWORKS`` or ``BACKBONES``, for ``side`` × ``side`` pixels.
+
+    ``improved`` is narrower in preset ``quick``. ``fast`` takes half of the int8 milliseconds of
+    ``improved`` (measured: 0.49); ``wide`` is the teacher that it learns from. A backbone starts
+    from ``weights``, a file of torchvision's, or from nothing where that is None.
     """
+    if network in BACKBONES:
+        return Backbone(network, classes, weights)
     if network == "baseline":
         return BaselineCNN(classes)
     if network == "fast":
-        return ImprovedCNN(classes, (48, 128, 256), (2, 2, 2), nn.ReLU)
+        return ImprovedCNN(classes, (48, 128, 256), (2, 2, 2), nn.ReLU, side=side)
     if network == "wide":
-        return ImprovedCNN(classes, (128, 384, 512), (2, 3, 3))
+        return ImprovedCNN(classes, (128, 384, 512), (2, 3, 3), side=side)
     if preset == "quick":
-        return ImprovedCNN(classes, widths=(48, 112, 224), depths=(2, 2, 2))
-    return ImprovedCNN(classes)
+        return ImprovedCNN(classes, widths=(48, 112, 224), depths=(2, 2, 2), side=side)
+    return ImprovedCNN(classes, side=side)

@@ -7,9 +7,12 @@ from torch.nn import functional
 from training.data.images import SIDE
 from training.fit.normalise import Normalise
 
+LEAST_TO_CALIBRATE = 50
+LARGEST_LOG_TEMPERATURE = 2.3  # a factor of 10, where every image is right
+
 
 class Probabilities(nn.Module):
-    """Image uint8 [n, 32, 32, 3] to class probabilities float32 [n, classes].
+    """Image uint8 [n, side, side, 3] to class probabilities float32 [n, classes].
 
     Normalisation and temperature are inside, so that whoever serves the graph can't get them wrong.
     """
@@ -21,7 +24,7 @@ class Probabilities(nn.Module):
         self.temperature = temperature
 
     def prepare(self, image: Tensor) -> Tensor:
-        """The network's input, float [n, 3, 32, 32]."""
+        """The network's input, float [n, 3, side, side]."""
         normalised: Tensor = self.normalise(image.permute(0, 3, 1, 2))
         return normalised
 
@@ -34,8 +37,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The T > 0 that minimises the cross-entropy of logits / T on held-out images.
 
     C. Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2. The
-    arg max, and so the accuracy, stays as it is.
+    arg max, and so the accuracy, stays as it is. Fewer than ``LEAST_TO_CALIBRATE`` images say too
+    little of it: 1, which changes nothing.
     """
+    if len(labels) < LEAST_TO_CALIBRATE:
+        return 1.0
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [log_temperature], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-10
@@ -49,7 +55,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return loss
 
     optimizer.step(closure)
-    return float(log_temperature.detach().exp())
+    bound = LARGEST_LOG_TEMPERATURE
+    return float(log_temperature.detach().clamp(-bound, bound).exp())
 
 
 def sample_images(rows: int, seed: int = 0, *, side: int = SIDE) -> Tensor:

@@ -18,6 +18,7 @@ from training.data.images import ImageData
 from training.fit.device import Device
 from training.fit.evaluate import score
 from training.fit.loop import Fitted, predictor
+from training.fit.normalise import at_once
 from training.provenance import training_record
 from training.publish import classifier_report, report
 from training.publish.agreement import GraphRunner, Tolerances
@@ -31,6 +32,8 @@ from training.publish.parameters import summarise
 SAMPLES = 8
 # Every start of the service replays it, and a map costs as much as dozens of predictions.
 SALIENCY_SAMPLES = 1
+SMALL_SIDE = 64
+CALIBRATION_ROWS_LARGE = 128  # of larger pictures: the activations of all are kept together
 
 
 def write_artifact(
@@ -45,10 +48,15 @@ def write_artifact(
     network = fitted.network.cpu()
     normalise = fitted.normalise.cpu()
     predict = predictor(network, normalise, on_cpu)
-    logits = torch.cat([predict(chunk) for chunk in data.validation.images.split(500)])
+    logits = torch.cat(
+        [
+            predict(chunk)
+            for chunk in data.validation.images.split(at_once(500, data.validation.images))
+        ]
+    )
     temperature = fit_temperature(logits, data.validation.labels)
     served = frozen(Probabilities(network.folded(), normalise, temperature))  # type: ignore[operator]
-    functions, samples = _export(served, len(data.classes), draft.folder)
+    functions, samples = _export(served, data, draft.folder)
     functions["probabilities"], int8 = _add_int8(
         functions["probabilities"], data, samples, draft.folder
     )
@@ -64,7 +72,7 @@ def write_artifact(
         created_utc=datetime.now(UTC),
         functions=functions,
         files={},
-        parameters=summarise(network, torch.zeros(2, 3, 32, 32)),
+        parameters=summarise(network, torch.zeros(2, 3, data.side, data.side)),
         data=data_record(data),
         training=training_record(
             config,
@@ -75,6 +83,7 @@ def write_artifact(
         ),
         metrics=classifier_report.headline(metrics),
         classes=data.classes,
+        resize=data.resize,
     )
     history = [asdict(row) for row in fitted.history]
     report.write_history(draft.folder, history)
@@ -90,12 +99,12 @@ def data_record(data: ImageData) -> Data:
 
 
 def _export(
-    served: Probabilities, classes: int, folder: Path
+    served: Probabilities, data: ImageData, folder: Path
 ) -> tuple[dict[str, Function], dict[str, Any]]:
     """``probabilities`` and ``saliency`` with the arrays of samples.npz."""
     probabilities, samples = export_function(
         served,
-        {"image": sample_images(8 * SAMPLES)},
+        {"image": sample_images(8 * SAMPLES, side=data.side)},
         ["probabilities"],
         folder,
         "probabilities",
@@ -103,7 +112,7 @@ def _export(
         precision="fp32",
     )
     explain = saliency(served.network, served.prepare, method="integrated")
-    images, labels, largest = _steady_samples(served, classes)
+    images, labels, largest = _steady_samples(served, len(data.classes), data.side)
     gradient, arrays = export_function(
         explain,
         {"image": images, "class": labels},
@@ -123,7 +132,7 @@ def _export(
 
 
 def _steady_samples(
-    served: Probabilities, classes: int
+    served: Probabilities, classes: int, side: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Images and classes to check saliency with, and the largest value of their maps.
 
@@ -131,13 +140,16 @@ def _steady_samples(
     programs need agree. PyTorch's own maps in float32 and float64 tell: the images for which these
     differ least, as a part of the map's largest value, are taken.
     """
-    images = sample_images(4 * SAMPLES)
+    images = sample_images(4 * SAMPLES if side <= SMALL_SIDE else SAMPLES // 2, side=side)
     labels = torch.arange(len(images)) % classes
     double = copy.deepcopy(served.network).double()
-    single_maps = saliency(served.network, served.prepare, method="integrated")(images, labels)
-    double_maps = saliency(
-        double, lambda image: served.prepare(image).double(), method="integrated"
-    )(images, labels)
+    in_single = saliency(served.network, served.prepare, method="integrated")
+    in_double = saliency(double, lambda image: served.prepare(image).double(), method="integrated")
+    # Large ones one by one: each is a batch of many copies already, which fills gigabytes.
+    rows = len(images) if side <= SMALL_SIDE else 1
+    pairs = list(zip(images.split(rows), labels.split(rows), strict=True))
+    single_maps = torch.cat([in_single(image, label) for image, label in pairs])
+    double_maps = torch.cat([in_double(image, label) for image, label in pairs])
     sizes = double_maps.abs().amax((1, 2))
     differences = (single_maps - double_maps).abs().amax((1, 2)) / sizes
     chosen = differences.argsort()[:SALIENCY_SAMPLES].sort().values
@@ -155,11 +167,14 @@ def _add_int8(
     """
     plain, small = folder / function.graph.file, folder / "probabilities.int8.onnx"
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(data.train), generator=generator)[:CALIBRATION_ROWS]
-    quantise(plain, data.train.images[chosen].permute(0, 2, 3, 1).contiguous().numpy(), small)
+    wanted = CALIBRATION_ROWS if data.side <= SMALL_SIDE else CALIBRATION_ROWS_LARGE
+    chosen = torch.randperm(len(data.train), generator=generator)[:wanted]
+    images = data.train.images[chosen].permute(0, 2, 3, 1).contiguous().numpy()
+    rows = quantise(plain, images, small)
     reference = run_classifier(plain, data.validation).argmax(1)
     found = run_classifier(small, data.validation).argmax(1)
     figures = {
+        "calibration_images": float(rows),
         "validation_agreement": float((reference == found).mean()),
         "validation_top1": float((found == data.validation.labels.numpy()).mean()),
         "speed_up": single_image_seconds(plain) / single_image_seconds(small),

@@ -1,5 +1,6 @@
 """The plots of an image classifier's report."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from training.publish import report
 _NUMBERED_CLASSES = 20  # beyond that a confusion matrix has no room for numbers
 
 
-def draw_curves(path: Path, runs: Mapping[str, list[dict[str, float]]]) -> None:
+def draw_curves(
+    path: Path, runs: Mapping[str, list[dict[str, float]]], *, top5: bool = True
+) -> None:
     """Loss and validation accuracy by epoch, of each run's history by model name."""
     colours = (report.MODEL_COLOUR, report.DATA_COLOUR, *report.ACCENTS)
     with report.figure(path, columns=2, size=(10, 4)) as (loss, accuracy):
@@ -34,6 +37,13 @@ def draw_curves(path: Path, runs: Mapping[str, list[dict[str, float]]]) -> None:
                 color=colour,
                 label=f"{name}, top-1",
             )
+            trained = [100 * row.get("train_top1", math.nan) for row in rows]
+            if not all(map(math.isnan, trained)):
+                accuracy.plot(
+                    epochs, trained, ":", color=colour, label=f"{name}, top-1 in training"
+                )
+            if not top5:
+                continue
             accuracy.plot(
                 epochs,
                 [100 * row["validation_top5"] for row in rows],

@@ -10,9 +10,15 @@ from numpy.typing import NDArray
 
 from contract.manifest import TrainedClassifierManifest
 from training.publish import classifier_plots, report
+from training.publish.classifier import LEAST_TO_CALIBRATE
 from training.publish.studies import studies_section
 
 Metrics = Mapping[str, Any]
+_RESIZED = {
+    "crop": "is cut to its central square, without what lies outside,",
+    "pad": "gets grey bars that make it a square",
+    "squash": "is squashed to a square",
+}
 _SPLITS = ("train", "validation", "test")
 
 
@@ -49,7 +55,7 @@ def write(
     runs = {manifest.model: history}
     if other is not None:
         runs = {other.manifest.model: other.history} | runs
-    classifier_plots.draw_curves(folder / "curves.png", runs)
+    classifier_plots.draw_curves(folder / "curves.png", runs, top5=shows_top5(manifest.classes))
     parts = [
         f"# {manifest.model}",
         _summary(manifest, metrics),
@@ -68,7 +74,7 @@ def write(
     if "reliability" in metrics:
         classifier_plots.draw_reliability(folder / "reliability.png", metrics["reliability"])
     parts += [
-        _calibration(metrics),
+        _calibration(manifest, metrics),
         _int8(metrics),
         report.parameters_section(manifest.parameters),
         _other_parameters(other),
@@ -81,16 +87,25 @@ def write(
     report.write_report(folder, report.document(*parts))
 
 
+def shows_top5(classes: tuple[str, ...]) -> bool:
+    """Is the top-5 worth a figure? Of five classes it is always 100 %."""
+    return len(classes) > 5
+
+
 def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     scores = metrics["scores"]
-    chance = min(5, len(manifest.classes)) / len(manifest.classes)
+    classes = manifest.classes
+    columns = [("top-1", "top1", ".2%")]
+    if shows_top5(classes):
+        columns.append(("top-5", "top5", ".2%"))
+    if all("balanced" in scores[split] for split in scores):
+        columns.append(("mean over classes", "balanced", ".2%"))
+    columns.append(("cross-entropy", "loss", ".4f"))
     rows = [
         (
             split,
             manifest.data.splits[split],
-            f"{scores[split]['top1']:.2%}",
-            f"{scores[split]['top5']:.2%}",
-            f"{scores[split]['loss']:.4f}",
+            *(f"{scores[split][key]:{form}}" for _, key, form in columns),
         )
         for split in _SPLITS
         if split in scores
@@ -101,10 +116,12 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
         else "The test images have not been looked at yet: "
         f"`python -m training evaluate {manifest.model}` does that, once, at the end."
     )
+    chance = f"Guessing would give a top-1 of {1 / len(classes):.1%}"
+    if shows_top5(classes):
+        chance += f" and a top-5 of {5 / len(classes):.0%}"
     return report.document(
-        report.table(("split", "images", "top-1", "top-5", "cross-entropy"), rows),
-        f"Guessing would give a top-1 of {1 / len(manifest.classes):.1%} and a top-5 of "
-        f"{chance:.0%}. Every figure is of a single view of each image, without augmentation, by "
+        report.table(("split", "images", *(head for head, _, _ in columns)), rows),
+        f"{chance}. Every figure is of a single view of each image, without augmentation, by "
         "the very graph that is served (fp32).",
         untested,
     )
@@ -115,14 +132,18 @@ def _comparison(manifest: TrainedClassifierManifest, other: Other | None) -> str
         return ""
     theirs = other.manifest.metrics
     ours = manifest.metrics
+    figures = [("top1", ".2%"), ("top5", ".2%"), ("loss", ".4f")]
+    if not shows_top5(manifest.classes):
+        del figures[1]
 
     def row(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         cells = []
-        for figure, form in (("top1", ".2%"), ("top5", ".2%"), ("loss", ".4f")):
+        for figure, form in figures:
             cells += [f"{metrics[figure][split]:{form}}" for split in _SPLITS]
         return name, *cells
 
-    heads = [f"{figure} {split}" for figure in ("top-1", "top-5", "loss") for split in _SPLITS]
+    names = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+    heads = [f"{names[figure]} {split}" for figure, _ in figures for split in _SPLITS]
     found = other.difference
     return report.document(
         f"## Against {other.manifest.model}",
@@ -151,8 +172,9 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     pairs = wrong + wrong.T
-    order = np.argsort(-np.triu(pairs), axis=None)[:5]
-    worst = [divmod(int(index), len(classes)) for index in order]
+    worst = sorted(
+        ((a, b) for b in range(len(classes)) for a in range(b)), key=lambda ab: -pairs[ab]
+    )[:5]
     return report.document(
         "## By class, on the test images",
         "![Confusion matrix](confusion.png)",
@@ -176,18 +198,27 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
     )
 
 
-def _calibration(metrics: Metrics) -> str:
+def _calibration(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     rows = []
     for split, after in metrics["scores"].items():
         before = metrics["before_temperature"].get(split)
         if before is not None:
             rows.append((split, "before", f"{before['loss']:.4f}", f"{before['ece']:.2%}"))
             rows.append((split, "after", f"{after['loss']:.4f}", f"{after['ece']:.2%}"))
+    images = manifest.data.splits["validation"]
+    text = (
+        f"The logits are divided by the temperature T = {metrics['temperature']:.4f} inside the "
+        f"graph. It was fitted on the {images:,} validation images to the smallest cross-entropy "
+        "(arXiv 1706.04599); it changes no prediction, only how sure the network says it is."
+    )
+    if images < LEAST_TO_CALIBRATE:
+        text = (
+            f"Not done: {images} validation images are too few to tell how sure the network should "
+            f"be; {LEAST_TO_CALIBRATE} are needed. Its probabilities may be far too high or low."
+        )
     return report.document(
         "## Calibration",
-        f"The logits are divided by the temperature T = {metrics['temperature']:.4f} inside the "
-        "graph. It was fitted on the validation images to the smallest cross-entropy (arXiv "
-        "1706.04599); it changes no prediction, only how sure the network says it is.",
+        text,
         report.table(("split", "temperature", "cross-entropy (NLL)", "ECE, 15 bins"), rows),
         "![Reliability diagram](reliability.png)" if "reliability" in metrics else "",
     )
@@ -209,9 +240,12 @@ def _int8(metrics: Metrics) -> str:
     rows.append(("speed-up, one image, one thread, here", f"{found['speed_up']:.2f}×"))
     return report.document(
         "## The int8 variant",
-        "Static quantisation of the same graph, calibrated on 512 training images; the first "
+        "Static quantisation of the same graph, calibrated on "
+        f"{found.get('calibration_images', 512):.0f} training images; the first "
         "convolution stays in fp32. How much faster it is depends on the processor: most where it "
-        "has instructions for int8 dot products (VNNI, AMX).",
+        "has instructions for int8 dot products (VNNI, AMX). Its accuracy is not that of fp32, "
+        "because each value is rounded to one of 256 steps, which changes the answer for images "
+        "that lie between two classes.",
         report.table(("what", "value"), rows),
     )
 
@@ -240,11 +274,12 @@ def _cost(manifest: TrainedClassifierManifest, other: Other | None) -> str:
 
 
 def _limits(manifest: TrainedClassifierManifest) -> str:
+    side = manifest.functions["probabilities"].inputs[0].shape[1]
     lines = [
         f"- It knows {len(manifest.classes)} classes and always answers with one of them, "
         "whatever the picture shows.",
-        "- A picture is centre-cropped to a square and reduced to 32×32 pixels: what lies outside "
-        "the crop, or is small in it, is not seen.",
+        f"- A picture {_RESIZED[manifest.resize]} and becomes {side}×{side} pixels: "
+        "what is small in it is not seen.",
         "- The probabilities are calibrated for pictures like those it was trained on, not for "
         "others.",
     ]

@@ -27,7 +27,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
     """Calibration images in batches of one size, which is what the histograms need."""
 
     def __init__(self, name: str, images: NDArray[np.uint8]) -> None:
-        size = min(32, len(images))
+        size = min(batch_size(images), len(images))
         self._batches: Iterator[dict[str, Any]] = iter(
             [
                 {name: images[start : start + size]}
@@ -40,8 +40,15 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> None:
+def batch_size(images: NDArray[np.uint8]) -> int:
+    """As many as are the pixels of 32 images of 32 × 32, at least 1."""
+    return max(1, 32 * 1024 // (images.shape[1] * images.shape[2]))
+
+
+def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> int:
     """Write the int8 variant of ``graph`` (one image input, [n, h, w, 3]) to ``target``.
+
+    Returns how many of the images it was calibrated on: those that make whole batches.
 
     Convolutions and dense layers get int8 weights, one scale a channel, and uint8 activations
     (QDQ format) whose range leaves out the outermost 0.005 % of what ``images`` give: the few
@@ -67,6 +74,8 @@ def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> None:
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": 99.995},
         )
+    size = min(batch_size(images), len(images))
+    return len(images) // size * size
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from training.data.images import Split
+from training.fit.normalise import at_once
 
 BATCH = 250
 Array = NDArray[Any]
@@ -21,7 +22,7 @@ def run_classifier(
     """Probabilities float32 [n, classes] that ONNX Runtime gives for all of ``split``."""
     session = _session(graph, threads=0)
     outputs = []
-    for images in split.images.split(BATCH):
+    for images in split.images.split(at_once(BATCH, split.images)):
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         outputs.append(session.run(None, {session.get_inputs()[0].name: pixels})[0])
         progress(len(images))
