@@ -39,9 +39,9 @@ def json_elements(body: bytes | bytearray) -> int:
     return commas + (ELEMENTS_OF_ARRAY - 1) * arrays + (ELEMENTS_OF_NAME - 1) * names
 
 
-def json_cost(elements: int, size: int) -> Cost:
-    """The cost of parsing ``size`` bytes of JSON and turning them into arrays."""
-    return Cost(elements * SECONDS_OF_ELEMENT, size + elements * BYTES_OF_ELEMENT)
+def json_cost(elements: int) -> Cost:
+    """The cost of parsing so many elements of JSON, and of turning them into arrays."""
+    return Cost(elements * SECONDS_OF_ELEMENT, elements * BYTES_OF_ELEMENT)
 
 
 # Of an RGB PNG of 8 bits; ``Header.megapixels`` counts others in these.

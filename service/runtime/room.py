@@ -97,6 +97,14 @@ class Budget:
                 raise QueueFull(MEMORY_FULL) from None
             raise
 
+    async def wait_for_request(self, size: int, seconds: float) -> None:
+        """The same, until the task of the request ends."""
+        size = min(size, self.most)
+        await self.wait(size, seconds)
+        self.for_request().size += size
+        if size > self.reserve:
+            self.tidy()
+
     def give_back(self, size: int) -> None:
         """Free ``size`` bytes that were taken."""
         self.used -= size

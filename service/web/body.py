@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.runtime.cost import json_cost, json_elements
+from service.runtime.cost import Cost, json_cost, json_elements
 from service.runtime.room import Budget
 from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
 from service.web.facts import Stage
@@ -83,17 +83,19 @@ async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[No
     """Parse ``body``, and turn it into arrays, in here: of large bodies one at a time.
 
     ``await asyncio.sleep(0)`` between two long steps in here keeps the event loop going. Raises
-    QueueFull if too many large ones wait. Their turn, and the memory that a parsed document takes,
-    end with the block; what is kept from it should be arrays.
+    QueueFull if too many large ones wait. The turn ends with the block; the memory that a parsed
+    document takes is counted until the request ends, as whatever is made of it is not.
     """
     elements = 0 if len(body) < SMALL_BYTES else json_elements(body)
     if elements < SMALL_ELEMENTS:
         with Stage("parse"):
             yield
         return
-    lane = services(request).room.documents
-    lane.check()
-    async with lane.turn(json_cost(elements, len(body))):
+    room = services(request).room
+    room.documents.check()
+    cost = json_cost(elements)
+    async with room.documents.turn(Cost(cost.seconds, 0)):
+        await room.memory.wait_for_request(cost.bytes, room.documents.max_wait)
         began = time.perf_counter()
         with Stage("parse"):
             yield

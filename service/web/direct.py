@@ -15,8 +15,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.web.errors import BELOW, ClientGone, Problem, crash_response, from_problem
+from service.web.state import services_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+# Larger answers are sent in pieces.
+LARGE_BYTES = 1024 * 1024
+PIECE_BYTES = 256 * 1024
 _marked: set[Endpoint] = set()
 
 
@@ -45,6 +49,33 @@ def paths(routers: Iterable[APIRouter]) -> set[str]:
     }
 
 
+class LargeAnswer(Response):
+    """An answer that waits for its client to read it, and is counted until then.
+
+    Written whole, it would wait in the connection, where nothing bounds how many do. Raises
+    QueueFull if the memory isn't there.
+    """
+
+    def __init__(self, answer: Response, scope: Scope) -> None:
+        self.answer = answer
+        services_of(scope).room.memory.for_request().take(len(answer.body))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send it in pieces: the next when most of the one before has gone."""
+        answer, body = self.answer, memoryview(self.answer.body)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status_code,
+                "headers": answer.raw_headers,
+            }
+        )
+        for start in range(0, len(body), PIECE_BYTES):
+            end = start + PIECE_BYTES
+            piece = bytes(body[start:end])
+            await send({"type": "http.response.body", "body": piece, "more_body": end < len(body)})
+
+
 class DirectRoutes:
     """Calls an endpoint by its exact path, and leaves everything else to ``app``.
 
@@ -68,6 +99,8 @@ class DirectRoutes:
             if endpoint is not None:
                 try:
                     response = await endpoint(Request(scope, receive))
+                    if len(response.body) > LARGE_BYTES:
+                        response = LargeAnswer(response, scope)
                 except (Problem, *BELOW) as problem:
                     response = from_problem(problem)
                 except ClientGone:

@@ -1,10 +1,15 @@
 """Direct endpoints are called straight from the path; ordinary FastAPI endpoints stay FastAPI's."""
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 from starlette.testclient import TestClient
 
+from service.runtime.room import Room
 from service.web.direct import DirectRoutes, direct, direct_posts
 from service.web.errors import NotFound, install
 
@@ -45,3 +50,34 @@ def test_a_marked_endpoint_skips_fastapi_and_keeps_its_errors() -> None:
     assert served.post("/marked").json() == {"routed": False}
     lost = served.post("/marked", content=b"lost")
     assert (lost.status_code, lost.json()["detail"]) == (404, "It is lost")
+
+
+def test_large_answers_are_counted_until_they_are_read() -> None:
+    room, seen = Room(), []
+    body = bytes(range(256)) * 10_000
+
+    async def endpoint(_: Request) -> Response:
+        return Response(body)
+
+    async def send(message: Any) -> None:
+        seen.append((message["type"], len(message.get("body", b"")), room.memory.used))
+
+    router = APIRouter()
+    router.add_api_route("/large", direct(endpoint), methods=["POST"])
+    app = DirectRoutes(Response(), direct_posts([router]))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/large",
+        "headers": [],
+        "state": {"services": SimpleNamespace(room=room)},
+    }
+    asyncio.run(app(dict(scope), None, send))
+    assert [kind for kind, _, _ in seen].count("http.response.body") == 10
+    assert sum(size for _, size, _ in seen) == len(body)
+    assert {used for _, _, used in seen} == {len(body)}
+    assert room.memory.used == 0
+    room.memory.take(room.memory.limit - 1)
+    seen.clear()
+    asyncio.run(app(dict(scope), None, send))  # no memory: a refusal
+    assert sum(size for _, size, _ in seen) < 1000
