@@ -39,6 +39,8 @@ def main(folder: MetricsFolder | None = None) -> int:
     memory.settle()
     registry = make_registry(settings)
     missing = missing_parts()
+    if not missing and _can_preload(settings):
+        registry.verifier.prepare(available_cores())
     workers = 1 if missing else settings.workers or available_cores()
     lifecycle = Lifecycle(Board(workers))
     try:
@@ -70,11 +72,10 @@ def main(folder: MetricsFolder | None = None) -> int:
 def _preload(registry: Registry, settings: Settings) -> None:
     """Load the models once for all workers, who then start at once and share their memory.
 
-    Only what a fork can inherit: a session of one thread on the CPU has no threads, and no device.
-    Otherwise, and for versions that are published later, each worker loads for itself. Those who
-    connect meanwhile wait a few seconds at most: what takes longer to verify is the workers' task.
+    Versions that are published later each worker loads for itself. Those who connect meanwhile
+    wait a few seconds at most: what takes longer to verify is the workers' task.
     """
-    if settings.session_threads > 1 or settings.providers != ("CPUExecutionProvider",):
+    if not _can_preload(settings):
         return
     try:
         registry.refresh(FIRST_LOOK_SECONDS)
@@ -83,6 +84,11 @@ def _preload(registry: Registry, settings: Settings) -> None:
     finally:
         registry.close()  # a fork inherits no threads
     memory.give_back()
+
+
+def _can_preload(settings: Settings) -> bool:
+    """A fork inherits a session of one thread on the CPU: it has no threads, and no device."""
+    return settings.session_threads == 1 and settings.providers == ("CPUExecutionProvider",)
 
 
 def _parse() -> dict[str, Any]:

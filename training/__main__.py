@@ -35,6 +35,19 @@ EVERYTHING: tuple[tuple[str, ...], ...] = (
     ("evaluate", "cifar-baseline"),
     ("evaluate", "cifar-improved"),
 )
+# What the extra ``training`` installs, by the names under which it is imported.
+EXTRA = {
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "safetensors",
+    "matplotlib",
+    "tqdm",
+    "ninja",
+    "torchinfo",
+}
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
@@ -49,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _require_writable(parsed.artifacts)
         for job, options in _steps(parsed):
             importlib.import_module(_module(job)).run(options)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in EXTRA:
+            raise
+        print(
+            f"python -m training: {error.name} is not installed: pip install 'gradserve[training]'",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except (JobError, ArtifactError) as error:
         print(f"python -m training: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT

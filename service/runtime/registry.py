@@ -43,6 +43,7 @@ PATIENCE_SECONDS = 2.0
 PENDING_SECONDS = 0.2  # between looks while something is being verified
 # Where nothing is being verified, looks take this part of a core at most, however many models.
 LOOKING_SHARE = 0.1
+MOST_PROCESSES = 4  # that verify at a time
 MOST_LINES = 20  # of one kind in the log for one look
 UNPUBLISHED = "there is no manifest.json: it was not published, or is still being copied"
 
@@ -83,7 +84,7 @@ class _Found:
 class Registry:
     """The models in service. All but ``refresh`` belongs to the event loop's thread.
 
-    The first look has versions verified by ``threads`` processes. ``on_change`` is called when
+    Versions are verified by ``threads`` processes, two to four. ``on_change`` is called when
     models were replaced, whose memory can then be given back. ``makers`` says for models that users
     will ask for how to get each of them.
     """
@@ -106,7 +107,7 @@ class Registry:
         self.versions: dict[str, list[int]] = {}  # of every model's folder, newest first
         self.scanned = False
         self.looked = asyncio.Event()
-        self.verifier = Verifier(settings, width=max(2, threads))
+        self.verifier = Verifier(settings, width=min(MOST_PROCESSES, max(2, threads)))
         self._required: set[str] = {*settings.require, *settings.pin}
         self._expected: set[str] = set()  # models that were there at the first look
         self._copying: set[str] = set()  # models of which a version is not whole, and young

@@ -139,7 +139,13 @@ class Verifier:
         self._waiting: deque[tuple[Path, str, Future[Verdict]]] = deque()
         self._threads: set[threading.Thread] = set()
         self._processes: set[_Process] = set()
+        self._prepared: list[_Process] = []
         self._stopped = False
+
+    def prepare(self, count: int) -> None:
+        """Start ``count`` processes already: they import while this process still does."""
+        self._prepared = [_Process(self._options) for _ in range(min(count, self.width))]
+        self._processes.update(self._prepared)
 
     def submit(self, folder: Path, key: str) -> "Future[Verdict]":
         """The verdict on the version in ``folder``, or the exception Refused.
@@ -166,11 +172,15 @@ class Verifier:
         with self._mutex:
             self._stopped = True
             self._waiting.clear()
-            threads = list(self._threads)
+            threads, prepared = list(self._threads), self._prepared
+            self._prepared = []
             for process in self._processes:
                 process.kill()
         for thread in threads:
             thread.join()
+        for process in prepared:
+            process.close()
+        self._processes.clear()
 
     def _work(self) -> None:
         process: _Process | None = None
@@ -216,7 +226,9 @@ class Verifier:
         return answer
 
     def _start(self) -> "_Process":
-        process = _Process(self._options)
+        with self._mutex:
+            process = self._prepared.pop() if self._prepared else None
+        process = process or _Process(self._options)
         with self._mutex:
             self._processes = {p for p in self._processes if p.running} | {process}
             if self._stopped:
@@ -231,7 +243,11 @@ class _Process:
         self._seconds, self._bytes = options["seconds"], options["bytes"]
         self.running = True
         self._late = False
-        environment = os.environ | {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "MALLOC_ARENA_MAX": "2",
+            "OMP_NUM_THREADS": "1",
+            "PYDANTIC_DISABLE_PLUGINS": "__all__",  # finding that there are none takes long
+        }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, our own code
             [sys.executable, "-c", START, json.dumps(sys.path)],

@@ -173,3 +173,17 @@ def test_ctrl_c_ends_a_job_with_one_line_and_publishes_nothing(tmp_path: Path) -
     assert process.returncode == 130
     assert complaint == "python -m training: interrupted; nothing half-done was published\n"
     assert list_versions(tmp_path, "curve-mlp") == []
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    """As `pip install gradserve` leaves it: no torch."""
+    code = (
+        "import sys; sys.modules['torch'] = None; "
+        "from training.__main__ import main; sys.exit(main(['curve']))"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "python -m training: torch is not installed: pip install 'gradserve[training]'"
+    )
