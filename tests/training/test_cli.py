@@ -102,7 +102,7 @@ def test_all_runs_every_job_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         seen.append((arguments.job, chosen.get("network") or chosen.get("model")))
 
     for name in cli.JOBS:
-        module = importlib.import_module(f"training.jobs.{name.replace('-', '_')}")
+        module = importlib.import_module(cli._module(name))
         monkeypatch.setattr(module, "run", run)
     assert cli.main(["all", "--artifacts", str(tmp_path)]) == 0
     assert seen == [
