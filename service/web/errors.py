@@ -4,6 +4,7 @@ An answer has at most ten ``errors``, stays under 4 KB and never repeats what th
 hostile input (NaN, lone surrogates, megabytes of text) then cannot break the error itself.
 """
 
+import errno
 import logging
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -287,6 +288,12 @@ def install(app: FastAPI) -> None:
         ]
         return problem_response(422, _summary(items) if items else TITLES[422], items)
 
+    async def on_system(_request: Request, error: Any) -> Response:
+        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise error
+        detail = "The service has no file descriptors left; try again shortly"
+        return problem_response(503, detail, headers={"retry-after": "1"})
+
     async def on_crash(request: Request, error: Exception) -> Response:
         return crash_response(request.scope, error)
 
@@ -294,4 +301,5 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(OSError, on_system)
     app.add_exception_handler(Exception, on_crash)

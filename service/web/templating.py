@@ -1,8 +1,10 @@
 """Templates and static files of the pages."""
 
 from pathlib import Path
+from typing import Any
 
 from fastapi.templating import Jinja2Templates
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +19,13 @@ class Assets(StaticFiles):
         """Serve one file, whatever part of it was asked for."""
         headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
         await super().__call__({**scope, "headers": headers}, receive, send)
+
+    def file_response(self, full_path: Any, *arguments: Any, **options: Any) -> Response:
+        """The file, read before the answer begins: it can't be opened without descriptors."""
+        response = super().file_response(full_path, *arguments, **options)
+        if not isinstance(response, FileResponse):
+            return response
+        return Response(Path(full_path).read_bytes(), headers=dict(response.headers))
 
 
 templates = Jinja2Templates(HERE / "templates")
