@@ -20,21 +20,26 @@ PIP_ARGS ?=
 SERVICE := .venv/service
 DEV := .venv/dev
 AUDIT := .venv/audit
-INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
-FROM_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+LOWEST := .venv/lowest
+# Makes an environment from its locks unless it is there; without PYTHON=, whatever Python it has.
+INSTALL = $(PYTHON) locks/install.py $(if $(filter file,$(origin PYTHON)),--any) --pip="$(PIP_ARGS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train lint format lock audit clean python
+.PHONY: help serve test test-lowest coverage train lint format lock platforms audit clean python \
+  $(SERVICE)/installed $(DEV)/installed $(AUDIT)/installed $(LOWEST)/installed
 
 help:
 	@echo "make serve    serve the models in artifacts/ on http://127.0.0.1:8000"
 	@echo "make test     run every test"
+	@echo "make test-lowest  the service's tests with the lowest versions that pyproject.toml allows"
+	@echo "make coverage what of the code the tests run"
 	@echo "make train    train and publish every model"
 	@echo "make lint     check style and types;  make format: put the style right"
 	@echo "make bench    compare with other servers, 20 minutes;  make bench-quick: in 3"
 	@echo "make test-clients    run the clients that people have, each in an environment of its own"
 	@echo "make soak     an hour of mixed and hostile requests, then overload"
-	@echo "make lock     pin the newest versions of all dependencies;  make audit: check the pins"
+	@echo "make lock     pin the newest versions of all dependencies;  make audit: look them up"
+	@echo "make platforms  ask whether every lock can be installed on macOS, Windows and Linux"
 	@echo "make clean    remove the environments"
 
 serve: $(SERVICE)/installed
@@ -42,6 +47,15 @@ serve: $(SERVICE)/installed
 
 test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest $(ARGS)
+
+# Without PyTorch: what the service promises, with the oldest packages that it may be installed with.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest tests/service tests/contract $(ARGS)
+
+# Printed, not gated. What runs in processes of its own (workers, jobs) is not counted.
+coverage: $(DEV)/installed
+	$(DEV)/bin/python -m pytest --cov=contract --cov=service --cov=training --cov=gradserve \
+	  --cov-report=term:skip-covered tests/contract tests/service tests/training $(ARGS)
 
 train: $(DEV)/installed
 	$(DEV)/bin/python -m training $(JOB)
@@ -55,35 +69,31 @@ format: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix .
 	$(DEV)/bin/ruff format .
 
-lock: $(SERVICE)/installed
-	$(SERVICE)/bin/python locks/update.py
+lock: $(AUDIT)/installed
+	$(AUDIT)/bin/python locks/update.py --upgrade
+
+platforms: $(AUDIT)/installed
+	$(AUDIT)/bin/python locks/platforms.py
 
 audit: $(AUDIT)/installed
 	@for lock in locks/*.txt; do \
-	  echo "$$lock"; $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement "$$lock" || exit 1; \
+	  echo "$$lock"; $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --requirement "$$lock" || exit 1; \
 	done
 
 clean:
 	rm -rf .venv
 
-# A stamp file says that an environment is as pyproject.toml and the lock want it.
+$(SERVICE)/installed: | python
+	@$(INSTALL) service
 
-$(SERVICE)/installed: pyproject.toml locks/service.txt | python
-	@echo "Installing the service into $(SERVICE) …"
-	@$(PYTHON) -m venv $(SERVICE)
-	@$(SERVICE)/bin/python $(INSTALL) --constraint locks/service.txt --editable .
-	@touch $@
-
-$(DEV)/installed: pyproject.toml locks/dev.txt | python
-	@echo "Installing training and tests into $(DEV): with PyTorch, a large download the first time …"
-	@$(PYTHON) -m venv $(DEV)
-	@$(DEV)/bin/python $(INSTALL) $(FROM_INDEX) --constraint locks/dev.txt --editable ".[test]"
-	@touch $@
+$(DEV)/installed: | python
+	@$(INSTALL) dev --torch-index="$(TORCH_INDEX)"
 
 $(AUDIT)/installed: | python
-	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python $(INSTALL) pip-audit
-	@touch $@
+	@$(INSTALL) audit
+
+$(LOWEST)/installed: | python
+	@$(INSTALL) lowest
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

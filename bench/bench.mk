@@ -5,7 +5,7 @@
 
 BENCH := .venv/bench
 
-.PHONY: bench bench-quick
+.PHONY: bench bench-quick $(BENCH)/installed
 
 bench: $(BENCH)/installed
 	@$(BENCH)/bin/python -m bench.run $(ARGS)
@@ -13,7 +13,5 @@ bench: $(BENCH)/installed
 bench-quick: $(BENCH)/installed
 	@$(BENCH)/bin/python -m bench.run --quick $(ARGS)
 
-$(BENCH)/installed: bench/requirements.txt
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python $(INSTALL) $(FROM_INDEX) --requirement bench/requirements.txt
-	@touch $@
+$(BENCH)/installed: | python
+	@$(INSTALL) bench

@@ -12,5 +12,5 @@ $(DEPLOY_ENVIRONMENTS:%=test-deploy-%): test-deploy-%: .venv/deploy-%/installed
 .venv/deploy-%/installed: tests/deploy/%.txt pyproject.toml locks/service.txt | python
 	@echo "Installing $* and the service into .venv/deploy-$* …"
 	@$(PYTHON) -m venv .venv/deploy-$*
-	@.venv/deploy-$*/bin/python $(INSTALL) --requirement tests/deploy/$*.txt .
+	@.venv/deploy-$*/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --requirement tests/deploy/$*.txt .
 	@touch $@

@@ -1,43 +1,81 @@
 """What a clone is set up by: the Makefile's checks, and locks that fit pyproject.toml."""
 
+import ast
 import hashlib
 import json
 import os
+import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+_spec = spec_from_file_location("install", ROOT / "locks" / "install.py")
+install = module_from_spec(_spec)
+_spec.loader.exec_module(install)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
-def pins(name: str) -> dict[str, str]:
-    """Package → version of a lock file; every line is one exact pin."""
-    lines = (ROOT / "locks" / f"{name}.txt").read_text("utf-8").splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith("#"))
+def pins(*locks: str) -> dict[str, str]:
+    """Package → version, of the entries that hold on this machine; each has its hashes."""
+    found = {}
+    for lock in locks:
+        text = (ROOT / "locks" / f"{lock}.txt").read_text("utf-8")
+        entries = re.findall(
+            r"^[a-z].*\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", text, re.MULTILINE
+        )
+        assert len(entries) == len(re.findall(r"^[^#\s]", text, re.MULTILINE)), lock
+        for entry in entries:
+            requirement = Requirement(entry.splitlines()[0].rstrip("\\ "))
+            if requirement.marker is None or requirement.marker.evaluate():
+                found[requirement.name] = str(requirement.specifier).removeprefix("==")
+    return found
+
+
+def wanted(*extras: str) -> list[Requirement]:
+    """What pyproject.toml asks for on this machine, gradserve itself left out."""
+    texts = [*PROJECT["dependencies"]]
+    for extra in extras:
+        texts += PROJECT["optional-dependencies"][extra]
+    found = [r for r in map(Requirement, texts) if r.name != PROJECT["name"]]
+    return [r for r in found if r.marker is None or r.marker.evaluate()]
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("service", []), ("dev", ["training", "test"])], ids=["service", "dev"]
+    ("locks", "extras"),
+    [
+        (("service",), ()),
+        (("dev", "torch"), ("training", "otel", "test")),
+        (("bench",), ("training",)),
+        (("lowest",), ()),
+    ],
+    ids="-".join,
 )
-def test_a_lock_has_what_pyproject_asks_for(lock: str, extras: list[str]) -> None:
-    locked = pins(lock)
-    wanted = list(PROJECT["dependencies"])
-    for extra in extras:
-        wanted += PROJECT["optional-dependencies"][extra]
-    for requirement in map(Requirement, wanted):
+def test_a_lock_has_what_pyproject_asks_for(locks: tuple[str], extras: tuple[str]) -> None:
+    locked = pins(*locks)
+    for requirement in wanted(*extras):
         name = canonicalize_name(requirement.name)
-        if name != PROJECT["name"]:
-            assert name in locked, f"run make lock: {name} is new"
-            assert requirement.specifier.contains(locked[name]), f"run make lock: {requirement}"
+        assert name in locked, f"run python locks/update.py: {name} is new"
+        assert requirement.specifier.contains(locked[name]), f"run make lock: {requirement}"
 
 
-def test_both_locks_pin_the_same_versions() -> None:
-    service, dev = pins("service"), pins("dev")
+def test_the_lowest_versions_are_those_that_are_tested() -> None:
+    locked = pins("lowest")
+    for requirement in wanted():
+        floor = next(s.version for s in requirement.specifier if s.operator == ">=")
+        assert SpecifierSet(f"=={floor}.*").contains(locked[requirement.name]), requirement
+
+
+def test_the_service_and_the_tests_have_the_same_versions() -> None:
+    service, dev = pins("service"), pins("dev", "torch")
     assert {name: dev.get(name) for name in service} == service
 
 
@@ -45,9 +83,62 @@ def test_the_service_needs_neither_pytorch_nor_onnx() -> None:
     assert not pins("service").keys() & {"torch", "torchvision", "onnx", "onnxscript", "matplotlib"}
 
 
-def test_no_lock_names_a_build_that_only_one_index_has() -> None:
-    for lock in ("service", "dev"):
-        assert not [version for version in pins(lock).values() if "+" in version]
+def test_what_is_imported_is_declared() -> None:
+    """Not only what happens to come with something else."""
+    declared = {canonicalize_name(r.name) for r in wanted("training", "otel")}
+    declared.add("pydantic-core")  # pydantic names its exact version
+    distributions = packages_distributions()
+    for room in ("contract", "service", "training", "gradserve"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.level == 0:
+                    names = [str(node.module)]
+                for top in {name.partition(".")[0] for name in names} - set(
+                    sys.stdlib_module_names
+                ):
+                    owners = {canonicalize_name(owner) for owner in distributions.get(top, [])}
+                    ours = (ROOT / top).is_dir()
+                    assert ours or not owners or owners & declared, f"{path}: {top} of {owners}"
+
+
+def test_what_has_no_wheels_is_refused_in_words(monkeypatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    assert [install.unsupported(name) for name in install.LOCKS] == [None] * len(install.LOCKS)
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert "musl" in install.unsupported("service")
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert install.unsupported("service") is None
+    assert "Intel" in install.unsupported("dev")
+    monkeypatch.setattr("sys.version_info", (3, 15, 0))
+    assert "3.14" in install.unsupported("service")
+
+
+def test_an_environment_is_made_anew_when_it_must_be(tmp_path: Path, monkeypatch) -> None:
+    """For new locks, another Python, or when its interpreter is gone; and only then."""
+    environment = tmp_path / "venv"
+    python = environment / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(install, "python_of", lambda _: python)
+    wanted = {"locks": "a", "python": "3.11.7 of /usr"}
+    assert not install.up_to_date(environment, wanted, any_python=True)  # no stamp
+    (environment / "installed").write_text("locks: a\npython: 3.11.7 of /usr\n")
+    assert install.up_to_date(environment, wanted, any_python=False)
+    assert not install.up_to_date(environment, wanted | {"locks": "b"}, any_python=True)
+    other = wanted | {"python": "3.13.0 of /usr"}
+    assert not install.up_to_date(environment, other, any_python=False)
+    assert install.up_to_date(environment, other, any_python=True)
+    python.unlink()
+    python.symlink_to(tmp_path / "gone")
+    assert not install.up_to_date(environment, wanted, any_python=True)
+
+
+def test_a_failed_step_shows_why(tmp_path: Path) -> None:
+    with pytest.raises(install.Failed, match="the reason"):
+        install.run([sys.executable, "-c", "raise SystemExit('the reason')"], tmp_path / "log")
 
 
 @pytest.mark.parametrize("target", ["serve", "test", "train", "lint"])
@@ -88,4 +179,4 @@ def test_a_clone_on_windows_has_the_bytes_that_were_committed(tmp_path: Path) ->
             content = (manifest.parent / name).read_bytes()
             assert hashlib.sha256(content).hexdigest() == file["sha256"], f"{manifest}: {name}"
     for script in (".ci/run", "Makefile", "Dockerfile", "training/data/HW1-1.csv"):
-        assert (clone / script).read_bytes() == (ROOT / script).read_bytes(), script
+        assert b"\r\n" not in (clone / script).read_bytes(), script
