@@ -1,0 +1,198 @@
+"""What can't be published is refused, in words, and nothing is left behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradserve import Publication, publish
+from training.errors import JobError
+from training.functions import differences, source
+from training.functions.described import constant_weights, describe
+from training.functions.plans import plan, require_distinct
+from training.functions.refusal import Refusal, from_runtime, from_tracing
+from training.functions.template import TEMPLATE
+from training.publish.record import record
+
+ROWS = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(8, 3)
+
+
+def publication(function: Callable[..., Any], **options: Any) -> Publication:
+    return Publication(function, **{"examples": {"x": ROWS}, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"examples": {"x": ROWS[:7]}}, "x has 7 rows; give at least 8"),
+        ({"examples": {"x": ROWS, "z": ROWS.repeat(2, 1)}}, "x 8, z 16"),
+        ({"examples": {}}, "give examples="),
+        ({"examples": {"x": ROWS.half()}}, "float16"),
+        ({"examples": {"x": ROWS / 0}}, "not finite"),
+        ({"examples": {"x": ROWS[:, :0]}}, "no elements"),
+        ({"examples": {"tangent_x": ROWS}}, "derivatives are called so"),
+        ({"examples": {"a.b": ROWS}}, "letters, digits and _"),
+        ({"parameters": {"x": ROWS}}, "two inputs are called 'x'"),
+        ({"outputs": "y"}, 'such as \\("y",\\)'),
+        ({"derivatives": ("hesian",)}, "there is no derivative 'hesian'"),
+        ({"derivatives": ("saliency",)}, "saliency is of classifiers"),
+        ({"targets": {"t": ROWS}}, "give loss="),
+        ({"classes": ["a"]}, "two names or more"),
+        ({"classes": ["a", "b"]}, "image_side="),
+    ],
+)
+def test_a_publication_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        if options.get("parameters"):
+            options = {**options, "examples": {"x": ROWS, "z": ROWS}}
+            Publication(nn.Identity(), parameters={"x": ROWS}, examples={"x": ROWS, "y": ROWS})
+        publication(nn.Identity(), **options)
+
+
+class Doubling(nn.Module):
+    """A dropout that stays active, whatever mode it is in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, training=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: x * torch.randn_like(x), "value: random"),
+        (Doubling(), "value: random"),
+        (lambda x: x - x.mean(0), "value: rows influence one another"),
+        (lambda x: (x - 1).sqrt(), "value: not finite"),
+        (lambda x: x.sum(), "its first size should be the number of rows"),
+        (lambda x: (x, x), "gives 2 outputs, but outputs= names 1"),
+        (lambda x: x > 0, "bool"),
+        (lambda x: x @ x, "the function fails on its examples"),
+    ],
+)
+def test_a_function_that_cannot_be(
+    tmp_path: Path, function: Callable[..., Any], words: str
+) -> None:
+    with pytest.raises(JobError, match=words):
+        publish(publication(function), "wrong", tmp_path)
+    assert [path.name for path in (tmp_path / "wrong").iterdir()] == [".lock"]
+
+
+def recorded(function: Callable[..., Tensor]) -> Refusal:
+    """The refusal of a function that can't be recorded."""
+    with pytest.raises(Exception) as caught:
+        record(lambda x: (function(x),), [ROWS], [True])
+    return from_tracing("value", caught.value, str(caught.value))
+
+
+def test_reasons_have_a_class() -> None:
+    import numpy as np
+
+    assert recorded(lambda x: x if x.sum() > 0 else -x).kind == "branches on data"
+    assert recorded(lambda x: x * float(x.mean())).kind == "branches on data"
+    assert recorded(lambda x: torch.from_numpy(np.sin(x.numpy()))).kind == "leaves PyTorch"
+    missing = RuntimeError("No ONNX function found for <OpOverload(op='aten._linalg_eigh', …)>")
+    assert "no ONNX rule: aten._linalg_eigh" in str(from_tracing("value", missing, ""))
+    kernel = from_runtime("value", "Could not find an implementation for Resize(19) node")
+    assert (kernel.kind, "Resize" in str(kernel)) == ("no float64 kernel in ONNX Runtime", True)
+
+
+def straight_through(x: Tensor) -> Tensor:
+    return x + (x.round() - x).detach()
+
+
+@pytest.mark.parametrize(
+    ("function", "derivatives"),
+    [
+        (lambda x: (x.detach() * x**2).sum(1), ("gradient",)),
+        (lambda x: (x**2 + x.detach() ** 2 * x).sum(1), ("hvp",)),
+        (straight_through, ("jacobian",)),
+    ],
+)
+def test_autograd_is_compared_with_differences(
+    function: Callable[..., Tensor], derivatives: tuple[str, ...]
+) -> None:
+    asked = publication(function, derivatives=derivatives)
+    with pytest.raises(Refusal, match="differs from central differences"):
+        differences.check(asked, describe(asked))
+
+
+def test_smooth_functions_and_kinks_pass_that() -> None:
+    for function in (
+        lambda x: (x.sin() * x.roll(1, 1)).sum(1),
+        lambda x: x.relu().square().sum(1) + x.abs().amax(1),
+        nn.Linear(3, 2).double(),
+    ):
+        asked = publication(function, derivatives=("jacobian", "hvp"))
+        assert all(error < 1e-6 for error in differences.check(asked, describe(asked)).values())
+
+
+def test_names_that_collide() -> None:
+    asked = Publication(
+        lambda c, b_c: (c * b_c, c),
+        examples={"c": ROWS, "b_c": ROWS},
+        outputs=("a_b", "a"),
+        derivatives=("jacobian",),
+    )
+    described = describe(asked)
+    with pytest.raises(JobError, match="jacobian_a_b_c would stand for"):
+        require_distinct([plan(name, described) for name in ("value", "jacobian")])
+
+
+def test_gradient_needs_one_number_a_row() -> None:
+    described = describe(publication(lambda x: x**2, derivatives=("gradient",)))
+    with pytest.raises(Refusal, match=r"y \[3\].*ask for jacobian"):
+        plan("gradient", described)
+
+
+def test_a_closure_keeps_its_modes() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.Dropout()).double()
+    with constant_weights(lambda x: network(x)):  # noqa: PLW0108 — its closure is looked into
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+    assert network[1].training
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_weights_over_two_gibibytes(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        huge = nn.Linear(30_000, 20_000)
+    with pytest.raises(JobError, match=r"over 2 GiB: the weights take 2\.2 GiB"):
+        publish(publication(huge), "huge", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "words"),
+    [
+        ("", "nowhere.py:build", "there is no such file"),
+        ("", "file.txt:build", "such as surrogate.py:build"),
+        ("def build(:", "file.py:build", "is not Python"),
+        ("import nothing_like_it", "file.py:build", "can't be imported: ModuleNotFoundError"),
+        ("x = 1", "file.py:build", r"has no function build\(\)"),
+        ("def build(): return 1", "file.py:build", "should return a gradserve.Publication"),
+        ("def build(): raise ValueError('no')", "file.py", "fails: ValueError: no"),
+        ("import training.nets", "file.py:build", "rename .*training to publish from here"),
+    ],
+)
+def test_a_file_that_cannot_be(tmp_path: Path, text: str, reference: str, words: str) -> None:
+    (tmp_path / "file.py").write_text(text)
+    (tmp_path / "training").mkdir()
+    with pytest.raises(JobError, match=words):
+        source.load(str(tmp_path / reference))
+
+
+def test_the_template_and_what_lies_beside(tmp_path: Path) -> None:
+    """A neighbour is imported; a folder called training is in nobody's way."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "beside.py").write_text("NAME = 'from beside'\n")
+    text = TEMPLATE.format(file="mine.py", model="mine")
+    (tmp_path / "mine.py").write_text(
+        text.replace('"What it computes, in a sentence"', "beside.NAME").replace(
+            "import torch\n", "import beside\nimport torch\n", 1
+        )
+    )
+    found = source.load(str(tmp_path / "mine.py") + ":build")
+    assert found.description == "from beside"
+    assert found.derivatives == ("jacobian", "vjp", "jvp", "hvp")
