@@ -12,9 +12,9 @@ INTRODUCTION = """# What can be published
 
 Written by `python -m bench.zoo`: {count} small networks and functions, deliberately hard ones among
 them, each with derivatives in reverse mode; and the smallest classifier of every family in
-torchvision with random weights. A function **works** if its graph agrees with eager autograd at 1, 2,
-7 and 64 rows: within 1e-9 of the largest number in float64, within 1e-5 in float32. The figure is
-the largest error found, as a share of the largest number.
+torchvision with random weights. A function **works** if its graph agrees with eager autograd at
+1, 2, 7 and 64 rows: within 1e-9 of the largest number in float64, within 1e-5 in float32. The
+figure is the largest error found, as a share of the largest number.
 
 [extending.md](extending.md) says how to publish, and what to do about each reason.
 """

@@ -1,0 +1,165 @@
+"""The rules for operators that ONNX lacks compute what PyTorch computes.
+
+Called as ordinary functions: an export of each would take minutes and say nothing more.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.publish.rules import RULES, convolution, linear_algebra, pooling, reductions, special
+
+DOUBLE = torch.float64
+aten = torch.ops.aten
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def same(found: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
+    scale = float(expected[expected.isfinite()].abs().max())
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * scale)
+
+
+FORWARD = [
+    # transposed, stride, padding, dilation, output padding, groups
+    (False, (1, 1), (0, 0), (1, 1), (0, 0), 1),
+    (False, (2, 1), (1, 2), (1, 1), (0, 0), 2),
+    (False, (2, 3), (1, 0), (2, 1), (0, 0), 1),
+    (True, (1, 1), (0, 0), (1, 1), (0, 0), 1),
+    (True, (2, 2), (1, 0), (1, 1), (1, 0), 2),
+    (True, (3, 2), (0, 1), (1, 2), (0, 0), 1),
+]
+
+
+@pytest.mark.parametrize("settings", FORWARD)
+def test_convolution_and_its_gradients(settings: tuple[Any, ...]) -> None:
+    transposed, stride, padding, dilation, output_padding, groups = settings
+    x = normal(3, 4, 9, 8)
+    weight = normal(4, 6 // groups, 3, 2) if transposed else normal(6, 4 // groups, 3, 2)
+    rest = (list(stride), list(padding), list(dilation), transposed, list(output_padding), groups)
+    expected = aten.convolution(x, weight, normal(6), *rest)
+    same(convolution.convolution(x, weight, normal(6), *rest), expected)
+    gradient = normal(*expected.shape)
+    wanted = aten.convolution_backward(gradient, x, weight, [6], *rest, [True] * 3)
+    found = convolution.convolution_backward(gradient, x, weight, [6], *rest, [True] * 3)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine is not None
+        same(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ([2, 2], [], [0, 0], False, True, None),
+        ([3, 2], [2, 1], [1, 1], False, False, None),
+        ([3, 3], [2, 2], [1, 1], True, True, None),
+        ([2, 3], [3, 1], [0, 1], False, True, 5),
+    ],
+)
+def test_average_pooling(settings: tuple[Any, ...]) -> None:
+    x = normal(2, 3, 9, 8)
+    expected = aten.avg_pool2d(x, *settings)
+    if not settings[3]:
+        same(pooling.avg_pool_2d(x, *settings), expected)
+    gradient = normal(*expected.shape)
+    wanted = aten.avg_pool2d_backward(gradient, x, *settings)
+    same(pooling.avg_pool_backward(gradient, x, *settings), wanted)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (7, 7)])
+def test_adaptive_pooling(sizes: tuple[int, int]) -> None:
+    x = normal(2, 3, 9, 8)
+    same(pooling.adaptive_avg_pool(x, sizes), aten._adaptive_avg_pool2d(x, sizes))
+    gradient = normal(2, 3, *sizes)
+    wanted = aten._adaptive_avg_pool2d_backward(gradient, x)
+    same(pooling.adaptive_avg_pool_backward(gradient, x), wanted)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 12])
+def test_linear_algebra(size: int) -> None:
+    a, b = normal(4, size, size), normal(4, size, 3)
+    lu = linear_algebra.solve(a, b)
+    same(lu[0], torch.linalg.solve(a, b), 1e-9)
+    same(linear_algebra.lu_solve(*lu[1:3], b, adjoint=True), torch.linalg.solve(a.mT, b), 1e-9)
+    left = torch.linalg.solve(a, b.mT, left=False)
+    same(linear_algebra.solve(a, b.mT, left=False)[0], left, 1e-9)
+    same(linear_algebra.inverse(a)[0], torch.linalg.inv(a), 1e-9)
+    same(linear_algebra.determinant(a)[0], torch.linalg.det(a), 1e-10)
+    sign, logarithm = linear_algebra.log_determinant(a)[:2]
+    expected = torch.linalg.slogdet(a)
+    same(sign, expected.sign)
+    same(logarithm, expected.logabsdet, 1e-10)
+    spd = a @ a.mT + torch.eye(size, dtype=DOUBLE)
+    lower = torch.linalg.cholesky(spd)
+    same(linear_algebra.cholesky(spd)[0], lower)
+    for upper, unitriangular in ((False, False), (True, False), (True, True)):
+        triangle = lower.mT if upper else lower
+        options = {"upper": upper, "unitriangular": unitriangular}
+        wanted = torch.linalg.solve_triangular(triangle, b, **options)
+        same(linear_algebra.solve_triangular(triangle, b, **options), wanted, 1e-9)
+
+
+def test_a_matrix_that_needs_pivots() -> None:
+    a = torch.tensor([[0.0, 2, 1], [1, 0, 0], [3, 1, 0]], dtype=DOUBLE)
+    same(linear_algebra.inverse(a)[0], torch.linalg.inv(a))
+    same(linear_algebra.determinant(a)[0], torch.linalg.det(a))
+    assert linear_algebra.solve(normal(2, 40, 40), normal(2, 40)) is NotImplemented
+
+
+def test_reductions() -> None:
+    x = normal(4, 5)
+    for found, expected in zip(reductions.median(x, 1), torch.median(x, 1), strict=True):
+        assert torch.equal(found, expected)
+    same(reductions.product(x, 1), x.prod(1))
+    same(reductions.cumulative_product(x, 1), x.cumprod(1))
+    edges = torch.tensor([-1.0, 0, 0, 1], dtype=DOUBLE)
+    values = torch.cat([x.flatten(), edges])
+    for right in (False, True):
+        found = reductions.search_sorted(edges, values, right=right)
+        assert torch.equal(found, torch.searchsorted(edges, values, right=right))
+        assert torch.equal(reductions.bucketize(values, edges, right=right), found)
+    other = normal(6, 5)
+    exact = (x[:, None] - other).square().sum(-1).sqrt()
+    same(reductions.distances(x, other, 2), exact)
+    leaf = x.clone().requires_grad_(True)
+    weight = normal(4, 6)
+    (wanted,) = torch.autograd.grad((torch.cdist(leaf, other) * weight).sum(), leaf)
+    same(reductions.distances_backward(weight, x, other, 2, exact), wanted, 1e-7)
+
+
+NEAR = torch.linspace(-6, 6, 4001, dtype=DOUBLE)
+UNIT = NEAR / 6.001
+POSITIVE = NEAR + 6.01
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "tolerance"),
+    [
+        *(
+            (name, NEAR, 1e-13)
+            for name in ("erf", "erfc", "atan", "sinh", "cosh", "asinh", "expm1")
+        ),
+        *((name, UNIT, 1e-12) for name in ("asin", "acos", "atanh")),
+        *((name, POSITIVE, 1e-12) for name in ("log1p", "lgamma", "digamma")),
+        ("acosh", POSITIVE + 1, 1e-13),
+        ("lgamma", NEAR + 0.0003, 1e-11),
+    ],
+)
+def test_special_functions_in_float64(name: str, points: Tensor, tolerance: float) -> None:
+    rule: Callable[[Tensor], Tensor] = getattr(special, name)
+    same(rule(points), getattr(torch, name)(points), tolerance)
+
+
+def test_other_special_functions() -> None:
+    same(special.atan2(UNIT.roll(7), NEAR), torch.atan2(UNIT.roll(7), NEAR))
+    same(special.softplus(NEAR * 9, 2.0), functional.softplus(NEAR * 9, 2.0))
+    for how in ("none", "tanh"):
+        same(special.gelu(NEAR, approximate=how), functional.gelu(NEAR, approximate=how))
+    same(special.polygamma(1, POSITIVE), torch.special.polygamma(1, POSITIVE), 1e-9)
+    assert RULES[aten.erf.default](torch.ones(1)) is NotImplemented
