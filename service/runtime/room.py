@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from typing import TypeVar
 
 from service.runtime.cost import Cost
@@ -199,7 +200,9 @@ class Lane:
         job = await self._begin(cost)
         loop = asyncio.get_running_loop()
         try:
-            working = loop.run_in_executor(self._threads, function, *arguments)
+            # In the request's context, so that what is logged there has its id.
+            run = copy_context().run
+            working = loop.run_in_executor(self._threads, run, function, *arguments)
         except BaseException:
             self._end(job, cost)
             raise

@@ -24,6 +24,7 @@ class Facts:
         "starts",
         "trace",
         "version",
+        "warnings",
     )
 
     def __init__(self, request_id: str = "", trace: str = "") -> None:
@@ -33,6 +34,7 @@ class Facts:
         self.version = 0
         self.rows = 0
         self.runs = 0
+        self.warnings = 0  # of libraries, logged so far
         self.seconds: dict[str, float] = {}  # by stage, added up
         self.starts: dict[str, int] = {}  # when each stage first began, ns since the epoch
 

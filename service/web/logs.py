@@ -6,8 +6,10 @@ import random
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
 import orjson
@@ -24,6 +26,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(
     rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?"
 )
+MAX_WARNINGS, MAX_WARNING = 3, 300  # logged of one request; characters of each
 MAX_PATH = 200  # characters of a path in the log
 CLIENT_GONE = 499  # nginx's number for it; nothing is sent, as nobody listens
 
@@ -74,11 +77,39 @@ def configure(level: str, style: str = "auto") -> None:
     root.handlers = [handler]
     root.propagate = False
     root.setLevel(level.upper())
+    # Pillow warns of what is wrong in a file. Always: else Python keeps every text that was shown,
+    # and there are as many as damaged files.
+    warnings.filterwarnings("always", module=r"PIL\.")
+    warnings.showwarning = log_warning
     # uvicorn's own: that it starts and stops is said above already, and bad requests are no news.
     server = logging.getLogger("uvicorn.error")
     server.handlers = [handler]
     server.propagate = False
     server.setLevel("ERROR")
+
+
+def log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """Log what a library warns of, in one line with the request's id, in place of ``showwarning``.
+
+    A few of each request: one damaged file may give thousands.
+    """
+    del file, line
+    facts = current.get()
+    if facts is not None:
+        facts.warnings += 1
+        if facts.warnings > MAX_WARNINGS:
+            return
+    text = " ".join(str(message).split())[:MAX_WARNING]
+    source = f"{PurePath(filename).name}:{lineno}"
+    request = f" (request {facts.request_id})" if facts is not None and facts.request_id else ""
+    logging.getLogger("gradserve").warning("%s: %s, %s%s", category.__name__, text, source, request)
 
 
 class RequestLog:

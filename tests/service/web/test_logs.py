@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from service.web import logs
@@ -81,3 +82,22 @@ def test_json_unless_a_person_reads_it(monkeypatch, style: str, terminal: bool, 
         assert type(logger.handlers[0].formatter) is kind
     finally:
         logger.handlers = before
+
+
+def test_a_warning_of_pillow_is_one_line_with_the_request(
+    serve: Callable[..., TestClient], artifacts: Path, capsys
+) -> None:
+    entry = b"\x01\x0f\0\x02\0\x0f\xff\xff\0\0\0\x08"  # a text that is longer than the file
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x40" + entry * 64 + bytes(4)
+    stream = io.BytesIO()
+    Image.new("RGB", (900, 700)).save(stream, "JPEG", exif=exif)
+    served = serve(artifacts, log_format="text")
+    answer = served.post(
+        "/classify?model=cifar-improved",
+        content=stream.getvalue(),
+        headers={"content-type": "image/jpeg", "x-request-id": "odd-exif"},
+    )
+    assert answer.status_code == 200, answer.text
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Warning" in line]
+    assert 1 <= len(lines) <= 3
+    assert all("(request odd-exif)" in line for line in lines)
