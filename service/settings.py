@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
 PREFIX = "GRADSERVE_"
-# Variables that are no settings of the service: they belong to the tests and the benchmark.
-NOT_SETTINGS = {"LONG", "TEST_IMAGE", "TEST_ENGINE", "BENCH_TOKEN"}
+# Variables that are no settings of the service: of the tests, the benchmark and docker-compose.
+NOT_SETTINGS = {"LONG", "TEST_IMAGE", "BENCH_TOKEN", "LISTEN", "LISTEN_PORT", "MEMORY", "CPUS"}
 # What Kubernetes sets in every container of a namespace that has a Service called gradserve, or
 # gradserve-something: https://kubernetes.io/docs/concepts/services-networking/service/
 KUBERNETES = re.compile(

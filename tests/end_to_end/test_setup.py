@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from service.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 _spec = spec_from_file_location("install", ROOT / "locks" / "install.py")
 install = module_from_spec(_spec)
@@ -180,3 +182,15 @@ def test_a_clone_on_windows_has_the_bytes_that_were_committed(tmp_path: Path) ->
             assert hashlib.sha256(content).hexdigest() == file["sha256"], f"{manifest}: {name}"
     for script in (".ci/run", "Makefile", "Dockerfile", "training/data/HW1-1.csv"):
         assert b"\r\n" not in (clone / script).read_bytes(), script
+
+
+def test_compose_passes_every_setting_by_name() -> None:
+    """A setting that is not passed on is ignored in silence: a key file, at worst."""
+    import yaml
+
+    api = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]["api"]
+    # The container's own address, port and folder are given by the image and the mounts.
+    wanted = set(Settings.model_fields) - {"host", "port", "artifacts"}
+    assert sorted(api["environment"]) == sorted(f"GRADSERVE_{name.upper()}" for name in wanted)
+    assert api["secrets"][0]["target"].startswith("${GRADSERVE_API_KEY_FILE:-")
+    assert {"mem_limit", "cpus", "pids_limit", "logging"} <= api.keys()
