@@ -13,8 +13,8 @@ class Board:
     """One slot a worker: when it last ran, and how many connections it holds.
 
     Made before forking. A slot is written by its worker alone, or by the parent before it starts.
-    Each figure is stored at once, as struct's packing is not: that clears the place first, and who
-    reads at that moment takes the worker for silent since the start of time.
+    Each figure is written in one store. ``struct.pack_into`` would write zeros first, and a reader
+    at that moment would take the worker for hung.
     """
 
     def __init__(self, workers: int) -> None:

@@ -9,7 +9,7 @@ import re
 
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 64 * 1024
-CHUNKED = -1  # the length of a body that says itself where it ends
+CHUNKED = -1  # in place of a length: the body comes in chunks, and the last one says so
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"+) ([!-~]+) ([A-Z]+)/([0-9]\.[0-9])\r\n")

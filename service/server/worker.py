@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: show life, check deadlines, see whether it is time to stop."""
+        """Ten times a second: send a heartbeat, check deadlines, stop when it is time."""
         self._show_life()
         now = time.monotonic()
         if counter % TICKS_A_SECOND == 0:
@@ -144,7 +144,7 @@ class Server(uvicorn.Server):
         timer.cancel()
 
     def _tidy(self) -> None:
-        """Give back much that the last requests took, if nobody has asked for a second."""
+        """After a second without requests, return memory to the system if there is much."""
         state = self.server_state
         if state.total_requests == self.requests_seen and not state.tasks:
             now = memory.resident()
@@ -162,7 +162,7 @@ class Server(uvicorn.Server):
             connection.transport.abort()
 
     async def _beat(self) -> None:
-        """Show life while the main loop, which does that later, has not begun."""
+        """Send heartbeats until the main loop does."""
         while True:
             self._show_life()
             await asyncio.sleep(0.1)

@@ -84,12 +84,13 @@ class Supervisor:
         """Run until told to stop; the exit status, 0 if every worker drained in time."""
         # Signals are waited for, not handled: nothing can interrupt this loop half-way.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
-        # What is loaded by now stays: collecting it again would only unshare its memory.
+        # The collector need not look at what is loaded by now: that would copy pages that the
+        # workers share.
         gc.collect()
         gc.freeze()
         # Requests leave no cycles behind: looking for them so often took 8 % under heavy load.
         gc.set_threshold(20_000, 20, 50)
-        # This process serves nothing, so it is not one that could be unready.
+        # The supervisor serves nothing: its readiness and queue must not count.
         metrics.remove_gauges(os.getpid())
         while True:
             self._start_due()
@@ -123,7 +124,7 @@ class Supervisor:
         except BaseException:
             traceback.print_exc()
         finally:
-            # Not sys.exit: what the parent had begun is not the child's to end.
+            # Not sys.exit: the child must not run the parent's clean-up.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

@@ -16,6 +16,7 @@ from service.server.metrics_folder import MetricsFolder, sweep
 from service.server.workers import Supervisor
 from service.settings import Settings
 from tests.server_process import ROOT, ServerProcess
+from tests.without_parts import WITHOUT_PARTS
 
 SHARED = metrics_folder.SHARED_MEMORY
 SPIN = "while True: pass"
@@ -160,30 +161,12 @@ def test_who_never_reads_its_log_does_not_stop_it(artifacts: Path) -> None:
         process.stderr.close()
 
 
-WITHOUT = """
-import ctypes, os, signal, sys
-for module, names in {os: ["fork", "sched_getaffinity", "posix_fallocate", "getuid", "O_NOFOLLOW",
-        "O_DIRECTORY", "O_NONBLOCK", "fchmod"],
-    signal: ["sigtimedwait", "SIGCHLD", "pthread_sigmask", "SIGHUP", "SIGQUIT"]}.items():
-    for name in names:
-        delattr(module, name)
-for package in ("uvloop", "fcntl", "resource", "grp", "pwd"):
-    sys.modules[package] = None
-class NoHandle(ctypes.CDLL):
-    def __init__(self, name, *more, **options):
-        if name is None:
-            raise TypeError("Windows has no such handle")
-        super().__init__(name, *more, **options)
-ctypes.CDLL = NoHandle
-"""
-
-
 def test_it_serves_in_one_process_where_the_system_lacks_parts(
     artifacts: Path, tmp_path: Path
 ) -> None:
     """As on Windows; on macOS less is missing."""
     (tmp_path / "artifacts").symlink_to(artifacts)
-    with Patched(tmp_path / "artifacts", WITHOUT, workers=2, header_seconds=1) as server:
+    with Patched(tmp_path / "artifacts", WITHOUT_PARTS, workers=2, header_seconds=1) as server:
         server.wait_ready()
         assert server.workers() == []
         assert server.post("/predict", {"x": 2})[1]["y"] == [4.0]
