@@ -20,6 +20,9 @@ RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset
 # GRADSERVE_LONG=1 repeats as often as the promises in SECURITY.md and README say.
 LONG = os.environ.get("GRADSERVE_LONG") == "1"
 SWAPS = 50 if LONG else 5
+# A version is verified by a process of its own, whose imports take half a second of processor time;
+# while the load takes both cores that is several seconds.
+SWAP_SECONDS = 20
 DRAINS = 20 if LONG else 1
 
 
@@ -79,17 +82,17 @@ def test_new_versions_are_taken_up_under_load_and_given_up_again(artifacts: Path
             last = SWAPS + 1
             for version in range(2, last + 1):
                 publish_curve(artifacts, offset=float(version - 1))
-                server.wait_until(all_workers_serve(version), f"version {version}", 5)
+                server.wait_until(all_workers_serve(version), f"version {version}", SWAP_SECONDS)
             # A bad one changes nothing.
             publish_curve(artifacts, offset=9.0, **{"value.onnx": b"junk"})
             server.wait_until(
                 lambda: server.get("/models/curve-mlp")[1]["versions"][0]["state"] == "refused",
                 "the bad version is refused",
-                5,
+                SWAP_SECONDS,
             )
             shutil.rmtree(artifacts / "curve-mlp" / str(last + 1))
             shutil.rmtree(artifacts / "curve-mlp" / str(last))
-            server.wait_until(all_workers_serve(last - 1), "the version before", 5)
+            server.wait_until(all_workers_serve(last - 1), "the version before", SWAP_SECONDS)
         assert load.failures == []
         assert set(load.answers) == set(range(1, last + 1))
 
@@ -108,7 +111,7 @@ def test_memory_is_given_back_after_swaps(artifacts: Path) -> None:
                 server.wait_until(
                     lambda v=version: server.get("/models/curve-mlp")[1]["version"] == v,
                     f"version {version}",
-                    5,
+                    SWAP_SECONDS,
                 )
 
         publish_until(4)
