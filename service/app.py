@@ -42,7 +42,7 @@ from service.web.faces import FaceErrors
 from service.web.head import HeadAsGet
 from service.web.logs import Observe, RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics
-from service.web.openapi import complete_document
+from service.web.openapi import complete_document, operation_id
 from service.web.refusal import Refusals
 from service.web.security import SecurityHeaders
 from service.web.state import KeepState, Services
@@ -124,6 +124,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     routers = (

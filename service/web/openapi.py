@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -30,6 +31,12 @@ _WHEN = {
     429: "Too many requests wait already; Retry-After says when to come back",
     503: "The model is not loaded",
 }
+
+
+def operation_id(route: APIRoute) -> str:
+    """A name for generated clients to call an endpoint by, such as post_gradient."""
+    method = min(route.methods or {"GET"}).lower()
+    return re.sub(r"\W+", "_", f"{method}{route.path_format}").strip("_")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 # The clients that people have, each in an environment of its own: make test-clients
 
-CLIENTS := umbridge tritonclient kserve mlserver tesseract jax scipy pymc
+CLIENTS := umbridge tritonclient kserve mlserver tesseract jax scipy pymc generated
 CLIENT_ENVS := $(foreach client,$(CLIENTS),.venv/clients/$(client)/installed)
 .PHONY: test-clients
 
@@ -10,5 +10,12 @@ CLIENT_ENVS := $(foreach client,$(CLIENTS),.venv/clients/$(client)/installed)
 	@.venv/clients/$*/bin/python $(INSTALL) --requirement $<
 	@touch $@
 
-test-clients: $(DEV)/installed $(CLIENT_ENVS)
+# Node's packages, where Node is: the test says so where it isn't.
+.venv/clients/typescript/installed: tests/clients/requirements/typescript.json
+	@mkdir -p $(@D) && cp $< $(@D)/package.json
+	@if command -v npm >/dev/null; then cd $(@D) && npm install --silent; \
+	  else echo "npm is not installed here: no client is generated in TypeScript"; fi
+	@touch $@
+
+test-clients: $(DEV)/installed $(CLIENT_ENVS) .venv/clients/typescript/installed
 	$(DEV)/bin/python -m pytest tests/clients -rs $(ARGS)

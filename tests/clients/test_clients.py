@@ -24,7 +24,10 @@ from tests.tiny_artifacts import (
 
 HERE = Path(__file__).parent
 HOME = Path(os.environ.get("CLIENT_ENVIRONMENTS", HERE.parents[1] / ".venv" / "clients"))
-CLIENTS = ["umbridge", "tritonclient", "kserve", "mlserver", "tesseract", "jax", "scipy", "pymc"]
+CLIENTS = [
+    *("umbridge", "tritonclient", "kserve", "mlserver", "tesseract", "jax", "scipy", "pymc"),
+    "generated",
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,28 @@ def test_every_client_has_its_packages_pinned() -> None:
         text = (HERE / "requirements" / f"{client}.txt").read_text()
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         assert lines and all("==" in line for line in lines), client
+
+
+def test_a_client_generated_in_typescript(
+    folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    modules = HOME / "typescript" / "node_modules"
+    if not modules.exists():
+        pytest.skip("typescript is not installed here: make test-clients installs and runs it")
+    (tmp_path / "node_modules").symlink_to(modules)
+    (tmp_path / "client.ts").write_bytes((HERE / "with_typescript.ts").read_bytes())
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    url = request.getfixturevalue("url")
+    for command in (
+        ["openapi-typescript", f"{url}/openapi.json", "-o", "schema.d.ts"],
+        ["tsc", "--strict", "--target", "es2022", "--module", "nodenext", "client.ts"],
+    ):
+        run([modules / ".bin" / command[0], *command[1:]], tmp_path)
+    run(["node", "client.js", url, folder / "blue.png"], tmp_path)
+
+
+def run(command: list[str | Path], folder: Path) -> None:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
