@@ -33,12 +33,21 @@ from service.web.refusal import Refusals, static_lines
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
 # Each piece costs a turn of the loop: uvicorn's 64 KiB make a photo of 2.5 MB take 8 % longer.
 PIECE_BYTES = 256 * 1024
+# What connections hold of bodies before a request sees any of it, and so before it is counted: with
+# many connections each holds less.
+HELD_BYTES = 16 * 1024 * 1024
+LEAST_PIECE_BYTES = 16 * 1024
 LINGER_SECONDS = 1.0
 # In a body of one-byte chunks, five bytes of framing come with each.
 FRAMING_SHARE = 16
 FIRST_REQUEST_SECONDS = 1.0  # for a connection that was accepted while shutting down
 NOT_HTTP = "The request is not valid HTTP"
 EMPTY_LINES = re.compile(rb"[\r\n]*")  # before a request line: RFC 9112, 2.2
+
+
+def piece_bytes(connections: int) -> int:
+    """How much of a body is handed to its request at a time."""
+    return max(LEAST_PIECE_BYTES, min(PIECE_BYTES, HELD_BYTES // max(1, connections)))
 
 
 class OneWrite:
@@ -162,7 +171,7 @@ class Protocol(HttpToolsProtocol):
         if self.refused or cycle.response_complete:
             return
         cycle.body += body
-        if len(cycle.body) >= PIECE_BYTES:
+        if len(cycle.body) >= piece_bytes(len(self.connections)):
             self.flow.pause_reading()
             cycle.message_event.set()
 
