@@ -33,6 +33,7 @@ except ImportError:  # Windows, where one process serves
 # A process that waits (for a disk, for a processor) uses no processor time; after so many times the
 # limit of that it is ended all the same.
 PATIENCE = 4
+STARTING_SECONDS = 30  # more for its imports, on a busy machine
 ELSEWHERE_SECONDS = 0.1  # between looks whether another worker has finished
 # The process finds the code where this one has found it, whatever folder it starts in.
 START = (
@@ -137,7 +138,8 @@ class Verifier:
         self.verdicts = shared_verdicts()
         self._mutex = threading.Lock()
         self._waiting: deque[tuple[Path, str, Future[Verdict]]] = deque()
-        self._threads: set[threading.Thread] = set()
+        self._threads: set[threading.Thread] = set()  # some may be ending
+        self._working = 0  # those that take what waits
         self._processes: set[_Process] = set()
         self._prepared: list[_Process] = []
         self._stopped = False
@@ -158,7 +160,8 @@ class Verifier:
         with self._mutex:
             self._stopped = False
             self._waiting.append((folder, key, future))
-            if len(self._threads) < self.width:
+            if self._working < self.width:
+                self._working += 1
                 thread = threading.Thread(target=self._work, name="verify", daemon=True)
                 self._threads.add(thread)
                 thread.start()
@@ -184,11 +187,13 @@ class Verifier:
 
     def _work(self) -> None:
         process: _Process | None = None
+        ended = False
         try:
             while True:
                 with self._mutex:
                     if not self._waiting:
-                        self._threads.discard(threading.current_thread())
+                        self._working -= 1
+                        ended = True
                         return
                     folder, key, future = self._waiting.popleft()
                 if not future.set_running_or_notify_cancel():
@@ -207,12 +212,13 @@ class Verifier:
                     self.verdicts.put(key, answer)
                 _resolve(future, answer)
         finally:
+            if process is not None:
+                process.close()
             with self._mutex:
+                self._working -= 0 if ended else 1
                 self._threads.discard(threading.current_thread())
                 if process is not None:
                     self._processes.discard(process)
-            if process is not None:
-                process.close()
 
     def _answer_elsewhere(self, key: str) -> Answer | None:
         """What another worker has found; None if finding out is now this one's."""
@@ -241,6 +247,7 @@ class _Process:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._seconds, self._bytes = options["seconds"], options["bytes"]
+        self._patience = PATIENCE * self._seconds + STARTING_SECONDS
         self.running = True
         self._late = False
         environment = os.environ | {
@@ -264,7 +271,7 @@ class _Process:
 
     def ask(self, folder: Path) -> Answer:
         """What it says of the version in ``folder``; if it ends over that, why."""
-        timer = threading.Timer(PATIENCE * self._seconds, self._end_late)
+        timer = threading.Timer(self._patience, self._end_late)
         timer.daemon = True
         timer.start()
         self._write(os.fspath(folder.absolute()))
@@ -301,7 +308,7 @@ class _Process:
     def _why_it_ended(self) -> str:
         code = self._process.wait()
         if self._late:
-            return f"verifying it takes longer than {PATIENCE * self._seconds:g} s"
+            return f"verifying it takes longer than {self._patience:g} s"
         if code == -getattr(signal, "SIGXCPU", 0):
             return f"verifying it takes more than {self._seconds:g} s of processor time"
         if code < 0:
