@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http import httptools_impl
 
 from service.server.framing import CHUNKED, Malformed, read_head
+from service.server.protocol import piece_bytes
 from service.web.security import ALWAYS
 from tests.server_process import ServerProcess
 from tests.tiny_artifacts import png, publish_all
@@ -357,3 +358,10 @@ def test_nothing_that_waits_is_reset_at_the_end(tmp_path: Path) -> None:
         for process in clients:
             said = process.communicate(timeout=20)[1]
             assert process.returncode == 0, said.decode()
+
+
+def test_many_connections_hold_less_of_a_body_each() -> None:
+    assert piece_bytes(16) == 256 * 1024
+    for connections in (64, 100, 1000):
+        assert piece_bytes(connections) * connections <= 16 * 1024 * 1024
+    assert piece_bytes(100_000) == 16 * 1024
