@@ -1,27 +1,23 @@
 """Imports run one way only: the rooms, top to bottom, each with what it may import."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# Each room with the rooms of the project that it may import, besides itself.
-MAY_IMPORT = {
-    "contract": set(),
-    "training": {"contract"},
-    "service.settings": set(),
-    "service.lifecycle": set(),
-    "service.runtime": {"contract", "service.settings"},
-    "service.web": {"contract", "service.runtime", "service.settings", "service.lifecycle"},
-    "service.api": {"contract", "service.runtime", "service.web", "service.settings"},
-    "service.server": {
-        "service.web",
-        "service.runtime",
-        "service.settings",
-        "service.lifecycle",
-    },
-}
+ROW = re.compile(r"^\| `([a-z.]+)` \|[^|]*\|(.*)\|$", re.MULTILINE)
+
+
+def read_rooms() -> dict[str, set[str]]:
+    """Each room with the rooms that it may import besides itself, as docs/architecture.md says."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    section = text.partition("## The rooms")[2].partition("## Four flows")[0]
+    return {room: set(re.findall(r"`([a-z.]+)`", may)) for room, may in ROW.findall(section)}
+
+
+MAY_IMPORT = read_rooms()
 NOT_IN = {
     "contract": {"torch", "fastapi", "starlette"},
     "service.runtime": {"torch", "fastapi", "starlette", "prometheus_client"},
@@ -61,3 +57,18 @@ def test_imports_run_downwards() -> None:
                 if (inside and target not in allowed | {room}) or top in NOT_IN.get(room, ()):
                     wrong.append(f"{path.relative_to(ROOT)} imports {module}")
     assert not wrong
+
+
+def test_the_rooms_in_the_document_are_the_folders() -> None:
+    folders = {f"service.{path.parent.name}" for path in (ROOT / "service").glob("*/__init__.py")}
+    named = {room for room in MAY_IMPORT if (ROOT / room.replace(".", "/")).is_dir()}
+    assert named == folders | {"contract", "training"}
+    assert all(target in MAY_IMPORT for may in MAY_IMPORT.values() for target in may)
+
+
+def test_no_room_imports_in_a_circle() -> None:
+    left = dict(MAY_IMPORT)
+    while left:
+        bottom = {room for room, may in left.items() if not may & left.keys()}
+        assert bottom, f"a circle among {sorted(left)}"
+        left = {room: may for room, may in left.items() if room not in bottom}

@@ -1,8 +1,9 @@
-"""The README's requests and answers: found, run against a server, compared or written anew.
+"""The documents' requests and answers: found, run against a server, compared or written anew.
 
     python -m tests.end_to_end.readme_examples --update
 
-starts the service from ``artifacts/``, runs every request, and puts today's answers into README.md.
+starts the service from ``artifacts/``, runs every request, and puts today's answers into README.md
+and docs/api.md.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from tests.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+DOCUMENTS = (README, ROOT / "docs" / "api.md")
 ARTIFACTS = ROOT / "artifacts"
 ADDRESS = "http://127.0.0.1:8000"  # the one that README's commands name
 LEFT_OUT = "…"
@@ -43,8 +45,10 @@ class Example:
 
 
 def read_examples() -> list[Example]:
-    """README's examples in their order."""
-    return [Example(*match.groups()) for match in BLOCK.finditer(README.read_text("utf-8"))]
+    """The documents' examples in their order, each once."""
+    texts = [path.read_text("utf-8") for path in DOCUMENTS]
+    found = [Example(*match.groups()) for text in texts for match in BLOCK.finditer(text)]
+    return list(dict.fromkeys(found))
 
 
 def run(example: Example, address: str) -> Any:
@@ -122,7 +126,7 @@ def differences(expected: Any, actual: Any, where: str = "answer") -> list[str]:
 
 def versions(examples: list[Example]) -> dict[str, int]:
     """The models, each in its version, that gave README's answers: what it shows of /models."""
-    (answer,) = (e.answer for e in examples if e.command.endswith("/models"))
+    answer = next(e.answer for e in examples if e.command.endswith("/models"))
     return {item["model"]: item["version"] for item in json.loads(answer)["models"]}
 
 
@@ -138,8 +142,8 @@ def serving() -> Iterator[str]:
 
 
 def update() -> None:
-    """Run every example and write the answers into README."""
-    text = README.read_text("utf-8")
+    """Run every example and write the answers into the documents."""
+    texts = {path: path.read_text("utf-8") for path in DOCUMENTS}
     with serving() as address:
         for example in read_examples():
             try:
@@ -147,15 +151,18 @@ def update() -> None:
             except AssertionError as error:
                 print(f"left as it was: {error}", file=sys.stderr)
                 continue
-            text = text.replace(
-                f"$ {example.command}\n{example.answer}```", f"$ {example.command}\n{answer}\n```"
-            )
-    README.write_text(text, "utf-8")
+            old = f"$ {example.command}\n{example.answer}```"
+            new = f"$ {example.command}\n{answer}\n```"
+            texts = {path: text.replace(old, new) for path, text in texts.items()}
+    for path, text in texts.items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run the README's requests.")
-    parser.add_argument("--update", action="store_true", help="write the answers into README.md")
+    parser.add_argument(
+        "--update", action="store_true", help="write today's answers"
+    )
     if parser.parse_args().update:
         update()
     else:

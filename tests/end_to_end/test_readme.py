@@ -1,13 +1,15 @@
-"""README keeps its word: its requests give its answers, its commands and files exist."""
+"""The documents keep their word: requests give the answers, commands, files and settings exist."""
 
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from service.settings import Settings
 from tests.end_to_end.readme_examples import (
     ARTIFACTS,
     README,
@@ -21,6 +23,7 @@ from tests.end_to_end.readme_examples import (
 from tests.server_process import ServerProcess
 
 EXAMPLES = read_examples()
+WRITTEN = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 ENDPOINTS = ["/predict", "/gradient", "/classify", "/w10-gradient", "/models", "/summary"]
 
 
@@ -49,7 +52,8 @@ def test_each_endpoint_has_an_example(endpoint: str) -> None:
 
 
 def test_each_make_command_exists() -> None:
-    targets = set(re.findall(r"(?:^\$ |`)make ([a-z]+)", README.read_text("utf-8"), re.MULTILINE))
+    written = "".join(path.read_text("utf-8") for path in WRITTEN)
+    targets = set(re.findall(r"(?:^\$ |`)make ([a-z-]+)", written, re.MULTILINE))
     assert {"serve", "test", "train"} <= targets
     for target in sorted(targets):
         done = subprocess.run(
@@ -58,7 +62,24 @@ def test_each_make_command_exists() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_each_linked_file_exists() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text("utf-8"))
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_each_linked_file_exists(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text("utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) < 200
+
+
+def test_every_setting_is_in_the_document() -> None:
+    text = (ROOT / "docs/deploying.md").read_text("utf-8")
+    listed = re.findall(r"^\| `GRADSERVE_([A-Z_]+)`", text, re.MULTILINE)
+    assert sorted(listed) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_the_plain_form_names_what_is_there() -> None:
+    text = README.read_text("utf-8")
+    for path in re.findall(r"-r (\S+)", text):
+        assert (ROOT / path.replace("\\", "/")).is_file(), path
+    assert "Scripts\\python -m gradserve serve" in text
