@@ -160,9 +160,7 @@ def update() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run the README's requests.")
-    parser.add_argument(
-        "--update", action="store_true", help="write today's answers"
-    )
+    parser.add_argument("--update", action="store_true", help="write today's answers")
     if parser.parse_args().update:
         update()
     else:
