@@ -116,9 +116,10 @@ def test_derivatives_equal_autograd_on_the_checkpoint(client: TestClient) -> Non
     x = torch.linspace(-1.5, 4.5, 41, dtype=torch.float64, requires_grad=True)
     # The network written out from its weights, without the code that trained it.
     hidden = ((x - w["x_scaling"][0]) / w["x_scaling"][1])[:, None]
-    hidden = torch.tanh(hidden @ w["dense1.weight"].T + w["dense1.bias"])
-    hidden = torch.tanh(hidden @ w["dense2.weight"].T + w["dense2.bias"])
-    y = (hidden @ w["dense3.weight"].T + w["dense3.bias"])[:, 0]
+    last = sum(name.endswith("bias") for name in w)
+    for layer in range(1, last):
+        hidden = torch.tanh(hidden @ w[f"dense{layer}.weight"].T + w[f"dense{layer}.bias"])
+    y = (hidden @ w[f"dense{last}.weight"].T + w[f"dense{last}.bias"])[:, 0]
     y = y * w["y_scaling"][1] + w["y_scaling"][0]
     points = x.detach().numpy()
     assert predict(client, "curve-mlp", points) == pytest.approx(y.detach().numpy(), rel=1e-9)

@@ -14,10 +14,9 @@ from contract.store import Artifact, list_versions, newest_good, verify
 from training.__main__ import main
 from training.data import stand_in
 from training.data.points import read_points
-from training.fit import curve as fits
-from training.jobs import curve as job
+from training.fit import mlp as fits
 from training.networks.curve import CurveMLP, Polynomial
-from training.publish import slopes
+from training.publish import curve_artifact, slopes
 from training.publish.agreement import GraphRunner
 from training.publish.derivatives import derivative, frozen
 
@@ -29,24 +28,34 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the stand-in, its cross-validation cut short."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
-        patch.setattr(fits, "FOLDS", 2)
+        patch.setattr(fits, "HIDDEN", ((8,),))
+        patch.setattr(fits, "RESTARTS", 1)
         assert main(["curve", "--artifacts", str(root)]) == 0
     return root
+
+
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small search, and no derivatives: exporting them takes long."""
+    monkeypatch.setattr(fits, "HIDDEN", ((8,),))
+    monkeypatch.setattr(fits, "RESTARTS", 1)
+    monkeypatch.setattr(curve_artifact, "ORDERS", {"value": 0})
+    monkeypatch.setattr(curve_artifact, "DEVIATIONS", {})
 
 
 def checkpoint_network(artifact: Artifact) -> torch.nn.Module:
     """The network as anyone would load it from the checkpoint."""
     state = load_file(artifact.folder / "checkpoint.safetensors")
     if artifact.manifest.model == "curve-mlp":
-        network: torch.nn.Module = CurveMLP((0, 1), (0, 1), len(state["dense1.bias"]))
+        layers = sum(name.endswith("bias") for name in state) - 1
+        hidden = [len(state[f"dense{layer}.bias"]) for layer in range(1, layers + 1)]
+        network: torch.nn.Module = CurveMLP((0, 1), (0, 1), hidden)
     else:
         network = Polynomial([0.0] * len(state["coefficients"]), (0, 1))
     network.load_state_dict(state)
     return frozen(network)
 
 
-@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly"])
+@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly", "curve-gp"])
 def test_the_artifact_is_whole(published: Path, model: str) -> None:
     artifact = verify(published / model / "1")
     manifest = artifact.manifest
@@ -57,10 +66,13 @@ def test_the_artifact_is_whole(published: Path, model: str) -> None:
     assert manifest.metrics["points"] == np.stack([points.x, points.y], axis=1).tolist()
     assert json.loads((artifact.folder / "metrics.json").read_text()) == manifest.metrics
     assert float(str(manifest.metrics["mse"])) < 0.1
-    assert set(manifest.functions) == {"value", "gradient", "gradient2", "gradient3"}
+    deviations = {"value_sd", "gradient_sd", "gradient2_sd"}
+    derivatives = {"gradient", "gradient2", "gradient3"}
+    assert set(manifest.functions) == {"value"} | derivatives | deviations
+    assert manifest.degrees_of_freedom is not None
     for name, function in manifest.functions.items():
         assert [tensor.name for tensor in function.inputs] == ["x"]
-        outputs = ["y"] if name == "value" else [name, "y"]
+        outputs = ["y"] if name == "value" else [name, "y"] if name in derivatives else [name]
         assert [tensor.name for tensor in function.outputs] == outputs
         assert function.graph.agreement.relative_tolerance == 1e-9
     with (artifact.folder / "history.csv").open() as stream:
@@ -69,10 +81,11 @@ def test_the_artifact_is_whole(published: Path, model: str) -> None:
     for picture in artifact.folder.glob("*.png"):
         assert f"({picture.name})" in report
         assert picture.read_bytes().startswith(b"\x89PNG")
-    assert (manifest.coefficients is None) == (model == "curve-mlp")
+    assert (manifest.coefficients is None) == (model != "curve-poly")
+    assert (manifest.scaled_coefficients is None) == (model != "curve-poly")
 
 
-@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly"])
+@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly", "curve-gp"])
 def test_samples_replay(published: Path, model: str) -> None:
     """What the service does at load: each graph gives the samples' outputs."""
     artifact = verify(published / model / "1")
@@ -95,7 +108,7 @@ def test_what_is_committed_is_the_checkpoints_own_derivative(model: str) -> None
     assert isinstance(manifest, CurveManifest)
     low, high = manifest.domain
     x = torch.linspace(low - 0.5, high + 0.5, 101, dtype=torch.float64)
-    for order, name in enumerate(manifest.functions):
+    for order, name in enumerate(("value", "gradient", "gradient2", "gradient3")):
         expected = derivative(network, order)(x) if order else network(x)
         output = "y" if name == "value" else name
         found = GraphRunner(artifact.folder / f"{name}.onnx")({"x": x.numpy()})[output]
@@ -112,14 +125,13 @@ def test_what_is_committed_is_the_checkpoints_own_derivative(model: str) -> None
 def test_the_report_tells_of_the_network_that_was_trained(published: Path) -> None:
     artifact = verify(published / "curve-mlp" / "1")
     state = load_file(artifact.folder / "checkpoint.safetensors")
-    width, inner = state["dense2.weight"].shape
-    assert width == inner in fits.WIDTHS
-    assert artifact.manifest.training.config["hidden"] == [width, width]
+    hidden = artifact.manifest.training.config["hidden"]
+    assert hidden == [len(state["dense1.bias"])] == [8]
     report = (artifact.folder / "report.md").read_text()
-    assert f"Dense 1→{width}, tanh, {width}→{width}, tanh, {width}→1," in report
+    assert "Dense 1→8, tanh, 8→1," in report
     (row,) = [line for line in report.splitlines() if line.endswith("| chosen |")]
     held_out = float(str(artifact.manifest.metrics["held_out_mse"]))
-    assert row.startswith(f"| {width} |") and f"{held_out:.5f}" in row
+    assert row.startswith("| 8 |") and f"{held_out:.4g}" in row
 
 
 def test_derivatives_are_printed_each_way(
@@ -133,26 +145,75 @@ def test_derivatives_are_printed_each_way(
         assert entry["autograd"] == pytest.approx(entry["analytic"], rel=1e-9)
         assert entry["autograd"] == pytest.approx(entry["central"], rel=1e-6)
         assert entry["autograd"] == pytest.approx(entry["truth"], abs=0.5)
+        # The truth lies inside the interval, where it is known.
+        assert abs(entry["autograd"] - entry["truth"]) < 2.2 * entry["standard_error"]
 
 
-def test_a_second_run_is_the_next_version(published: Path, tmp_path: Path) -> None:
-    """And its own data need not be the stand-in: here 40 points of a parabola, few and plain."""
+def test_own_data_have_their_own_name_unless_they_replace(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """40 points of a parabola, few and plain: beside the homework's models, or in their place."""
     x = np.linspace(-2, 2, 40)
-    data = tmp_path / "parabola.csv"
+    data = tmp_path / "Été 1.csv"
     data.write_text("".join(f"{a},{a * a}\n" for a in x.tolist()))
+    given = ["curve", "--artifacts", str(published), "--data", str(data), "--degree", "2"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fits, "WEIGHT_DECAYS", (0.01,))
-        patch.setattr(fits, "FOLDS", 2)
-        patch.setattr(job, "ORDERS", {"value": 0})  # exporting derivatives takes long
-        arguments = ["curve", "--artifacts", str(published), "--data", str(data), "--degree", "2"]
-        assert main(arguments) == 0
+        quickly(patch)
+        assert main([*given, "--at", "0.5,3"]) == 0
+        out = capsys.readouterr().out
+        assert "f′(0.5) = 1.000" in out and "f′(3) = " in out and "f′(0.1)" not in out
+        assert main([*given, "--name", "curve"]) == 2
+        assert "add --replace" in capsys.readouterr().err
+        assert list_versions(published, "curve-poly") == [1]
+        assert main([*given, "--name", "curve", "--replace"]) == 0
+    assert list_versions(published, "ete-1-gp") == list_versions(published, "ete-1-mlp") == [1]
     artifact, refused = newest_good(published, "curve-poly")
     assert (artifact.manifest.version, refused) == (2, [])
     assert isinstance(artifact.manifest, CurveManifest)
     np.testing.assert_allclose(artifact.manifest.coefficients, [1, 0, 0], atol=1e-12)
     report = (artifact.folder / "report.md").read_text()
-    assert "(extrapolated)" in report and "stand-in" not in report
+    assert "stand-in" not in report and "(required: under 0.1)" in report
     assert verify(published / "curve-poly" / "1").manifest.version == 1
+
+
+def test_years_get_no_coefficients_that_are_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """x from 2000 to 2024: in x the coefficients would be off by billions at the data."""
+    quickly(monkeypatch)
+    data = tmp_path / "years.csv"
+    data.write_text("".join(f"{2000 + n},{np.sin(n / 3):.4f}\n" for n in range(25)))
+    assert main(["curve", "--data", str(data), "--artifacts", str(tmp_path / "out")]) == 0
+    assert "f′(2006) = " in capsys.readouterr().out  # the quartiles
+    artifact = verify(tmp_path / "out" / "years-poly" / "1")
+    manifest = artifact.manifest
+    assert isinstance(manifest, CurveManifest)
+    assert manifest.coefficients is None
+    assert manifest.scaling == (2012.0, 12.0)
+    assert manifest.scaled_coefficients is not None
+    y = np.polyval(manifest.scaled_coefficients, (np.array([2003.0]) - 2012) / 12)
+    assert y == pytest.approx(np.sin(1), abs=1e-3)
+    assert "Coefficients in x are not given" in (artifact.folder / "report.md").read_text()
+    assert float(str(manifest.metrics["coefficients_in_x_off"])) > 1e-6
+
+
+def test_other_peoples_scale_is_not_the_homeworks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MSE is 0.1's business only for curve-…; else R² is told, and a useless fit warned of."""
+    quickly(monkeypatch)
+    data = tmp_path / "bends.csv"
+    data.write_text("".join(f"{a},{100 * np.sin(3 * a)}\n" for a in np.linspace(0, 30, 120)))
+    out = str(tmp_path / "out")
+    assert main(["curve", "--data", str(data), "--artifacts", out]) == 0
+    text = capsys.readouterr().out
+    assert "warning: the polynomial explains little of y" in text and "bends more often" in text
+    # Each is judged for itself: the polynomial fails, the process is published.
+    assert main(["curve", "--data", str(data), "--artifacts", out, "--mse", "0.5"]) == 2
+    complaint = capsys.readouterr().err
+    assert "bends-poly: the polynomial reaches" in complaint and "bends-gp" not in complaint
+    assert list_versions(tmp_path / "out", "bends-gp") == [2, 1]
+    assert list_versions(tmp_path / "out", "bends-poly") == [1]
 
 
 def fails(arguments: list[str], root: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -160,7 +221,7 @@ def fails(arguments: list[str], root: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*arguments, "--artifacts", str(root)]) == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
-    assert all(list_versions(root, model) == [] for model in ("curve-mlp", "curve-poly"))
+    assert all(list_versions(root, f"curve-{kind}") == [] for kind in ("mlp", "poly", "gp"))
     return complaint
 
 
@@ -178,22 +239,36 @@ def test_too_few_points_for_the_degree(tmp_path: Path, capsys: pytest.CaptureFix
     assert "26 coefficients" in complaint and "20 different x" in complaint
 
 
-def test_a_poor_fit_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    complaint = fails(["curve", "--degree", "2"], tmp_path, capsys)
+def test_a_poor_fit_is_not_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are: each is judged for itself."""
+    quickly(monkeypatch)
+    assert main(["curve", "--degree", "2", "--artifacts", str(tmp_path)]) == 2
+    complaint = capsys.readouterr().err
     assert "polynomial reaches a mean squared error of 0.6755" in complaint
+    assert "the degree is too low" in complaint
+    assert list_versions(tmp_path, "curve-poly") == []
+    assert list_versions(tmp_path, "curve-mlp") == list_versions(tmp_path, "curve-gp") == [1]
 
 
 def test_an_error_in_the_second_model_keeps_back_the_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The polynomial's check fails after the network's artifact is ready."""
-    monkeypatch.setattr(fits, "WEIGHT_DECAYS", (0.1,))
-    monkeypatch.setattr(fits, "FOLDS", 2)
-    monkeypatch.setattr(job, "ORDERS", {"value": 0})
+    """The polynomial's check fails: then nothing is published of the others either."""
+    quickly(monkeypatch)
     monkeypatch.setattr(slopes, "analytic", lambda _, x: np.zeros(len(x)))
     complaint = fails(["curve"], tmp_path, capsys)
     assert "by the analytic derivative" in complaint
     assert not list(tmp_path.glob("*/.draft-*"))
+
+
+@pytest.mark.parametrize("option", ["--mse=0", "--mse=nan", "--mse=inf", "--at=1,,2", "--at=nan"])
+def test_limits_and_places_are_numbers(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["curve", option])
+    assert stopped.value.code == 2
+    assert "give " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("degree", ["-1", "2.5", "many", "31"])

@@ -1,46 +1,49 @@
-"""Fit y = f(x) to points with a network and with a polynomial; publish both with f′, f″ and f‴.
+"""Fit y = f(x) to points by a network, a polynomial and a Gaussian process; publish all three.
 
-python -m training curve [--data points.csv] [--degree 6] [--seed 0]
+python -m training curve [--data points.csv] [--name NAME] [--degree 6] [--seed 0]
+
+Each is published with f′, f″ and f‴, and with the standard deviations of f, f′ and f″.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from contract.manifest import CurveManifest, Data, Function
+from contract.manifest import Data
 from contract.store import Draft
-from training import options
+from training import naming, options
 from training.data import stand_in
 from training.data.points import Points, read_points
 from training.errors import JobError
-from training.fit.curve import MLPFit, PolynomialFit, fit_mlp, fit_polynomial
-from training.provenance import training_record
-from training.publish import curve_report, report
-from training.publish.agreement import Tolerances
-from training.publish.derivatives import derivative, frozen
-from training.publish.export import export_function
-from training.publish.parameters import summarise
-from training.publish.slopes import Slope, measure_slopes
+from training.fit.fitted import Fitted, r_squared, residuals_correlate
+from training.fit.mlp import MLPFit, fit_mlp
+from training.fit.polynomial import HIGHEST_DEGREE, PolynomialFit, fit_polynomial, require_enough
+from training.fit.process import LEAST_POINTS, fit_process
+from training.publish.curve_artifact import Task, write_artifact
+from training.publish.slopes import Slope
 
-MSE_LIMIT = 0.1
+HOMEWORK = "curve"  # what its models' names begin with
+MSE_LIMIT = 0.1  # the homework's rule
 ASKED = (3.0, 0.1, -0.5)  # where the homework wants the derivative
-POINTS_SHOWN = 1000  # a manifest is no place for a large data set
-ORDERS = {"value": 0, "gradient": 1, "gradient2": 2, "gradient3": 3}
+USELESS = 0.5  # R²; a fit below it explains next to nothing
+ROOM = len("-poly")
+SUFFIXES = ("mlp", "poly", "gp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training curve``."""
     parser.add_argument(
-        "--data", type=Path, default=stand_in.PATH, metavar="CSV", help="points: columns x and y"
+        "--data", type=Path, default=None, metavar="CSV",
+        help="points: columns x and y; by default the stand-in for the homework's",
+    )  # fmt: skip
+    naming.add_arguments(
+        parser, "that of the data's file; the models are NAME-mlp, NAME-poly and NAME-gp"
     )
     parser.add_argument(
         "--decimal",
@@ -60,222 +63,205 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the polynomial; by default the one with the smallest leave-one-out error",
     )
     parser.add_argument(
-        "--seed", type=options.seed, default=0, help="for the network's first weights and the folds"
+        "--mse",
+        type=_limit,
+        default=None,
+        metavar="LIMIT|none",
+        help="a model is published only if its mean squared error is under this; by default "
+        f"{MSE_LIMIT} for models called {HOMEWORK}-…, none for others",
     )
+    parser.add_argument(
+        "--at",
+        type=_places,
+        default=None,
+        metavar="X,X,…",
+        help="where to print f′; by default 3, 0.1 and -0.5 if inside the data, else its quartiles",
+    )
+    parser.add_argument(
+        "--seed", type=options.seed, default=0, help="for the network's first weights"
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fit with the name it is published by, and how long it took."""
+
+    name: str
+    kind: str  # in words
+    fit: Fitted
+    seconds: float
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Fit, check, publish. Raises JobError, and then nothing is published."""
+    """Fit, check, publish. Raises JobError if a model can't be published, after those that can."""
+    source = arguments.data or stand_in.PATH
     points = read_points(
-        arguments.data, decimal=arguments.decimal, header=True if arguments.header else None
+        source, decimal=arguments.decimal, header=True if arguments.header else None
     )
+    name = HOMEWORK
+    if arguments.data or arguments.name:
+        name = naming.choose_name(arguments.name, source, room=ROOM)
+    data = Data(
+        name=points.name,
+        sha256=points.sha256,
+        rows=len(points.x),
+        splits={"train": len(points.x)},
+    )
+    for suffix in SUFFIXES:
+        naming.require_replaceable(
+            arguments.artifacts, f"{name}-{suffix}", data, replace=arguments.replace
+        )
+    require_enough(points.distinct, arguments.degree)
     print(f"{points.name}: {len(points.x)} points, x from {points.x.min():g} to {points.x.max():g}")
     for note in points.notes:
         print(f"{points.name}: {note}")
-
-    started = time.monotonic()
-    polynomial = fit_polynomial(points.x, points.y, arguments.degree)
-    polynomial_seconds = time.monotonic() - started
-    print(f"polynomial: degree {polynomial.degree}, MSE {polynomial.mse:.5f}")
-    _require_small(points, "polynomial", polynomial.mse)
-
-    started = time.monotonic()
-    mlp = fit_mlp(points.x, points.y, arguments.seed, print)
-    mlp_seconds = time.monotonic() - started
-    width, weight_decay = mlp.chosen.width, mlp.chosen.weight_decay
-    print(f"network: width {width}, weight decay {weight_decay:g}, MSE {mlp.mse:.5f}")
-    _require_small(points, "network", mlp.mse)
-
-    # Both drafts are complete before either is published: an error in one leaves neither.
-    with (
-        Draft(arguments.artifacts, "curve-mlp") as first,
-        Draft(arguments.artifacts, "curve-poly") as second,
-    ):
-        prepared = [
-            (first, _prepare(first, mlp, points, arguments.seed, mlp_seconds)),
-            (second, _prepare(second, polynomial, points, 0, polynomial_seconds)),
-        ]
+    limit = _limit_for(name, arguments.mse)
+    models, refused = [], []
+    for suffix, kind, fit in _fitters(points, arguments):
+        started = time.monotonic()
+        try:
+            model = Model(f"{name}-{suffix}", kind, fit(), time.monotonic() - started)
+            _judge(model, points, limit)
+        except JobError as error:
+            refused.append(f"{name}-{suffix}: {error}")
+        else:
+            models.append(model)
+    places = arguments.at or _places_for(points)
+    # All drafts are complete before one is published: an error in a check leaves none.
+    with ExitStack() as drafts:
+        prepared = []
+        for model in models:
+            draft = drafts.enter_context(Draft(arguments.artifacts, model.name))
+            task = Task(model.fit, points, data, places, arguments.seed, model.seconds, limit)
+            manifest, slopes = write_artifact(draft, task)
+            _print_slopes(model.name, slopes)
+            prepared.append((draft, manifest))
         for draft, manifest in prepared:
             print(f"published {draft.publish(manifest).folder}")
+    if refused:
+        raise JobError("not published: " + "; ".join(refused))
 
 
-def export_derivatives(
-    network: nn.Module, domain: tuple[float, float], unit: float, folder: Path
-) -> tuple[dict[str, Function], dict[str, NDArray[Any]]]:
-    """``value``, ``gradient``, ``gradient2``, ``gradient3`` of a frozen network, as ONNX.
+def _fitters(
+    points: Points, arguments: argparse.Namespace
+) -> list[tuple[str, str, Callable[[], Fitted]]]:
+    """What to fit: the end of its name, its name in words, and how. The quick ones come first."""
+    x, y = points.x, points.y
 
-    The graph of a derivative gives y as well, most of which it computes on the way. Checked against
-    autograd to 1e-9 relative, at 64 x that reach a fifth of the data's range beyond it; ``unit`` is
-    a typical slope. Returns the manifest's entries and the arrays of ``samples.npz``.
-    """
-    low, high = domain
-    reach = 0.2 * (high - low)
-    x = torch.linspace(low - reach, high + reach, 64, dtype=torch.float64)
-    functions: dict[str, Function] = {}
-    samples: dict[str, NDArray[Any]] = {}
-    for name, order in ORDERS.items():
-        function = _with_value(network, order)
-        # Near a zero of the function a relative error means nothing: rounding of the terms that
-        # cancel there remains. It is judged by the largest value, or what is usual for the order.
-        usual = unit * (high - low) ** (1 - order)
-        largest = max(usual, *(float(result.abs().max()) for result in function(x)))
-        functions[name], arrays = export_function(
-            function,
-            {"x": x},
-            (name, "y") if order else ("y",),
-            folder,
-            name,
-            tolerances=Tolerances(absolute=1e-12 * largest, relative=1e-9),
-            precision="fp64",
-        )
-        samples |= arrays
-    return functions, samples
+    def network() -> MLPFit:
+        fit = fit_mlp(x, y, arguments.seed, print)
+        if fit.seen < len(x):
+            print(f"  compared on {fit.seen:,} of the {len(x):,} points; then fitted to all")
+        if fit.at_edge:
+            print("  warning: the error was least at an end of the range of weight decays")
+        return fit
+
+    fitters: list[tuple[str, str, Callable[[], Fitted]]] = [
+        ("poly", "polynomial", lambda: fit_polynomial(x, y, arguments.degree))
+    ]
+    if points.distinct >= LEAST_POINTS:
+        fitters.append(("gp", "Gaussian process", lambda: fit_process(x, y)))
+    else:
+        print(f"no Gaussian process: it needs at least {LEAST_POINTS} different x")
+    return [*fitters, ("mlp", "network", network)]
 
 
-def _with_value(network: nn.Module, order: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """A derivative and the value, or the value alone if ``order`` is 0.
-
-    What the two compute alike is one in the graph that ONNX Runtime runs.
-    """
-    if order == 0:
-        return lambda x: (network(x),)
-    differentiated = derivative(network, order)
-    return lambda x: (differentiated(x), network(x))
-
-
-def _prepare(
-    draft: Draft,
-    fit: MLPFit | PolynomialFit,
-    points: Points,
-    seed: int,
-    seconds: float,
-) -> CurveManifest:
-    """Write every file of one artifact into its draft; returns the manifest."""
-    domain = (float(points.x.min()), float(points.x.max()))
-    network = frozen(fit.network)
-    unit = (float(np.ptp(points.y)) or float(np.abs(points.y).max()) or 1.0) / (
-        domain[1] - domain[0]
-    )
-    known = points.sha256 == read_points(stand_in.PATH).sha256
-    slopes = measure_slopes(
-        network,
-        ASKED,
-        domain,
-        unit=unit,
-        truth=stand_in.truth_derivative if known else None,
-    )
-    _print_slopes(draft.model, slopes)
-    functions, samples = export_derivatives(network, domain, unit, draft.folder)
-    manifest = CurveManifest(
-        model=draft.model,
-        version=1,  # the draft gives it the next one
-        created_utc=datetime.now(UTC),
-        functions=functions,
-        files={},
-        parameters=summarise(fit.network, torch.from_numpy(points.x)),
-        data=Data(
-            name=points.name,
-            sha256=points.sha256,
-            rows=len(points.x),
-            splits={"train": len(points.x)},
-        ),
-        training=training_record(
-            _config(fit), seed=seed, epochs=_epochs(fit), wall_seconds=seconds
-        ),
-        metrics=_metrics(fit, points, slopes),
-        domain=domain,
-        coefficients=fit.coefficients if isinstance(fit, PolynomialFit) else None,
-    )
-    study = curve_report.Study(fit, points, slopes, known)
-    curve_report.draw(draft.folder, network, study)
-    report.write_report(draft.folder, curve_report.text(manifest, study))
-    report.write_checkpoint(draft.folder, fit.network)
-    report.write_samples(draft.folder, samples)
-    report.write_metrics(draft.folder, manifest.metrics)
-    report.write_history(draft.folder, _history(fit))
-    return manifest
-
-
-def _require_small(points: Points, model: str, mse: float) -> None:
-    if not mse < MSE_LIMIT:
+def _judge(model: Model, points: Points, limit: float | None) -> None:
+    """Print how good a fit is; JobError if it misses the limit, a warning if it is useless."""
+    fit = model.fit
+    explained = r_squared(fit.mse, points.y)
+    print(f"{model.kind}: {_described(fit)}MSE {fit.mse:.5g}, R² {explained:.4f}")
+    if limit is not None and not fit.mse < limit:
         raise JobError(
-            f"{points.name}: the {model} reaches a mean squared error of {mse:.4g}, which is not "
-            f"under {MSE_LIMIT}; nothing was published. Is y noisy, or in too small a unit?"
+            f"the {model.kind} reaches a mean squared error of {fit.mse:.4g}, which is not under "
+            f"{limit:g}; {_advice(model, points)}, or set another limit by --mse"
         )
+    if explained < USELESS:
+        print(
+            f"warning: the {model.kind} explains little of y (R² {explained:.2f}); "
+            f"{_advice(model, points)}"
+        )
+
+
+def _described(fit: Fitted) -> str:
+    if isinstance(fit, PolynomialFit):
+        return f"degree {fit.degree}, "
+    if isinstance(fit, MLPFit):
+        return f"hidden layers {fit.chosen.hidden}, weight decay {fit.chosen.weight_decay:.2g}, "
+    return ""
+
+
+def _advice(model: Model, points: Points) -> str:
+    """What could be done about a poor fit, by its cause."""
+    x, y, fit = points.x, points.y, model.fit
+    if residuals_correlate(fit.network, x, y) < 0.5 or len(x) < 8:
+        return "what is left looks like noise: measure more often, or more precisely"
+    if isinstance(fit, PolynomialFit):
+        if fit.degree < HIGHEST_DEGREE and fit.degree == fit.errors[-1].degree:
+            return "what is left isn't noise, the degree is too low: try a higher --degree"
+        return (
+            "what is left isn't noise: y bends more often than a polynomial of degree "
+            f"{fit.errors[-1].degree} does; --degree up to 30 may do, or use another of the models"
+        )
+    return (
+        "what is left isn't noise: y bends too often for it; fit a part of the range of x, "
+        "or use another of the models"
+    )
+
+
+def _limit_for(name: str, given: float | None) -> float | None:
+    """The limit of the mean squared error; None for none."""
+    if given is not None:
+        return None if math.isinf(given) else given
+    return MSE_LIMIT if name == HOMEWORK or name.startswith(f"{HOMEWORK}-") else None
+
+
+def _places_for(points: Points) -> tuple[float, ...]:
+    """Where f′ is printed: the homework's places if inside the data, else its quartiles."""
+    low, high = float(points.x.min()), float(points.x.max())
+    if all(low <= place <= high for place in ASKED):
+        return ASKED
+    return tuple(float(place) for place in np.quantile(points.x, (0.25, 0.5, 0.75)))
 
 
 def _print_slopes(model: str, slopes: list[Slope]) -> None:
     print(f"{model}:")
     for slope in slopes:
+        error = "" if slope.standard_error is None else f" ± {slope.standard_error:.4g}"
         analytic = "" if slope.analytic is None else f"analytic {slope.analytic:.10f}, "
         truth = "" if slope.truth is None else f", truth {slope.truth:.4f}"
         beyond = " (extrapolated)" if slope.extrapolated else ""
         print(
-            f"  f′({slope.x:g}) = {slope.autograd:.10f} by autograd, {analytic}"
+            f"  f′({slope.x:g}) = {slope.autograd:.10f}{error} by autograd, {analytic}"
             f"central differences {slope.central:.10f}, "
             f"disagreement {slope.disagreement:.1e}{truth}{beyond}"
         )
-
-
-def _metrics(fit: MLPFit | PolynomialFit, points: Points, slopes: list[Slope]) -> dict[str, Any]:
-    chosen: dict[str, Any] = (
-        {
-            "degree": fit.degree,
-            "leave_one_out_mse": next(
-                error.leave_one_out for error in fit.errors if error.degree == fit.degree
-            ),
-        }
-        if isinstance(fit, PolynomialFit)
-        else {"held_out_mse": fit.chosen.held_out_mse}
-    )
-    return {
-        "mse": fit.mse,
-        **chosen,
-        "derivatives": [asdict(slope) | {"disagreement": slope.disagreement} for slope in slopes],
-        "points": _shown(points),
-    }
-
-
-def _shown(points: Points) -> list[list[float]]:
-    """The points, for plots; of very many, a thousand spread over the file."""
-    count = len(points.x)
-    chosen = np.linspace(0, count - 1, min(count, POINTS_SHOWN)).round().astype(int)
-    shown: list[list[float]] = np.stack([points.x, points.y], axis=1)[chosen].tolist()
-    return shown
-
-
-def _config(fit: MLPFit | PolynomialFit) -> dict[str, Any]:
-    if isinstance(fit, PolynomialFit):
-        return {"degree": fit.degree, "degrees_tried": [error.degree for error in fit.errors]}
-    return {
-        "optimizer": "L-BFGS",
-        "hidden": [fit.chosen.width] * 2,
-        "weight_decay": fit.chosen.weight_decay,
-        "tried": [
-            {"hidden": [tried.width] * 2, "weight_decay": tried.weight_decay}
-            for tried in fit.candidates
-        ],
-    }
-
-
-def _epochs(fit: MLPFit | PolynomialFit) -> int:
-    """Rounds of L-BFGS; a polynomial is solved for, at once."""
-    return len(fit.history) if isinstance(fit, MLPFit) else 0
-
-
-def _history(fit: MLPFit | PolynomialFit) -> list[dict[str, object]]:
-    if isinstance(fit, MLPFit):
-        return [
-            {"epoch": entry.number, "objective": entry.objective, "mse": entry.mse}
-            for entry in fit.history
-        ]
-    return [
-        {"degree": error.degree, "mse": error.mse, "leave_one_out_mse": error.leave_one_out}
-        for error in fit.errors
-    ]
 
 
 def _degree(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or not 0 <= int(text) <= 30:
         raise argparse.ArgumentTypeError(f"{text!r} is not a degree; give a number from 0 to 30")
     return int(text)
+
+
+def _limit(text: str) -> float:
+    """A positive number, or infinity for ``none``."""
+    try:
+        value = math.inf if text == "none" else float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0 or (math.isinf(value) and text != "none"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no limit; give a positive number, or none")
+    return value
+
+
+def _places(text: str) -> tuple[float, ...]:
+    try:
+        places = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        places = (math.nan,)
+    if not all(map(math.isfinite, places)) or len(places) > 20:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} are no places; give up to 20 numbers with commas between, such as 0.5,1,2"
+        )
+    return places

@@ -5,6 +5,7 @@ equations stay well conditioned there, and a tanh neither saturates nor sleeps. 
 of the module, so that derivatives are those in x.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -14,29 +15,40 @@ from torch import Tensor, nn
 class CurveMLP(nn.Module):
     """Dense layers with tanh between them, float64. Smooth, so that every derivative exists.
 
-    ``x_range`` and ``y_range`` are the smallest and largest value of the data.
+    ``x_range`` and ``y_range`` are the smallest and largest value of the data; ``hidden`` the sizes
+    of the hidden layers, which are ``dense1``, ``dense2``, … as the module's attributes.
     """
 
     x_scaling: Tensor
     y_scaling: Tensor
 
     def __init__(
-        self, x_range: tuple[float, float], y_range: tuple[float, float], width: int = 16
+        self,
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        hidden: Sequence[int] = (16, 16),
     ) -> None:
         super().__init__()
-        self.dense1 = nn.Linear(1, width)
-        self.tanh1 = nn.Tanh()
-        self.dense2 = nn.Linear(width, width)
-        self.tanh2 = nn.Tanh()
-        self.dense3 = nn.Linear(width, 1)
+        self.hidden = tuple(hidden)
+        sizes = (1, *hidden, 1)
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
+            self.add_module(f"dense{layer}", nn.Linear(inputs, outputs))
+            if layer <= len(hidden):
+                self.add_module(f"tanh{layer}", nn.Tanh())
         self.double()
         self.register_buffer("x_scaling", centre_and_half(*x_range))
         self.register_buffer("y_scaling", centre_and_half(*y_range))
 
+    def dense(self, layer: int) -> nn.Linear:
+        """A dense layer, counted from 1."""
+        found: nn.Linear = getattr(self, f"dense{layer}")
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
-        scaled = ((x - self.x_scaling[0]) / self.x_scaling[1]).unsqueeze(1)
-        hidden = self.tanh2(self.dense2(self.tanh1(self.dense1(scaled))))
-        output: Tensor = self.dense3(hidden).squeeze(1)
+        hidden = ((x - self.x_scaling[0]) / self.x_scaling[1]).unsqueeze(1)
+        for layer in range(1, len(self.hidden) + 1):
+            hidden = self.get_submodule(f"tanh{layer}")(self.dense(layer)(hidden))
+        output: Tensor = self.dense(len(self.hidden) + 1)(hidden).squeeze(1)
         return output * self.y_scaling[1] + self.y_scaling[0]
 
 

@@ -49,6 +49,22 @@ def derivative(function: TensorFunction, order: int = 1) -> TensorFunction:
     return differentiated
 
 
+def curve_derivative(network: nn.Module, order: int) -> TensorFunction:
+    """The ``order``-th derivative of a curve's network: in closed form where it has one.
+
+    A network has one if it has a method ``derivative(x, order)``; otherwise it is autograd's.
+    """
+    closed_form = getattr(network, "derivative", None)
+    if closed_form is None:
+        return derivative(network, order)
+
+    def differentiated(x: Tensor) -> Tensor:
+        result: Tensor = closed_form(x, order)
+        return result
+
+    return differentiated
+
+
 def input_gradient(logits: TensorFunction, x: Tensor, label: Tensor) -> Tensor:
     """∂ logit[label] / ∂x for each example: x [n, ...], label int64 [n] → [n, ...].
 

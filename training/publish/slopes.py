@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from training.errors import JobError
 from training.networks.curve import Polynomial
+from training.networks.process import GaussianProcess
 from training.publish.derivatives import derivative
 
 ANALYTIC_TOLERANCE = 1e-9
@@ -21,7 +22,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Slope:
-    """f and f′ at one x. ``analytic`` is None for a network, ``truth`` where it isn't known."""
+    """f and f′ at one x. ``analytic`` is None for a network, ``truth`` where it isn't known,
+    ``standard_error`` where the points can't tell."""
 
     x: float
     value: float
@@ -30,6 +32,7 @@ class Slope:
     analytic: float | None
     truth: float | None
     extrapolated: bool
+    standard_error: float | None = None
 
     @property
     def disagreement(self) -> float:
@@ -44,6 +47,7 @@ def measure_slopes(
     domain: tuple[float, float],
     unit: float,
     truth: Callable[[Array], Array] | None = None,
+    deviation: Callable[[Tensor, int], Tensor] | None = None,
 ) -> list[Slope]:
     """f′ of a frozen ``network`` at ``places``, each way.
 
@@ -58,7 +62,12 @@ def measure_slopes(
     # In proportion to the scaled variable: far outside the data a polynomial is steep.
     centre, half = (low + high) / 2, (high - low) / 2
     by_difference = central_difference(network, x, STEP * (x - centre).abs().clamp(min=half))
-    by_formula = analytic(network, x) if isinstance(network, Polynomial) else None
+    by_formula = None
+    if isinstance(network, Polynomial):
+        by_formula = analytic(network, x)
+    elif isinstance(network, GaussianProcess):
+        by_formula = network.derivative(x, 1).numpy()
+    errors = None if deviation is None else deviation(x, 1).numpy()
     slopes = [
         Slope(
             x=place,
@@ -68,6 +77,7 @@ def measure_slopes(
             analytic=None if by_formula is None else float(by_formula[index]),
             truth=None if truth is None else float(truth(np.array([place]))[0]),
             extrapolated=not low <= place <= high,
+            standard_error=None if errors is None else float(errors[index]),
         )
         for index, place in enumerate(places)
     ]
