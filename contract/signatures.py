@@ -8,7 +8,7 @@ A dimension named ``n`` counts rows that don't depend on each other: a run may t
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from contract.manifest import CommonManifest, Function, Tensor
@@ -39,6 +39,8 @@ LOSS_GRADIENT_OUTPUTS: dict[str, Shape] = {
 }
 # The functions that give the derivatives of a curve, by order.
 DERIVATIVES = {1: "gradient", 2: "gradient2", 3: "gradient3"}
+# Those that give standard deviations of value and derivatives, by order; none of them is required.
+DEVIATIONS = {0: "value_sd", 1: "gradient_sd", 2: "gradient2_sd"}
 
 
 class WrongSignature(Exception):
@@ -50,13 +52,17 @@ class Curve:
     """A function of one variable: the names of its input and outputs.
 
     ``derivatives`` gives the output for each order that there is. ``domain`` is the smallest and
-    the largest x of the training data, infinite where nothing was recorded.
+    the largest x of the training data, infinite where nothing was recorded. ``deviations`` gives
+    the output with the standard deviation of value (order 0) and derivatives, where there is one;
+    ``degrees_of_freedom`` are those of Student's t that makes intervals of it, None for the normal.
     """
 
     x: str
     y: str
     derivatives: dict[int, str]
     domain: tuple[float, float]
+    deviations: dict[int, str] = field(default_factory=dict)
+    degrees_of_freedom: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,25 @@ def curve(manifest: CommonManifest) -> Curve:
         if not others:
             raise WrongSignature(f"{name} gives nothing but {y.name}")
         derivatives[order] = others[0]
-    return Curve(x.name, y.name, derivatives, getattr(manifest, "domain", None) or (-inf, inf))
+    deviations = {}
+    for order, name in DEVIATIONS.items():
+        if name not in manifest.functions:
+            continue
+        function = manifest.functions[name]
+        _check(_only(function.inputs, name, "input"), name, "float64", (ROWS,))
+        output = _only(function.outputs, name, "output")
+        _check(output, name, "float64", (ROWS,))
+        if function.inputs[0].name != x.name:
+            raise WrongSignature(f"{name} takes {function.inputs[0].name}, but value {x.name}")
+        deviations[order] = output.name
+    return Curve(
+        x=x.name,
+        y=y.name,
+        derivatives=derivatives,
+        domain=getattr(manifest, "domain", None) or (-inf, inf),
+        deviations=deviations,
+        degrees_of_freedom=getattr(manifest, "degrees_of_freedom", None),
+    )
 
 
 def classifier(manifest: CommonManifest) -> Classifier:

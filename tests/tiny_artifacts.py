@@ -93,9 +93,17 @@ def function(
 
 
 def publish_curve(
-    root: Path, model: str = "curve-mlp", *, offset: float = 0.0, **changes: Any
+    root: Path,
+    model: str = "curve-mlp",
+    *,
+    offset: float = 0.0,
+    uncertain: bool = False,
+    **changes: Any,
 ) -> Artifact:
-    """f(x) = x³ − 2x + offset with its three derivatives. ``changes`` replace files by bytes."""
+    """f(x) = x³ − 2x + offset with its three derivatives. ``changes`` replace files by bytes.
+
+    ``uncertain``: with the standard deviations x² and 6 of f and f′, and 5 degrees of freedom.
+    """
     x = tensor("x", "float64", "n")
     powers = {
         "value": ([1.0, -2.0, offset], "y"),
@@ -108,7 +116,11 @@ def publish_curve(
         "gradient": lambda v: 3 * v**2 - 2,
         "gradient2": lambda v: 6 * v,
         "gradient3": lambda v: np.full_like(v, 6.0),
+        "value_sd": lambda v: v * v,
+        "gradient_sd": lambda v: np.full_like(v, 6.0),
     }
+    if uncertain:
+        powers |= {"value_sd": ([1.0, 0.0, 0.0], "value_sd"), "gradient_sd": ([6.0], "gradient_sd")}
     operators = {
         "value": [
             node("Mul", "x x", "s"),
@@ -126,6 +138,8 @@ def publish_curve(
             node("Mul", "x zero", "z"),
             node("Add", "z six", "gradient3"),
         ],
+        "value_sd": [node("Mul", "x x", "value_sd")],
+        "gradient_sd": [node("Mul", "x zero", "z"), node("Add", "z six", "gradient_sd")],
     }
     constants = {
         name: np.float64(value)
@@ -147,6 +161,8 @@ def publish_curve(
         samples[f"{name}.x"] = points
         samples[f"{name}.{output}"] = formulas[name](points)
     extra = {"domain": (-1.0, 4.0), "coefficients": (1.0, 0.0, -2.0, offset)}
+    if uncertain:
+        extra["degrees_of_freedom"] = 5.0
     return publish(root, CurveManifest, model, functions, samples, files | changes, extra)
 
 

@@ -1,5 +1,6 @@
 """``/predict`` and ``/gradient``: a function of one variable, and its derivatives."""
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Annotated, TypeVar
 
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from contract.signatures import DERIVATIVES, Curve
+from contract.intervals import quantile
+from contract.signatures import DERIVATIVES, DEVIATIONS, Curve
 from service.runtime.dataplane import infer
 from service.runtime.loader import Model
 from service.runtime.queue import Queue
@@ -49,7 +51,20 @@ class CurveQuery(BaseModel):
         default="curve-mlp",
         max_length=64,
         description="Name of a curve model; /models lists them",
-        examples=["curve-mlp", "curve-poly"],
+        examples=["curve-mlp", "curve-poly", "curve-gp"],
+    )
+    uncertainty: bool = Field(
+        default=False,
+        description="Answer with standard errors and intervals as well: how sure the fit is of "
+        "the curve itself, or of its derivative, at each x for itself. They aren't for new "
+        "points, and outside the data they take the model for granted",
+    )
+    level: float = Field(
+        default=0.95,
+        gt=0,
+        le=0.9999,
+        description="The probability with which an interval should hold the truth",
+        examples=[0.95],
     )
 
 
@@ -86,6 +101,16 @@ class Prediction(BaseModel):
         description="True where x lies outside the training data, and f is a guess",
         examples=[[False]],
     )
+    standard_error: list[float] | None = Field(
+        default=None,
+        description="Where uncertainty was asked for: of f(x), or of the derivative",
+        examples=[[0.1]],
+    )
+    interval: list[list[float]] | None = Field(
+        default=None,
+        description="Where uncertainty was asked for: the lowest and the highest likely value",
+        examples=[[[1.05, 1.45]]],
+    )
 
 
 class Gradient(Prediction):
@@ -112,8 +137,9 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def predict(request: Request) -> Response:
         """The value of the fitted curve at each x."""
-        _, x, model, curve = await _read(request, CurveQuery)
-        (y,) = await _evaluate(services(request).queue, model, curve, x, curve.y)
+        query, x, model, curve = await _read(request, CurveQuery)
+        names = [curve.y, *_deviation(query, curve, 0)]
+        y, *error = await _evaluate(services(request).queue, model, curve, x, *names)
         return json_response(
             {
                 "model": model.manifest.model,
@@ -121,6 +147,7 @@ def router(settings: Settings) -> APIRouter:
                 "x": x,
                 "y": y,
                 "extrapolated": _extrapolated(x, curve),
+                **_intervals(query, curve, y, error),
             }
         )
 
@@ -137,7 +164,8 @@ def router(settings: Settings) -> APIRouter:
         name = curve.derivatives.get(query.order)
         if name is None:
             raise NotFound(f"That model was published without {DERIVATIVES[query.order]}")
-        y, derivative = await _evaluate(services(request).queue, model, curve, x, curve.y, name)
+        names = [curve.y, name, *_deviation(query, curve, query.order)]
+        y, derivative, *error = await _evaluate(services(request).queue, model, curve, x, *names)
         return json_response(
             {
                 "model": model.manifest.model,
@@ -147,6 +175,7 @@ def router(settings: Settings) -> APIRouter:
                 "y": y,
                 "gradient": derivative,
                 "extrapolated": _extrapolated(x, curve),
+                **_intervals(query, curve, derivative, error),
             }
         )
 
@@ -188,6 +217,34 @@ async def _evaluate(
             detail = "At this x the result is too large for a 64-bit float; move x towards the data"
             raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer=f"#/x/{where}")])
     return [found[name] for name in names]
+
+
+def _deviation(query: CurveQuery, curve: Curve, order: int) -> list[str]:
+    """The output with the standard error of that derivative, if it was asked for.
+
+    Raises Invalid for an order that none has, NotFound where this model hasn't."""
+    if not query.uncertainty:
+        return []
+    if order not in DEVIATIONS:
+        detail = f"There are no standard errors of order {order}; ask for order 1 or 2"
+        raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer="#/uncertainty")])
+    name = curve.deviations.get(order)
+    if name is None:
+        raise NotFound(f"That model was published without {DEVIATIONS[order]}")
+    return [name]
+
+
+def _intervals(
+    query: CurveQuery, curve: Curve, centre: Array, error: Sequence[Array]
+) -> dict[str, Array]:
+    """What an answer has besides where uncertainty was asked for: then there is one ``error``."""
+    if not error:
+        return {}
+    half = quantile(query.level, curve.degrees_of_freedom) * error[0]
+    return {
+        "standard_error": error[0],
+        "interval": np.stack([centre - half, centre + half], axis=1),
+    }
 
 
 def _extrapolated(x: NDArray[np.float64], curve: Curve) -> NDArray[np.bool_]:

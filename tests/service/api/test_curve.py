@@ -1,9 +1,13 @@
 """/predict and /gradient against f(x) = x³ − 2x, whose derivatives are known by heart."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+
+from tests.tiny_artifacts import publish_curve
 
 DERIVATIVES = {
     1: lambda x: 3 * x**2 - 2,
@@ -134,3 +138,50 @@ def test_a_model_of_another_kind_is_named_as_such(client: TestClient) -> None:
     answer = client.post("/predict", json={"x": 1, "model": "cifar-improved"})
     assert answer.status_code == 404
     assert "curve-mlp" in answer.json()["detail"]
+
+
+def unsure(serve: Callable[..., TestClient], root: Path) -> TestClient:
+    """A curve with standard deviations x² and 6 of f and f′, 5 degrees of freedom; and one
+    without."""
+    publish_curve(root, "curve-gp", uncertain=True)
+    publish_curve(root, "curve-sure")
+    return serve(root)
+
+
+def test_standard_errors_and_intervals(serve: Callable[..., TestClient], tmp_path: Path) -> None:
+    client = unsure(serve, tmp_path)
+    query = {"x": [2.0, 0.5], "model": "curve-gp", "uncertainty": True}
+    found = client.post("/predict", json=query).json()
+    assert found["standard_error"] == [4.0, 0.25]
+    # Student's t with 5 degrees of freedom: 2.5706 at 95 %, 2.0150 at 90 %.
+    assert found["interval"][0] == pytest.approx([4 - 2.570582 * 4, 4 + 2.570582 * 4], rel=1e-5)
+    assert found["interval"][1] == pytest.approx(
+        [-0.875 - 2.570582 * 0.25, -0.875 + 2.570582 * 0.25], rel=1e-5
+    )
+    found = client.post("/gradient", json=query | {"level": 0.9}).json()
+    assert found["standard_error"] == [6.0, 6.0]
+    assert found["interval"][0] == pytest.approx([10 - 2.015048 * 6, 10 + 2.015048 * 6], rel=1e-5)
+    plain = client.post("/gradient", json={"x": 2.0, "model": "curve-gp"}).json()
+    assert "interval" not in plain and "standard_error" not in plain
+    tensor = {"name": "x", "shape": [1], "datatype": "FP64", "data": [2.0]}
+    asked = {"inputs": [tensor], "outputs": [{"name": "value_sd"}]}
+    (output,) = client.post("/v2/models/curve-gp/infer", json=asked).json()["outputs"]
+    assert output["data"] == [4.0]
+
+
+def test_what_has_no_interval_says_so(serve: Callable[..., TestClient], tmp_path: Path) -> None:
+    client = unsure(serve, tmp_path)
+    cases: list[tuple[str, dict[str, object], int, str]] = [
+        ("/gradient", {"order": 3}, 422, "no standard errors of order 3"),
+        ("/gradient", {"order": 2}, 404, "without gradient2_sd"),
+        ("/predict", {"model": "curve-sure"}, 404, "without value_sd"),
+        ("/predict", {"level": 1.0}, 422, "level"),
+        ("/predict", {"level": 0}, 422, "level"),
+        ("/predict", {"uncertainty": 1}, 422, "uncertainty"),
+        ("/predict", {"x": 1e200}, 422, "too large"),
+    ]
+    for path, change, status, word in cases:
+        query = {"x": 2.0, "model": "curve-gp", "uncertainty": True}
+        answer = client.post(path, json=query | change)
+        assert answer.status_code == status, answer.text
+        assert word in answer.text
