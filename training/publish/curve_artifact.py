@@ -1,17 +1,19 @@
 """Write every file of a curve's artifact, and its manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.utils
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from contract.manifest import CurveManifest, Data, Function
+from contract.manifest import CurveManifest, Data, Function, Graph
 from contract.store import Draft
 from training.data import stand_in
 from training.data.points import Points, read_points
@@ -21,9 +23,9 @@ from training.fit.polynomial import PolynomialFit
 from training.fit.process import ProcessFit
 from training.provenance import training_record
 from training.publish import curve_report, report
-from training.publish.agreement import Tolerances
+from training.publish.agreement import Tolerances, measure_agreement
 from training.publish.derivatives import curve_derivative, frozen
-from training.publish.export import export_function
+from training.publish.export import export, signature
 from training.publish.parameters import summarise
 from training.publish.slopes import Slope, measure_slopes
 
@@ -108,39 +110,31 @@ def export_derivatives(
     PyTorch to 1e-9 relative, at 64 x that reach a fifth of the data's range beyond it; ``unit`` is
     a typical slope. Returns the manifest's entries and the arrays of ``samples.npz``.
     """
-    functions: dict[str, Function] = {}
-    samples: dict[str, NDArray[Any]] = {}
-    for name, order in ORDERS.items():
-        outputs = (name, "y") if order else ("y",)
-        functions[name], arrays = _export(
-            _with_value(network, order), outputs, domain, _usual(unit, domain, order), folder, name
-        )
-        samples |= arrays
-    return functions, samples
+    functions = [
+        curve_derivative(network, order) if order else network for order in ORDERS.values()
+    ]
+    parts = {name: (name, "y") if order else ("y",) for name, order in ORDERS.items()}
+    usual = {name: _usual(unit, domain, order) for name, order in ORDERS.items()}
+    names = ["y" if order == 0 else name for name, order in ORDERS.items()]
+
+    def everything(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(function(x) for function in functions)
+
+    return _export(everything, names, parts, usual, domain, folder)
 
 
 def export_deviations(
     deviation: nn.Module, domain: tuple[float, float], unit: float, folder: Path
 ) -> tuple[dict[str, Function], dict[str, NDArray[Any]]]:
     """``value_sd``, ``gradient_sd`` and ``gradient2_sd``, each with one output of its own name."""
-    functions: dict[str, Function] = {}
-    samples: dict[str, NDArray[Any]] = {}
-    for name, order in DEVIATIONS.items():
-        functions[name], arrays = _export(
-            _of_order(deviation, order),
-            (name,),
-            domain,
-            # Where the data say almost everything, a small difference of large numbers remains.
-            1e3 * _usual(unit, domain, order),
-            folder,
-            name,
-        )
-        samples |= arrays
-    return functions, samples
+    parts = {name: (name,) for name in DEVIATIONS}
+    # Where the data say almost everything, a small difference of large numbers remains.
+    usual = {name: 1e3 * _usual(unit, domain, order) for name, order in DEVIATIONS.items()}
 
+    def everything(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(deviation(x, order) for order in DEVIATIONS.values())
 
-def _of_order(deviation: nn.Module, order: int) -> Callable[[Tensor], tuple[Tensor]]:
-    return lambda x: (deviation(x, order),)
+    return _export(everything, list(DEVIATIONS), parts, usual, domain, folder)
 
 
 def _usual(unit: float, domain: tuple[float, float], order: int) -> float:
@@ -150,38 +144,44 @@ def _usual(unit: float, domain: tuple[float, float], order: int) -> float:
 
 def _export(
     function: Callable[[Tensor], tuple[Tensor, ...]],
-    outputs: tuple[str, ...],
+    names: Sequence[str],
+    parts: Mapping[str, tuple[str, ...]],
+    usual: Mapping[str, float],
     domain: tuple[float, float],
-    usual: float,
     folder: Path,
-    name: str,
-) -> tuple[Function, dict[str, NDArray[Any]]]:
+) -> tuple[dict[str, Function], dict[str, NDArray[Any]]]:
+    """``function``, whose outputs are ``names``, as a graph for each of ``parts`` with its outputs.
+
+    It is traced and exported once, which takes the time, and each graph is cut out of that one.
+    """
     low, high = domain
     reach = 0.2 * (high - low)
     x = torch.linspace(low - reach, high + reach, 64, dtype=torch.float64)
-    # Near a zero of the function a relative error means nothing: rounding of the terms that
-    # cancel there remains. It is judged by the largest value, or what is usual for the order.
-    largest = max(usual, *(float(result.abs().max()) for result in function(x)))
-    return export_function(
-        function,
-        {"x": x},
-        outputs,
-        folder,
-        name,
-        tolerances=Tolerances(absolute=1e-12 * largest, relative=1e-9),
-        precision="fp64",
-    )
-
-
-def _with_value(network: nn.Module, order: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """A derivative and the value, or the value alone if ``order`` is 0.
-
-    What the two compute alike is one in the graph that ONNX Runtime runs.
-    """
-    if order == 0:
-        return lambda x: (network(x),)
-    differentiated = curve_derivative(network, order)
-    return lambda x: (differentiated(x), network(x))
+    given = {"x": x.numpy()}
+    outputs = dict(zip(names, (result.numpy() for result in function(x)), strict=True))
+    whole = folder / "whole.onnx"
+    export(function, [x], ["x"], names, whole)
+    cutter = onnx.utils.Extractor(onnx.load(whole))
+    whole.unlink()
+    functions: dict[str, Function] = {}
+    samples: dict[str, NDArray[Any]] = {}
+    for name, wanted in parts.items():
+        path = folder / f"{name}.onnx"
+        onnx.save(cutter.extract_model(["x"], list(wanted)), path)
+        expected = {output: outputs[output] for output in wanted}
+        # Near a zero of the function a relative error means nothing: rounding of the terms that
+        # cancel there remains. It is judged by the largest value, or what is usual for the order.
+        largest = max(usual[name], *(float(np.abs(values).max()) for values in expected.values()))
+        tolerances = Tolerances(absolute=1e-12 * largest, relative=1e-9)
+        agreement = measure_agreement(path, given, expected, tolerances)
+        input_info, output_info = signature(path)
+        functions[name] = Function(
+            inputs=input_info,
+            outputs=output_info,
+            graph=Graph(file=path.name, precision="fp64", agreement=agreement),
+        )
+        samples |= {f"{name}.{key}": value for key, value in (given | expected).items()}
+    return functions, samples
 
 
 def _metrics(fit: Fitted, points: Points, slopes: list[Slope]) -> dict[str, Any]:
