@@ -47,7 +47,8 @@ def derivative(folder: Path) -> Callable[[NDArray[np.float64]], NDArray[np.float
     """f′ of the curve by autograd: x [n] → f′(x) [n]. The gradient of Σ f holds each x's own."""
     weights = load_file(folder / "checkpoint.safetensors")
     # The ranges are in the checkpoint, too, and are loaded with it.
-    network = CurveMLP((-1, 1), (-1, 1), width=len(weights["dense1.weight"]))
+    hidden = [len(weights[name]) for name in sorted(weights) if name.endswith("bias")][:-1]
+    network = CurveMLP((-1, 1), (-1, 1), hidden)
     network.load_state_dict(weights)
     network.requires_grad_(False)
 

@@ -184,7 +184,9 @@ def test_years_get_no_coefficients_that_are_wrong(
     data = tmp_path / "years.csv"
     data.write_text("".join(f"{2000 + n},{np.sin(n / 3):.4f}\n" for n in range(25)))
     assert main(["curve", "--data", str(data), "--artifacts", str(tmp_path / "out")]) == 0
-    assert "f′(2006) = " in capsys.readouterr().out  # the quartiles
+    out = capsys.readouterr().out
+    assert "f′(2006) = " in out  # the quartiles
+    assert "  c_1 = " in out and "  w_1 = " not in out and "t = (x − 2012.0) / 12.0" in out
     artifact = verify(tmp_path / "out" / "years-poly" / "1")
     manifest = artifact.manifest
     assert isinstance(manifest, CurveManifest)

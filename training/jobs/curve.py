@@ -171,6 +171,8 @@ def _judge(model: Model, points: Points, limit: float | None) -> None:
     fit = model.fit
     explained = r_squared(fit.mse, points.y)
     print(f"{model.kind}: {_described(fit)}MSE {fit.mse:.5g}, R² {explained:.4f}")
+    if isinstance(fit, PolynomialFit):
+        _print_coefficients(fit)
     if limit is not None and not fit.mse < limit:
         raise JobError(
             f"the {model.kind} reaches a mean squared error of {fit.mse:.4g}, which is not under "
@@ -181,6 +183,19 @@ def _judge(model: Model, points: Points, limit: float | None) -> None:
             f"warning: the {model.kind} explains little of y (R² {explained:.2f}); "
             f"{_advice(model, points)}"
         )
+
+
+def _print_coefficients(fit: PolynomialFit) -> None:
+    if fit.coefficients is None:
+        print(
+            f"  in t = (x − {fit.scaling[0]!r}) / {fit.scaling[1]!r}; in x rounding would put them "
+            f"off by {fit.off:.1e} of the fit's range"
+        )
+    letter, values = ("c", fit.scaled_coefficients)
+    if fit.coefficients is not None:
+        letter, values = ("w", fit.coefficients)
+    for power, value in zip(range(fit.degree, -1, -1), values, strict=True):
+        print(f"  {letter}_{power} = {value!r}")
 
 
 def _described(fit: Fitted) -> str:
