@@ -16,7 +16,7 @@ from tests.tiny_artifacts import encoded
 
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = ROOT / "artifacts"
-CURVES = ("curve-mlp", "curve-poly")
+CURVES = ("curve-mlp", "curve-poly", "curve-gp")
 CLASSIFIERS = ("cifar-baseline", "cifar-improved")
 ASKED_FOR = (3.0, 0.1, -0.5)
 

@@ -70,7 +70,7 @@ def write_artifact(draft: Draft, task: Task) -> tuple[CurveManifest, list[Slope]
         deviation=deviation,
     )
     functions, samples = export_derivatives(network, domain, unit, draft.folder)
-    if deviation is not None:
+    if deviation is not None and DEVIATIONS:
         more, arrays = export_deviations(deviation, domain, unit, draft.folder)
         functions |= more
         samples |= arrays
