@@ -90,7 +90,7 @@ def limit(measured: Measured, picture: str, precision: str) -> float | None:
 
 
 def evaluate(measured: Measured) -> list[Target]:
-    """Every target of DESIGN §5 that a run of this benchmark can speak to."""
+    """Every target of the project that a run of this benchmark can speak to."""
     small, photo = pictures.CIFAR_SIZE.name, pictures.PHOTO_SIZE.name
     servers, plain = ("same graph",), ("same graph", "tuned by hand")
     documented = ("as documented",)

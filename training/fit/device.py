@@ -3,13 +3,13 @@
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from training.errors import JobError
-from training.fit import winograd
 from training.provenance import device_text
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
@@ -25,24 +25,36 @@ class Device:
     @contextmanager
     def precision(self) -> Iterator[None]:
         """Context for the forward pass: in bfloat16 or fp32, with what makes it fast on a CPU."""
-        convolutions = winograd.WinogradConvolutions() if self._winograd() else nullcontext()
+        convolutions = (_fast_convolutions() if self._on_cpu() else None) or nullcontext()
         with torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16), convolutions:
             yield
 
     def advice(self) -> str | None:
         """What would make training faster here, or None."""
-        if self.torch.type != "cpu" or self._winograd():
+        if not self._on_cpu() or _fast_convolutions() is not None:
             return None
         return "training would take less time if there were a C++ compiler, such as g++"
 
     def __str__(self) -> str:
         precision = "bf16 autocast" if self.bfloat16 else "fp32"
-        return ", ".join(
-            (device_text(self.torch), precision, *(["Winograd"] if self._winograd() else []))
-        )
+        fast = self._on_cpu() and _fast_convolutions() is not None
+        return ", ".join((device_text(self.torch), precision, *(["Winograd"] if fast else [])))
 
-    def _winograd(self) -> bool:
-        return self.torch.type == "cpu" and winograd.transforms() is not None
+    def _on_cpu(self) -> bool:
+        return self.torch.type == "cpu"
+
+
+def _fast_convolutions() -> AbstractContextManager[Any] | None:
+    """Winograd's convolutions, for CPUs; None where they can't be had.
+
+    All that is known of them here: without winograd.py and winograd.cpp, or where a private name of
+    PyTorch that they use is gone, training is slower and otherwise the same.
+    """
+    try:
+        from training.fit import winograd
+    except ImportError:
+        return None
+    return winograd.WinogradConvolutions() if winograd.transforms() is not None else None
 
 
 def choose_device(name: str) -> Device:
@@ -64,7 +76,11 @@ def choose_device(name: str) -> Device:
 
 def _cpu_multiplies_bfloat16() -> bool:
     # Everywhere else oneDNN emulates it: 14 times slower than fp32 on an AVX2 machine.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # Private names: where PyTorch has them no longer, training runs in fp32.
+    return any(
+        getattr(torch.cpu, name, bool)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -1,0 +1,32 @@
+"""Private names of PyTorch that are used: that they are there, and what is lost without them."""
+
+import inspect
+import sys
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from training.fit import device
+
+
+def test_the_names_are_there() -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        assert isinstance(getattr(torch.cpu, name)(), bool)
+    assert "_allow_non_fake_inputs" in inspect.signature(make_fx).parameters
+    from torch._dynamo.source import ConstantSource  # noqa: F401
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: F401
+
+
+def test_without_them_training_is_slower_and_otherwise_the_same(monkeypatch) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name)
+    monkeypatch.setitem(sys.modules, "training.fit.winograd", None)
+    monkeypatch.delattr("training.fit.winograd", raising=False)
+    chosen = device.choose_device("cpu")
+    assert not chosen.bfloat16
+    assert "Winograd" not in str(chosen)
+    image = torch.ones(1, 1, 4, 4)
+    with chosen.precision():
+        given = torch.nn.functional.conv2d(image, torch.ones(1, 1, 3, 3))
+    assert given.dtype == torch.float32
+    assert torch.equal(given, torch.full((1, 1, 2, 2), 9.0))
