@@ -510,6 +510,7 @@ def _publish_kind_function(
     files: dict[str, bytes],
     samples: dict[str, np.ndarray],
 ) -> Artifact:
+    fits = samples["value.x"].shape[1:] == (3,)
     manifest = FunctionManifest(
         model=model,
         version=1,
@@ -517,7 +518,7 @@ def _publish_kind_function(
         functions=functions,
         files={},
         ranges={"x": (-3.0, 3.0)},
-        example={"x": [1.0, 2.0, 3.0]},
+        example={"x": [1.0, 2.0, 3.0]} if fits else {},
     )
     with Draft(root, model) as draft:
         with (draft.folder / "samples.npz").open("wb") as stream:

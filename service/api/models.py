@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from contract.manifest import (
     ClassifierManifest,
     CurveManifest,
+    FunctionManifest,
     Layer,
     Precision,
     Tensor,
@@ -113,6 +114,13 @@ class ModelDetails(BaseModel):
         default=None, description="w_m, …, w_0 of a polynomial in x"
     )
     classes: tuple[str, ...] | None = Field(default=None, description="Labels of a classifier")
+    parameters: int | None = Field(
+        default=None, description="Number of parameters, if /models/{model}/summary counts them"
+    )
+    ranges: dict[str, tuple[float, float]] = Field(
+        default={}, description="Smallest and largest number of each input's examples"
+    )
+    example: dict[str, Any] = Field(default={}, description="One row of every input")
 
 
 class Summary(BaseModel):
@@ -222,6 +230,9 @@ def _details(name: str, registry: Registry) -> ModelDetails:
         domain=curve.domain if curve else None,
         coefficients=curve.coefficients if curve else None,
         classes=manifest.classes if isinstance(manifest, ClassifierManifest) else None,
+        parameters=manifest.parameters.total if manifest.parameters else None,
+        ranges=manifest.ranges if isinstance(manifest, FunctionManifest) else {},
+        example=manifest.example if isinstance(manifest, FunctionManifest) else {},
     )
 
 

@@ -3,11 +3,12 @@
 import { get, send } from "./api.js";
 import * as curve from "./curve.js";
 import { tell } from "./dom.js";
+import * as functions from "./function.js";
 import * as image from "./image.js";
 import * as models from "./models.js";
 import * as w10 from "./w10.js";
 
-const PANELS = { curve, image, w10, models };
+const PANELS = { curve, image, w10, function: functions, models };
 
 try {
   const { document: list } = await send(get("models"));

@@ -6,15 +6,18 @@ import { Record } from "./request.js";
 
 export async function start(models) {
   const record = new Record("models");
-  const serving = models.filter((model) => model.state === "serving");
-  const paths = serving.flatMap(({ model }) => [`models/${model}`, `models/${model}/summary`]);
-  record.set(["models", ...paths].map(get));
+  const paths = new Set(models.filter(({ state }) => state === "serving").map(({ model }) => `models/${model}`));
+  const fetched = async (path) => {
+    paths.add(path);
+    return (await send(get(path))).document;
+  };
   try {
-    const cards = await Promise.all(models.map(async ({ model, state }) => {
-      const details = (await send(get(`models/${model}`))).document;
-      const summary = state === "serving" ? (await send(get(`models/${model}/summary`))).document : null;
-      return card(details, summary);
+    const cards = await Promise.all(models.map(async ({ model }) => {
+      const details = await fetched(`models/${model}`);
+      const counted = details.parameters !== null && details.parameters !== undefined;
+      return card(details, counted ? await fetched(`models/${model}/summary`) : null);
     }));
+    record.set(["models", ...[...paths].sort()].map(get));
     byId("models-list").replaceChildren(...cards);
   } catch (error) {
     tell("models", error);
@@ -47,7 +50,7 @@ function card(details, summary) {
   const article = html("article", { class: "model", "data-model": name },
     html("h3", {}, name, " ", html("small", {}, details.version ? `version ${details.version}` : details.state)),
     html("p", {}, `Versions: ${versions.join("; ") || "none"}.`));
-  if (!summary) return article;
+  if (details.state !== "serving") return article;
   const functions = Object.entries(details.functions).map(([key, f]) =>
     html("li", {}, html("code", {}, key), ` in ${f.precision}, within ${number(f.maximum_absolute_error, 2)} of PyTorch`));
   article.append(
@@ -56,8 +59,8 @@ function card(details, summary) {
     html("p", {}, html("a", { href: `models/${name}/report` }, `Report of ${name}`),
       `, published ${new Date(details.created_utc).toISOString().slice(0, 10)}`),
     html("details", {}, html("summary", {}, "Functions"), html("ul", {}, functions)),
-    html("details", {}, html("summary", {}, `${count(summary.total)} parameters, ${count(summary.multiply_adds)} multiply-adds`),
-      parameters(summary)),
+    summary ? html("details", {}, html("summary", {}, `${count(summary.total)} parameters, ${count(summary.multiply_adds)} multiply-adds`),
+      parameters(summary)) : "",
   );
   return article;
 }

@@ -40,7 +40,14 @@ export function python(requests) {
   return lines.join("\n");
 }
 
-const LANGUAGES = { curl, python };
+/** The same for UM-Bridge's own client, where a panel says what that is to ask. */
+export function umbridge(requests) {
+  const { name, vectors, calls } = requests[0].umbridge;
+  const lines = ["import umbridge", "", `model = umbridge.HTTPModel(${JSON.stringify(address("umbridge"))}, ${JSON.stringify(name)})`];
+  return [...lines, `at = ${JSON.stringify(vectors)}`, "print(model(at))", ...calls, ""].join("\n");
+}
+
+const LANGUAGES = { curl, python, umbridge };
 
 /** Where a panel notes what it asked last; its buttons then copy that. */
 export class Record {
