@@ -23,7 +23,7 @@ from tests.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-DOCUMENTS = (README, ROOT / "docs" / "api.md")
+DOCUMENTS = (README, ROOT / "docs" / "api.md", ROOT / "docs" / "functions.md")
 ARTIFACTS = ROOT / "artifacts"
 ADDRESS = "http://127.0.0.1:8000"  # the one that README's commands name
 LEFT_OUT = "…"
@@ -32,8 +32,8 @@ LONGEST_LIST = 16
 # Numbers may differ in the seventh digit, as processors round differently; what an int8 graph
 # says may by more, as some processors lack the instructions that it is best run with.
 TOLERANCE = {"probability": 0.05, "saliency": 0.05}
-# One block: "$ curl …", on one line or more, and the JSON object that it answers.
-BLOCK = re.compile(r"```console\n\$ (curl .*?)\n(\{.*?)```", re.DOTALL)
+# One block: "$ curl …" or "$ python …", on one line or more, and the JSON object that it answers.
+BLOCK = re.compile(r"```console\n\$ ((?:curl|python) .*?)\n(\{.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_examples() -> list[Example]:
 
 def run(example: Example, address: str) -> Any:
     """Run the command in a shell, against ``address``; what README would show of its answer."""
-    command = example.command.replace(ADDRESS, address)
+    command = re.sub("^python ", f"{sys.executable} ", example.command.replace(ADDRESS, address))
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60
     )

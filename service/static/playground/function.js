@@ -161,15 +161,16 @@ class FunctionPanel {
     const rows = arrays(SAMPLES);
     rows[x.name] = xs.map((value) => nested(values[which].with(element, value), rowShape(x)));
     try {
-      const [here, slice] = await Promise.all([send(request), send(postJson("evaluate", { model, inputs: rows, outputs: [y.name] }))]);
+      // A function may have no value somewhere along the slice, and have one here.
+      const [here, slice] = await Promise.all([send(request), send(postJson("evaluate", { model, inputs: rows, outputs: [y.name] })).catch((error) => error)]);
       const flat = (array) => [array].flat(Infinity);
       const found = here.document.outputs;
-      const ys = slice.document.outputs[y.name].map((row) => flat(row)[elementOut]);
+      const ys = slice.document?.outputs[y.name].map((row) => flat(row)[elementOut]);
       const matrix = jacobian ? nested(flat(found[jacobian.name]), [sizeOf(rowShape(y)), sizeOf(rowShape(x))]) : null;
-      this.slice = { xs, ys, at, height: flat(found[y.name])[elementOut], slope: matrix?.[elementOut][element],
+      this.slice = ys && { xs, ys, at, height: flat(found[y.name])[elementOut], slope: matrix?.[elementOut][element],
         names: [this.along.selectedOptions[0].textContent, this.output.selectedOptions[0].textContent] };
       this.show(found, matrix, x, y);
-      tell("function");
+      tell("function", ys ? null : slice);
     } catch (error) {
       tell("function", error);
     }
@@ -218,6 +219,7 @@ class FunctionPanel {
 
   draw() {
     const width = byId("function-plot").clientWidth;
+    this.drawing.toggleAttribute("hidden", !this.slice);
     if (!this.slice || !width) return;
     const { xs, ys, at, height, slope, names } = this.slice;
     const high = width < 500 ? 240 : 320;
