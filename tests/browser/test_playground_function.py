@@ -12,6 +12,8 @@ from tests.browser.conftest import PHONE, Visit, Visitor, shown
 from tests.server_process import ServerProcess
 from tests.tiny_artifacts import publish_all, publish_function, publish_mixed, publish_scalar
 
+expect.set_options(timeout=15_000)
+
 
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:

@@ -170,7 +170,7 @@ class FunctionPanel {
       this.slice = ys && { xs, ys, at, height: flat(found[y.name])[elementOut], slope: matrix?.[elementOut][element],
         names: [this.along.selectedOptions[0].textContent, this.output.selectedOptions[0].textContent] };
       this.show(found, matrix, x, y);
-      tell("function", ys ? null : slice);
+      tell("function", ys ? null : new Error(`The slice can’t be drawn: ${slice.message}`));
     } catch (error) {
       tell("function", error);
     }
