@@ -113,7 +113,7 @@ def x5() -> Tensor:
 
 
 EVERY = "value vjp jvp jacobian hvp hessian"
-BRANCHES, RANDOM = "branches on data", "random"
+BRANCHES, RANDOM, MIXED = "branches on data", "random", "rows influence one another"
 
 MODELS = (
     network("mlp-tanh-f64", f"{EVERY} loss_gradient", lambda: networks.mlp(nn.Tanh), (3,), DOUBLE),
@@ -182,7 +182,7 @@ MODELS = (
     function("grid_sample", "vjp", f.sampled(), lambda: torch.rand(ROWS, 2) - 0.5),
     function("convT-f32", "vjp", f.deconvolved(), lambda: normal(2, 4, 4, dtype=SINGLE)),
     function("if-data", "vjp", lambda x: x**2 if bool(x.sum() > 0) else -x, x3, refused=BRANCHES),
-    function("item", "vjp", lambda x: x * float(x.mean()), x3, refused=BRANCHES),
+    function("item", "vjp", lambda x: x * float(x.mean()), x3, refused=MIXED),
     function("numpy", "vjp", f.through_numpy, x3, refused="leaves PyTorch"),
     function("random", "vjp", lambda x: x * torch.randn_like(x), x3, refused=RANDOM),
     function("newton20", "vjp", f.newton, x3),

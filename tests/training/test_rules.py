@@ -105,6 +105,12 @@ def test_linear_algebra(size: int) -> None:
         same(linear_algebra.solve_triangular(triangle, b, **options), wanted, 1e-9)
 
 
+def test_matrix_exponential() -> None:
+    for scale in (0.01, 1.0, 20.0):
+        a = normal(3, 4, 4) * scale
+        same(linear_algebra.matrix_exponential(a), torch.matrix_exp(a), 1e-11)
+
+
 def test_a_matrix_that_needs_pivots() -> None:
     a = torch.tensor([[0.0, 2, 1], [1, 0, 0], [3, 1, 0]], dtype=DOUBLE)
     same(linear_algebra.inverse(a)[0], torch.linalg.inv(a))
@@ -117,6 +123,7 @@ def test_reductions() -> None:
     for found, expected in zip(reductions.median(x, 1), torch.median(x, 1), strict=True):
         assert torch.equal(found, expected)
     same(reductions.product(x, 1), x.prod(1))
+    same(reductions.vector_norm(x, 3, [1]), torch.linalg.vector_norm(x, 3, 1))
     same(reductions.cumulative_product(x, 1), x.cumprod(1))
     edges = torch.tensor([-1.0, 0, 0, 1], dtype=DOUBLE)
     values = torch.cat([x.flatten(), edges])

@@ -31,6 +31,11 @@ class Refusal(JobError):
         self.function, self.kind, self.detail = function, kind, detail
 
 
+_NUMPY = (
+    "data pointer of Tensor",
+    "numel() on tensor with symbolic",
+    ".numpy() is not supported",
+)
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
 _KERNEL = re.compile(r"implementation for (\w+)\(\d+\)")
 
@@ -48,7 +53,11 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
             "an `if`, `while`, float() or .item() depends on the numbers in a tensor; "
             "write it with torch.where, or a fixed number of steps",
         )
-    if "data pointer of Tensor" in chain or ".numpy() is not supported" in chain:
+    if (
+        "data pointer of Tensor" in chain
+        or "numel() on tensor with symbolic" in chain
+        or ".numpy() is not supported" in chain
+    ):
         return Refusal(
             function, LEAVES_PYTORCH, "it turns tensors into NumPy arrays; use PyTorch's functions"
         )

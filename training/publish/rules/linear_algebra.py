@@ -22,14 +22,14 @@ def cholesky(
     if size > LARGEST or a.is_complex():
         return NotImplemented
     columns: list[Tensor] = []  # of L, each [..., k]
+    index = torch.arange(size)
+    rest = a
     for j in range(size):
-        rest = a[..., :, j]
-        for column in columns:
-            rest = rest - column * column[..., j : j + 1]
-        pivot = rest[..., j : j + 1].sqrt()
+        pivot = rest[..., j : j + 1, j].sqrt()
         # Above the diagonal is zero, whatever rounding left there.
-        below = torch.arange(size) >= j
-        columns.append(torch.where(below, rest / pivot, 0.0))
+        column = torch.where(index >= j, rest[..., j] / pivot, 0.0)
+        rest = rest - column.unsqueeze(-1) * column.unsqueeze(-2)
+        columns.append(column)
     lower = torch.stack(columns, -1)
     return (lower.mT if upper else lower), _no_error(a)
 
@@ -45,12 +45,13 @@ def solve_triangular(
     if size > LARGEST:
         return NotImplemented
     rows: dict[int, Tensor] = {}
+    rest = b
     for i in reversed(range(size)) if upper else range(size):
-        rest = b[..., i, :]
-        for j, known in rows.items():
-            rest = rest - a[..., i, j].unsqueeze(-1) * known
-        rows[i] = rest if unitriangular else rest / a[..., i, i].unsqueeze(-1)
-    return torch.stack([rows[i] for i in range(size)], -2)
+        row = rest[..., i : i + 1, :]
+        rows[i] = row if unitriangular else row / a[..., i : i + 1, i : i + 1]
+        # A step for each column: few operators, whatever the size.
+        rest = rest - a[..., :, i : i + 1] * rows[i]
+    return torch.cat([rows[i] for i in range(size)], -2)
 
 
 def factorise(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,6 +141,29 @@ def log_determinant(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return sign, diagonal.abs().log().sum(-1), lu, order
 
 
+TAYLOR, SQUARINGS = 16, 16
+
+
+def matrix_exponential(a: Tensor) -> Tensor:
+    """exp a by scaling and squaring: a Taylor polynomial of a/2ˢ, whose norm is at most ½, squared.
+
+    s follows the norm, up to 16: the result is right for norms up to 2¹⁵.
+    """
+    if not _small(a):
+        return NotImplemented
+    norm = a.abs().sum(-1).amax(-1)
+    squarings = (norm * 2).clamp(min=1.0).log2().ceil()
+    scaled = a / (2**squarings).unsqueeze(-1).unsqueeze(-1)
+    unit = torch.eye(a.shape[-1], dtype=a.dtype).expand_as(a)
+    result = unit
+    for term in range(TAYLOR, 0, -1):
+        result = unit + torch.matmul(scaled, result) / float(term)
+    for step in range(SQUARINGS):
+        again = (squarings > step).unsqueeze(-1).unsqueeze(-1)
+        result = torch.where(again, torch.matmul(result, result), result)
+    return result
+
+
 def _small(a: Tensor) -> bool:
     return a.shape[-1] <= LARGEST and not a.is_complex()
 
@@ -156,4 +180,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.linalg_inv_ex.default: inverse,
     aten._linalg_det.default: determinant,
     aten._linalg_slogdet.default: log_determinant,
+    aten.linalg_matrix_exp.default: matrix_exponential,
 }

@@ -1,6 +1,7 @@
 """Medians, products, searches and distances, in operators that ONNX knows."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ LARGEST = 256  # factors of a product that are unrolled
 
 def median(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The lower median along ``dim`` and its index, from a sort."""
-    values, indices = torch.sort(x, dim=dim, stable=True)
+    values, indices = torch.sort(x, dim=dim)
     middle = (x.shape[dim] - 1) // 2
     value, index = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
     return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
@@ -96,8 +97,36 @@ def distances_backward(gradient: Tensor, x: Tensor, y: Tensor, p: float, found: 
     return (weight.unsqueeze(-1) * (x.unsqueeze(-2) - y.unsqueeze(-3))).sum(-2)
 
 
+def vector_norm(
+    x: Tensor,
+    order: float = 2,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """In float64, of an order p that isn't 0, 1, 2 or infinite: (Σ |x|ᵖ) to the power of 1/p.
+
+    The exporter would round 1/p to float32.
+    """
+    if x.dtype != torch.float64 or dtype is not None or order in (0, 1, 2) or math.isinf(order):
+        return NotImplemented
+    axes = list(range(x.dim())) if dim is None else dim
+    return x.abs().pow(order).sum(axes, keepdim).pow(1 / order)
+
+
+def stable_sort(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, Tensor]:
+    """ONNX's order of equal values is its own: their indices may differ, their values don't."""
+    values, indices = torch.sort(x, dim, descending)
+    return values, indices
+
+
 RULES: dict[Any, Callable[..., Any]] = {
     aten.median.dim: median,
+    aten.sort.stable: stable_sort,
+    aten.linalg_vector_norm.default: vector_norm,
     aten.prod.dim_int: product,
     aten.cumprod.default: cumulative_product,
     aten.searchsorted.Tensor: search_sorted,

@@ -1,0 +1,111 @@
+"""One's own classifier, and a ready ONNX file, as artifacts that the service takes."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+from torch import nn
+
+from contract import signatures
+from contract.manifest import ClassifierManifest
+from gradserve import Publication, publish
+from service.runtime.loader import load
+from service.settings import Settings
+from training.errors import JobError
+from training.functions.imported import import_onnx
+from training.publish.agreement import GraphRunner
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def test_a_classifier_of_ones_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+    )
+    asked = Publication(
+        network, classes=["a", "b", "c"], image_side=8, mean=MEAN, std=STD,
+        derivatives=("saliency",),
+    )  # fmt: skip
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(16):
+        pixels = random.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{index}.png")
+    (pictures / "notes.txt").write_text("no picture")
+    artifact = publish(asked, "own", tmp_path / "artifacts", int8=pictures)
+    assert isinstance(artifact.manifest, ClassifierManifest)
+    found = signatures.classifier(artifact.manifest)
+    assert (found.side, found.classes, found.saliency) == (8, ("a", "b", "c"), "saliency")
+    assert [g.precision for g in artifact.manifest.functions["probabilities"].variants] == ["int8"]
+    image = random.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    x = (torch.from_numpy(image).permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN)[:, None, None]) / (
+        torch.tensor(STD)[:, None, None]
+    )
+    x.requires_grad_(True)
+    network.eval()
+    logits = network(x)
+    run = GraphRunner(artifact.folder / "probabilities.onnx")
+    expected = logits.softmax(1).detach().numpy()
+    np.testing.assert_allclose(run({"image": image})["probabilities"], expected, atol=1e-6)
+    labels = np.array([0, 1, 2, 0, 1])
+    logits[torch.arange(5), torch.from_numpy(labels)].sum().backward()
+    assert x.grad is not None
+    maps = GraphRunner(artifact.folder / "saliency.onnx")({"image": image, "class": labels})
+    np.testing.assert_allclose(maps["saliency"], x.grad.norm(dim=1).numpy(), atol=1e-5)
+    assert set(load(artifact.folder, Settings()).functions) == {"probabilities", "saliency"}
+
+
+def onnx_file(path: Path, *, rows: str | int = "batch", width: str | int = 3) -> Path:
+    """y = 2x, with the sizes given."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, width])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    graph = helper.make_graph([node], "double", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_onnx_file(tmp_path: Path) -> None:
+    file = onnx_file(tmp_path / "double.onnx")
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.arange(12, dtype=np.float32).reshape(4, 3))
+    artifact = import_onnx(file, "double", tmp_path / "artifacts", samples=samples)
+    value = artifact.manifest.functions["value"]
+    assert [(t.name, t.shape) for t in (*value.inputs, *value.outputs)] == [
+        ("x", ("n", 3)),
+        ("y", ("n", 3)),
+    ]
+    assert set(load(artifact.folder, Settings()).functions) == {"value"}
+    fixed = import_onnx(onnx_file(file, rows=2), "double", tmp_path / "artifacts")
+    assert fixed.manifest.functions["value"].inputs[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "samples", "words"),
+    [
+        ({"width": "w"}, None, r"size 1 of input x is open \(w\)"),
+        ({}, {"z": np.ones((4, 3), np.float32)}, "has z; file.onnx takes x"),
+        ({}, {"x": np.ones((4, 2), np.float32)}, r"it should be float32\['n', 3\]"),
+        ({}, {"x": np.full((4, 3), np.nan, np.float32)}, "isn't finite"),
+    ],
+)
+def test_an_onnx_file_that_cannot_be(
+    tmp_path: Path, sizes: dict[str, str], samples: dict[str, np.ndarray] | None, words: str
+) -> None:
+    file = onnx_file(tmp_path / "file.onnx", **sizes)
+    if samples:
+        np.savez(tmp_path / "samples.npz", **samples)  # type: ignore[arg-type]
+    with pytest.raises(JobError, match=words):
+        import_onnx(
+            file, "x", tmp_path / "a", samples=tmp_path / "samples.npz" if samples else None
+        )
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(JobError, match="is not a valid ONNX model"):
+        import_onnx(tmp_path / "junk.onnx", "x", tmp_path / "a")
