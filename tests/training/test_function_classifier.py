@@ -64,7 +64,7 @@ def test_a_classifier_of_ones_own(tmp_path: Path) -> None:
 def onnx_file(path: Path, *, rows: str | int = "batch", width: str | int = 3) -> Path:
     """y = 2x, with the sizes given."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, width])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, width])
     node = helper.make_node("Add", ["x", "x"], ["y"])
     graph = helper.make_graph([node], "double", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
