@@ -20,8 +20,9 @@ RUN python -m pip --python /opt/venv/bin/python install --require-hashes -r lock
 RUN cd /opt/venv/lib/python3*/site-packages \
  && rm -r numpy/f2py onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
           onnxruntime/capi/libonnxruntime.so.* \
- && find . -type d -name tests -prune -exec rm -r {} +
-# What `pip install gradserve` gives, the wheel's own files, without the training jobs. Their modes come from here, not from a clone
+ && find . -type d -name tests -prune -exec rm -r {} + \
+ && find . -name "*.pyi" -delete
+# What `pip install gradserve` gives: the wheel's own files. Their modes come from here, not from a clone
 # under umask 077, in which only the owner may read them. (COPY --chmod would need BuildKit.)
 COPY . .
 RUN touch README.md \
@@ -29,7 +30,6 @@ RUN touch README.md \
  && /opt/build/bin/python -m pip install --require-hashes -r locks/build.txt \
  && /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && python -m pip --python /opt/venv/bin/python install --no-deps --no-index dist/*.whl \
- && rm -r /opt/venv/lib/python3*/site-packages/training \
  && /opt/venv/bin/python -m compileall -q /opt/venv/lib \
  && chmod -R a+rX /opt/venv
 
