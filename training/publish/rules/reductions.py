@@ -111,7 +111,7 @@ def vector_norm(
     """
     if x.dtype != torch.float64 or dtype is not None or order in (0, 1, 2) or math.isinf(order):
         return NotImplemented
-    axes = list(range(x.dim())) if dim is None else dim
+    axes = list(range(x.dim())) if dim is None else list(dim)
     return x.abs().pow(order).sum(axes, keepdim).pow(1 / order)
 
 
