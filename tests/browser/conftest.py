@@ -14,7 +14,14 @@ from tests.server_process import ROOT, ServerProcess
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's
 ARTIFACTS = ROOT / "artifacts"
-MODELS = ("cifar-baseline", "cifar-improved", "curve-mlp", "curve-poly", "sigmoid-conv")
+MODELS = (
+    "cifar-baseline",
+    "cifar-improved",
+    "curve-gp",
+    "curve-mlp",
+    "curve-poly",
+    "sigmoid-conv",
+)
 PHONE = 360  # pixels of width
 
 
