@@ -19,7 +19,7 @@ from service.runtime.session import Array
 from service.settings import Settings
 from service.web.body import parsing, read_json
 from service.web.direct import direct
-from service.web.errors import ErrorItem, Invalid, NotFound, from_validation
+from service.web.errors import ErrorItem, NotFound, from_validation, invalid
 from service.web.openapi import json_body, json_response, problems
 from service.web.query import refuse_query
 from service.web.state import services
@@ -197,7 +197,7 @@ async def _read(
         x = np.array(query.x, dtype=np.float64, ndmin=1)
     if x.size > settings.max_x:
         detail = f"List should have at most {settings.max_x} items"
-        raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer="#/x")])
+        raise invalid(ErrorItem(detail=detail, pointer="#/x"))
     return query, x, *shared.registry.curve(query.model)
 
 
@@ -215,7 +215,7 @@ async def _evaluate(
         if not isfinite(result @ result) and not (finite := np.isfinite(result)).all():
             where = int(np.argmin(finite))
             detail = "At this x the result is too large for a 64-bit float; move x towards the data"
-            raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer=f"#/x/{where}")])
+            raise invalid(ErrorItem(detail=detail, pointer=f"#/x/{where}"))
     return [found[name] for name in names]
 
 
@@ -227,7 +227,7 @@ def _deviation(query: CurveQuery, curve: Curve, order: int) -> list[str]:
         return []
     if order not in DEVIATIONS:
         detail = f"There are no standard errors of order {order}; ask for order 1 or 2"
-        raise Invalid("1 value is invalid", [ErrorItem(detail=detail, pointer="#/uncertainty")])
+        raise invalid(ErrorItem(detail=detail, pointer="#/uncertainty"))
     name = curve.deviations.get(order)
     if name is None:
         raise NotFound(f"That model was published without {DEVIATIONS[order]}")

@@ -25,7 +25,7 @@ from service.api.pictures import (
 from service.runtime.dataplane import infer
 from service.settings import Settings
 from service.web.direct import direct
-from service.web.errors import ErrorItem, Invalid, Malformed, NotFound
+from service.web.errors import ErrorItem, Malformed, NotFound, invalid
 from service.web.openapi import json_response, problems, query_parameters
 from service.web.query import read_query
 from service.web.state import services
@@ -152,5 +152,5 @@ def _index(label: str, classifier: Classifier) -> int:
     if label not in classifier.classes:
         names = ", ".join(classifier.classes[:20])
         item = ErrorItem(detail=f"Not a class of this model; they are: {names}", parameter="label")
-        raise Invalid("1 value is invalid", [item])
+        raise invalid(item)
     return classifier.classes.index(label)

@@ -57,7 +57,10 @@ class ProblemDetails(BaseModel):
     type: str = Field(default="about:blank", description="Kind of problem; the title says it")
     title: str = Field(description="The HTTP status in words", examples=["Unprocessable Content"])
     status: int = Field(description="The HTTP status", examples=[422])
-    detail: str = Field(description="What happened and what to do", examples=["1 value is invalid"])
+    detail: str = Field(
+        description="What happened and what to do",
+        examples=["x.3: Input should be a finite number"],
+    )
     errors: list[ErrorItem] = Field(default=[], description="At most ten single errors")
 
 
