@@ -7,7 +7,7 @@ CLIENT_ENVS := $(foreach client,$(CLIENTS),.venv/clients/$(client)/installed)
 .venv/clients/%/installed: tests/clients/requirements/%.txt | python
 	@echo "Installing $* into .venv/clients/$* …"
 	@$(PYTHON) -m venv .venv/clients/$*
-	@.venv/clients/$*/bin/python $(INSTALL) --requirement $<
+	@.venv/clients/$*/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --requirement $<
 	@touch $@
 
 # Node's packages, where Node is: the test says so where it isn't.
