@@ -17,6 +17,7 @@ from training.fit.loop import Fitted, fit
 from training.fit.optim import orthogonalise, schedule
 from training.fit.presets import BASELINE, IMPROVED
 from training.fit.recipe import Recipe
+from training.networks.backbone import Backbone, read_weights
 from training.networks.cnn_baseline import BaselineCNN
 from training.networks.cnn_improved import ImprovedCNN
 from training.publish.parameters import summarise
@@ -45,6 +46,7 @@ def train(
     folder: Path | None = None,
     stop_after: int | None = None,
     on_batch: Callable[[int, int], None] = lambda *_: None,
+    keep_seconds: float = 600.0,
 ) -> Fitted:
     torch.manual_seed(7)
     network = ImprovedCNN(2, widths=(8, 8, 8), depths=(1, 2, 2))
@@ -64,6 +66,7 @@ def train(
         folder=folder,
         on_epoch=on_epoch,
         on_batch=on_batch,
+        keep_seconds=keep_seconds,
     )
 
 
@@ -84,6 +87,58 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert [row.epoch for row in resumed.history] == [1, 2, 3, 4]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_a_run_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    recipe = SMALL.with_changes(epochs=2)
+    whole = train(recipe)
+    batches = []
+
+    def stop(batch: int, _: int) -> None:
+        batches.append(batch)
+        if len(batches) == 5:  # the second batch of the second epoch; the first one is kept
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, on_batch=stop, keep_seconds=0)
+    saved = checkpoint.read(tmp_path)
+    assert saved is not None
+    assert (len(saved.history), saved.batches) == (1, 1)
+    resumed = train(recipe, tmp_path)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    assert resumed.history[1].train_loss == whole.history[1].train_loss
+    assert resumed.history[1].train_top1 == whole.history[1].train_top1
+
+
+def test_a_backbone_starts_from_its_weights_and_trains_its_head_first(tmp_path: Path) -> None:
+    from torchvision import models
+
+    pretrained = models.get_model("mobilenet_v3_small", weights=None)
+    torch.save(pretrained.state_dict(), tmp_path / "weights.pth")
+    network = Backbone("mobilenet_v3_small", 3, tmp_path / "weights.pth")
+    first = "features.0.0.weight"
+    assert torch.equal(network.net.get_parameter(first), pretrained.get_parameter(first))
+    assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    network.train_head_only(True)
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"net.classifier.3.weight", "net.classifier.3.bias"}
+    network.train_head_only(False)
+    assert all(p.requires_grad for p in network.parameters())
+    with pytest.raises(JobError, match="not the weights of resnet18"):
+        Backbone("resnet18", 3, tmp_path / "weights.pth")
+    (tmp_path / "bad.pth").write_bytes(b"junk")
+    with pytest.raises(JobError, match="--weights"):
+        read_weights(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("side", [64, 96, 224])
+def test_larger_pictures_cost_little_more(side: int) -> None:
+    network = ImprovedCNN(10, widths=(8, 8, 8), depths=(1, 1, 1), side=side)
+    network.prepare(torch.randn(4, 3, side, side))
+    assert network.eval()(torch.randn(2, 3, side, side)).shape == (2, 10)
+    release = summarise(ImprovedCNN(side=side), torch.zeros(2, 3, side, side)).multiply_adds
+    assert release < 2 * 115e6
 
 
 def test_an_adamw_run_resumes_too(tmp_path: Path) -> None:
