@@ -7,8 +7,8 @@
 #   make serve PYTHON=python3.13                    another interpreter, 3.11 or newer
 
 PYTHON ?= python3
-# Of these, only what is given on make's own command line counts: HOST and PORT are in many shells'
-# environments for other programs. The service's own variables are GRADSERVE_HOST and GRADSERVE_PORT.
+# HOST and PORT are taken from make's command line only: many shells have them in the environment, for
+# other programs. The service's own variables are GRADSERVE_HOST and GRADSERVE_PORT.
 HOST =
 PORT =
 ARGS ?=
@@ -21,7 +21,7 @@ SERVICE := .venv/service
 DEV := .venv/dev
 AUDIT := .venv/audit
 LOWEST := .venv/lowest
-# Makes an environment from its locks unless it is there; without PYTHON=, whatever Python it has.
+# Makes an environment from its locks unless it exists; without PYTHON= its Python may be any version.
 INSTALL = $(PYTHON) locks/install.py $(if $(filter file,$(origin PYTHON)),--any) --pip="$(PIP_ARGS)"
 
 .DEFAULT_GOAL := help
@@ -32,13 +32,13 @@ help:
 	@echo "make serve    serve the models in artifacts/ on http://127.0.0.1:8000"
 	@echo "make test     run every test"
 	@echo "make test-lowest  the service's tests with the lowest versions that pyproject.toml allows"
-	@echo "make coverage what of the code the tests run"
+	@echo "make coverage  how much of the code the tests run"
 	@echo "make train    train and publish every model"
-	@echo "make lint     check style and types;  make format: put the style right"
+	@echo "make lint     check style and types;  make format: fix the style"
 	@echo "make bench    compare with other servers, 20 minutes;  make bench-quick: in 3"
 	@echo "make test-clients    run the clients that people have, each in an environment of its own"
 	@echo "make soak     an hour of mixed and hostile requests, then overload"
-	@echo "make lock     pin the newest versions of all dependencies;  make audit: look them up"
+	@echo "make lock     pin the newest versions of all dependencies;  make audit: look for known weaknesses"
 	@echo "make platforms  ask whether every lock can be installed on macOS, Windows and Linux"
 	@echo "make clean    remove the environments"
 

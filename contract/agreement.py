@@ -9,8 +9,8 @@ from contract.manifest import Agreement, Precision
 
 Array = NDArray[Any]
 
-# The largest tolerances that are believed, as parts of the reference's largest magnitude. A looser
-# one proves nothing.
+# The largest tolerances that are accepted, relative to the largest magnitude of the reference. A
+# looser one proves nothing.
 LOOSEST = {"float64": 1e-6, "float32": 1e-2, "int8": 0.1}
 ROUNDING = 1.001  # publishers take the magnitude from unrounded outputs
 

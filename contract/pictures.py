@@ -46,8 +46,8 @@ COEFFICIENT_BYTES = 2.1  # for each channel of a JPEG of several scans
 # The rest (buffers of the decoder, the strip that is worked on), whatever the size.
 BASE_BYTES = 2 * 1024 * 1024
 STRIP_BYTES = 16  # for each of up to ``STRIP_PIXELS``
-MAX_FULL_PIXELS = 4_000_000  # of a JPEG that can't be decoded at a fraction: not reckoned with
-# How long a pixel takes, in those of an 8-bit RGB PNG (some 40 ns).
+MAX_FULL_PIXELS = 4_000_000  # of a JPEG decoded whole for want of fractions; not in the estimate
+# Time to decode a pixel, relative to one of an 8-bit RGB PNG (some 40 ns).
 FORMAT_TIME = {"WEBP": 1.0, "GIF": 0.4, "BMP": 0.15}
 JPEG_TIME, JPEG_FULL_TIME, JPEG_SCAN_TIME = 0.1, 0.25, 0.15
 SIXTEEN_BIT_TIME = 1.5
@@ -83,7 +83,7 @@ class Header:
         return self.pixels / 1e6 * self._time(side)
 
     def memory(self, side: int) -> int:
-        """Bytes that decoding to ``side`` × ``side`` takes at its peak, from above."""
+        """Upper bound of the bytes that decoding to ``side`` × ``side`` takes at its peak."""
         strip = STRIP_BYTES * min(self.pixels, STRIP_PIXELS)
         return int(self.pixels * self._pixel_bytes(side)) + strip + len(self.content) + BASE_BYTES
 
@@ -119,7 +119,7 @@ class Picture:
 
 
 class _Reader(BytesIO):
-    """A copy of a small file, to read in ``MAX_READS`` pieces; PictureTooLarge then."""
+    """A copy of a small file that allows ``MAX_READS`` reads; one more raises PictureTooLarge."""
 
     reads = 0
 
@@ -132,7 +132,7 @@ class _Reader(BytesIO):
 
 
 class _Viewer(RawIOBase):
-    """The same of a large file, without the copy, and slower by some microseconds."""
+    """The same for a large file: without a copy, but some microseconds slower."""
 
     def __init__(self, content: Content) -> None:
         self._content = memoryview(content)
@@ -188,7 +188,7 @@ def open_image(
 
 
 def largest(max_bytes: int) -> dict[str, float]:
-    """Megapixels that ``max_bytes`` suffice to decode, by kinds of pictures, for documents."""
+    """Megapixels that ``max_bytes`` are enough to decode, by kind of picture; for documentation."""
     rest = (max_bytes - BASE_BYTES - STRIP_BYTES * STRIP_PIXELS) / 1e6
     return {
         "WebP": rest / FORMAT_BYTES["WEBP"],
@@ -199,7 +199,7 @@ def largest(max_bytes: int) -> dict[str, float]:
 
 
 def decode(header: Header, side: int, resize: Resize = "crop") -> Picture:
-    """Decode to ``side`` × ``side`` RGB, and let go of the file and of its decoded pixels.
+    """Decode to ``side`` × ``side`` RGB, then release the file and its decoded pixels.
 
     ``resize`` says what becomes of a picture that isn't square, see ``contract.pixels.to_square``.
     Raises PictureDamaged if the file is damaged, PictureUnsupported if it is of a variant of its
@@ -374,7 +374,7 @@ def _decode(
 def _decode_anyway(
     header: Header, side: int, resize: Resize, error: Exception
 ) -> tuple[Image.Image, bool]:
-    """Decode what a reader gave up on without need. Raises PictureError if there is a need."""
+    """Decode a file that was rejected for a harmless fault. Raises PictureError for any other."""
     if header.format == "PNG":
         mended = _without_bad_chunks(header.content)
         if mended is not None:
@@ -436,7 +436,7 @@ def _without_bad_chunks(content: Content) -> bytes | None:
 
 
 def _problem(error: Exception, kind: str) -> PictureError:
-    """What to tell of an ``error`` of Pillow's reader of a ``kind`` of file."""
+    """The PictureError for an ``error`` of Pillow's reader of a ``kind`` of file."""
     words = str(error).lower()
     if any(word in words for word in ("unsupported", "not supported", "cannot handle")):
         return PictureUnsupported(

@@ -1,4 +1,4 @@
-"""What a model can be asked, by the signatures of its functions and not by its manifest's kind.
+"""What a model can do, found by the signatures of its functions, not by its manifest's kind.
 
 ``/predict`` needs a float64 [n] → [n] function ``value``, whoever published it; ``/classify`` a
 uint8 image in and probabilities with class names out. Each function here looks for one such

@@ -13,7 +13,7 @@ else:
     except ImportError:  # where there is none, files can't be locked
         fcntl = None  # type: ignore[assignment]
 
-# Windows knows none of the first three, and translates line ends without the last.
+# Windows lacks the first three; without the last it translates line ends.
 _PLAIN = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 
 
@@ -36,7 +36,7 @@ def open_plain(path: Path) -> int:
 
 
 def sync_file(path: Path) -> None:
-    """Have what was written to a file on the disk."""
+    """Flush the content of a file to disk."""
     # Windows flushes only files that are open for writing.
     descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
@@ -46,7 +46,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk, where the system can open a folder."""
+    """Flush the entries of a folder to disk, where the system can open a folder."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -57,7 +57,7 @@ wrote beforehand. Every answer names the model and the version that gave it. Err
 
 
 class State(TypedDict):
-    """What the lifespan gives to every request."""
+    """State that the lifespan passes to every request."""
 
     services: Services
     shedder: Shedder
@@ -77,9 +77,9 @@ def create_app(
 ) -> ASGIApp:
     """The service with ``settings``, or those of the environment.
 
-    It is ready when the artifacts are loaded, and loads them anew as they change. A ``registry``
-    may have loaded them already. ``observe`` is told of every
-    answer, besides the metrics of the service itself.
+    It is ready once the artifacts are loaded, and reloads them when they change. ``registry`` may
+    already hold loaded models. ``observe`` is called for every answer, in addition to the service's
+    own metrics.
     """
     settings = settings or Settings()
     lifecycle = lifecycle or Lifecycle()
@@ -148,9 +148,9 @@ def create_app(
     app.mount("/static", Assets(directory=STATIC), name="static")
     errors.install(app)
     complete_document(app, KEY_SCHEMES if settings.api_key_file is not None else {})
-    # What a request must pass before it may be refused for load.
+    # Checks (host, key) that a request must pass before it may be refused with 429.
     checks: list[Check] = []
-    # Around FastAPI's own stack, not in it: what goes the direct way pays for none of that.
+    # Middleware wraps FastAPI's own stack from outside: direct routes skip that stack and its cost.
     stack: ASGIApp = DirectRoutes(HeadAsGet(app), endpoints=direct_posts(routers))
     if settings.api_key_file is not None:
         stack = key = ApiKey(stack, KeyFile(settings.api_key_file))

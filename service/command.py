@@ -27,9 +27,9 @@ COMMAND_LINE = ("host", "port", "workers")  # the settings that are options as w
 
 
 def main(folder: MetricsFolder | None = None) -> int:
-    """Read the command line and the settings, and serve; the exit status.
+    """Read the command line and the settings, serve, and return the exit status.
 
-    The workers count for Prometheus in ``folder``.
+    ``folder`` is where the workers keep their Prometheus metrics.
     """
     try:
         settings = Settings(**_parse())
@@ -70,10 +70,10 @@ def main(folder: MetricsFolder | None = None) -> int:
 
 
 def _preload(registry: Registry, settings: Settings) -> None:
-    """Load the models once for all workers, who then start at once and share their memory.
+    """Load the models once, before forking: the workers then start at once and share the memory.
 
-    Versions that are published later each worker loads for itself. Those who connect meanwhile
-    wait a few seconds at most: what takes longer to verify is the workers' task.
+    Each worker loads later versions for itself. Clients that connect meanwhile wait a few seconds
+    at most: versions that take longer to verify are left to the workers.
     """
     if not _can_preload(settings):
         return
@@ -87,12 +87,12 @@ def _preload(registry: Registry, settings: Settings) -> None:
 
 
 def _can_preload(settings: Settings) -> bool:
-    """A fork inherits a session of one thread on the CPU: it has no threads, and no device."""
+    """Only sessions of one thread on the CPU survive a fork: threads and devices do not."""
     return settings.session_threads == 1 and settings.providers == ("CPUExecutionProvider",)
 
 
 def _parse() -> dict[str, Any]:
-    """The settings that the command line gives; they win over the environment's."""
+    """Settings from the command line; they take precedence over the environment."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description="Serve the artifacts over HTTP. Further settings: GRADSERVE_* variables.",
@@ -106,7 +106,7 @@ def _parse() -> dict[str, Any]:
 
 
 def _sentences(error: ValidationError) -> list[str]:
-    """What is wrong with the settings, each with the variable and the option that sets it."""
+    """An error message for each wrong setting, with its variable and its option."""
     sentences = []
     for item in error.errors(include_url=False, include_input=False):
         message = item["msg"].removeprefix("Value error, ")
@@ -121,5 +121,5 @@ def _remedy(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "Choose another port with --port or GRADSERVE_PORT"
     if error.errno == errno.EACCES:
-        return "Ports under 1024 are root's; choose another with --port or GRADSERVE_PORT"
-    return "--host or GRADSERVE_HOST names another address, such as 127.0.0.1"
+        return "Ports under 1024 need root; choose another with --port or GRADSERVE_PORT"
+    return "Choose another address with --host or GRADSERVE_HOST, such as 127.0.0.1"

@@ -1,4 +1,4 @@
-"""What the processes of one service tell each other, through a page of shared memory."""
+"""What the processes of one service share: heartbeats and connection counts, in shared memory."""
 
 import math
 import mmap
@@ -10,7 +10,7 @@ _BYTES = 8  # of one figure
 
 
 class Board:
-    """One slot a worker: when it last ran, and how many connections it holds.
+    """One slot a worker: its last heartbeat and its number of connections.
 
     Made before forking. A slot is written by its worker alone, or by the parent before it starts.
     Each figure is written in one store. ``struct.pack_into`` would write zeros first, and a reader
@@ -21,20 +21,23 @@ class Board:
         self.workers = workers
         memory = memoryview(mmap.mmap(-1, 2 * _BYTES * workers))
         half = _BYTES * workers
-        self._beats = memory[:half].cast("d")  # last sign of life (monotonic, s)
+        self._beats = memory[:half].cast("d")  # last heartbeat (monotonic, s)
         self._connections = memory[half:].cast("q")
 
     def write(self, worker: int, connections: int) -> None:
-        """Show that ``worker`` runs, and holds so many connections."""
+        """Record a heartbeat of ``worker`` and its number of connections."""
         self._connections[worker] = connections
         self._beats[worker] = time.monotonic()
 
     def silence(self, worker: int) -> float:
-        """Seconds since the last sign of life of ``worker``."""
+        """Seconds since the last heartbeat of ``worker``."""
         return time.monotonic() - self._beats[worker]
 
     def fewest_connections(self, besides: int, within: float) -> float:
-        """Connections of the least loaded other worker that ran ``within`` seconds, if any."""
+        """Connections of the least loaded other worker with a heartbeat in the last ``within`` s.
+
+        Infinity if there is none.
+        """
         oldest = time.monotonic() - within
         return min(
             (
@@ -48,7 +51,7 @@ class Board:
 
 @dataclass
 class Lifecycle:
-    """Which worker this is, and where in its life: ``draining`` is set once and never cleared."""
+    """Which worker this process is, and whether it is draining: set once and never cleared."""
 
     board: Board = field(default_factory=lambda: Board(1))
     worker: int = 0

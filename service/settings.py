@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
 PREFIX = "GRADSERVE_"
-# Variables that are no settings of the service: of the tests, the benchmark and docker-compose.
+# GRADSERVE_ variables of the tests, the benchmark and docker-compose: not settings of the service.
 NOT_SETTINGS = {"LONG", "TEST_IMAGE", "BENCH_TOKEN", "LISTEN", "LISTEN_PORT", "MEMORY", "CPUS"}
 # What Kubernetes sets in every container of a namespace that has a Service called gradserve, or
 # gradserve-something: https://kubernetes.io/docs/concepts/services-networking/service/
@@ -24,7 +24,7 @@ KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")  # the value of …_PORT
 
 
 def unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
-    """A sentence for each ``GRADSERVE_…`` variable that sets nothing, with the nearest name."""
+    """An error message for each unknown ``GRADSERVE_…`` variable, with the closest setting."""
     names = {name.upper() for name in known}
     sentences = []
     for variable, value in sorted(environment.items()):
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     precision: Literal["auto", "fp32"] = Field(
         default="auto",
-        description="auto: an int8 graph serves where it agrees on this machine; fp32: never",
+        description="auto: int8 graphs serve where their check passes on this machine; fp32: never",
     )
     providers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("CPUExecutionProvider",),
@@ -77,7 +77,8 @@ class Settings(BaseSettings):
         default=(), description="Models without which the service is not ready"
     )
     pin: Annotated[dict[str, int], NoDecode] = Field(
-        default={}, description="Versions to hold: curve-mlp=2,cifar-improved=1"
+        default={},
+        description="Versions to pin: curve-mlp=2,cifar-improved=1",
     )
     watch_seconds: float = Field(
         default=1.0, gt=0, le=60, description="Seconds between looks at the artifacts folder"
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
     copy_seconds: float = Field(
         default=5.0,
         ge=0,
-        description="Not ready while a version that is not whole was changed within this, s",
+        description="Not ready while an incomplete version has changed within this time, s",
     )
     verify_seconds: float = Field(
         default=30.0, gt=0, description="Processor time that verifying a version may take, s"
@@ -134,7 +135,7 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="Time for the head of a request to arrive, s"
     )
     keep_alive_seconds: int = Field(
-        default=65, ge=1, description="Time an idle connection is kept; over that of the proxy, s"
+        default=65, ge=1, description="Keep-alive timeout; longer than the proxy's, s"
     )
     write_seconds: float = Field(
         default=30.0, gt=0, description="Time a client may leave an answer unread, s"
@@ -146,12 +147,14 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="Time for accepted requests to be answered after that, s"
     )
     worker_timeout_seconds: float = Field(
-        default=3.0, gt=0.5, description="A worker silent and idle for so long is replaced, s"
+        default=3.0,
+        gt=0.5,
+        description="A worker that is idle and without a heartbeat for so long is replaced, s",
     )
     worker_busy_seconds: float = Field(
         default=30.0,
         gt=0.5,
-        description="A worker silent for so long is replaced even if it uses the processor, s",
+        description="A worker without a heartbeat for so long is replaced even if it is busy, s",
     )
 
     api_key_file: Path | None = Field(
@@ -170,14 +173,14 @@ class Settings(BaseSettings):
     )
     otlp_endpoint: str | None = Field(
         default=None,
-        description="Where spans go, such as http://localhost:4318/v1/traces; unset, none",
+        description="Where traces are sent, such as http://localhost:4318/v1/traces",
     )
     access_log: bool = Field(default=True, description="Write a line for each request")
 
     @model_validator(mode="before")
     @classmethod
     def refuse_unknown(cls, values: Any) -> Any:
-        """Refuse misspelt variables: one that should have named a key file would be ignored."""
+        """Refuse misspelt variables: an ignored GRADSERVE_API_KEY_FILE would ask for no key."""
         sentences = unknown_variables(os.environ, cls.model_fields)
         if sentences:
             raise ValueError("\n".join(sentences))
@@ -186,7 +189,7 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def not_an_address(cls, value: Any) -> Any:
-        """Pass over what Kubernetes sets for a Service called gradserve: tcp://10.0.0.1:80."""
+        """Ignore what Kubernetes sets for a Service called gradserve: tcp://10.0.0.1:80."""
         if isinstance(value, str) and KUBERNETES_ADDRESS.match(value):
             return cls.model_fields["port"].default
         return value

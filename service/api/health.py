@@ -1,4 +1,4 @@
-"""``/health/live`` and ``/health/ready``: for whoever restarts, and whoever routes."""
+"""``/health/live`` and ``/health/ready``: liveness and readiness probes."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
 """``/models/{model}/report``: the report that training wrote, as a page with its plots.
 
-A report is anyone's text, and turning hostile Markdown into HTML takes seconds: it is rendered
-once, in a thread, and only up to a size; a longer one is shown as it is.
+A report is untrusted text, and turning hostile Markdown into HTML can take seconds: it is rendered
+once, in a thread, and only up to a size limit; a longer one is shown as plain text.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ PLOT_BYTES = 8 * 1024 * 1024
 # Rendered reports that are kept, and how large each may be.
 KEPT_PAGES = 32
 PAGE_BYTES = 1024 * 1024
-# Of rendering a byte, from above: seconds, and bytes of memory.
+# Upper bounds for rendering one byte: seconds, and bytes of memory.
 SECONDS_OF_BYTE, BYTES_OF_BYTE = 2e-5, 400
 
 

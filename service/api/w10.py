@@ -29,7 +29,7 @@ Matrix3 = Annotated[list[Row3], Field(min_length=3, max_length=3)]
 Matrix4 = Annotated[list[Row4], Field(min_length=4, max_length=4)]
 
 MODEL = "sigmoid-conv"
-MOST_NUMBERS = 20_000  # of a body that holds 30 numbers; more is not parsed to say what is wrong
+MOST_NUMBERS = 20_000  # a body needs 30 numbers; one with more than this is refused unparsed
 WANTED = tuple(LOSS_GRADIENT_OUTPUTS)
 STEPS = (
     "preactivation",

@@ -1,19 +1,19 @@
-"""Who runs next: a bounded, work-conserving queue in front of the models of one worker.
+"""Scheduling: a bounded, work-conserving FIFO queue in front of the models of one worker.
 
 A model runs on the event loop itself: for half a millisecond of work a thread costs more than it
-gives. A request that is alone runs at once. Of several that have arrived, all are read first, and
-then run one after the other, some milliseconds of them in each turn of the loop, so that reading,
-refusing and /health go on in between. Interpreter and model push each other out of the processor's
-caches, and what is done first after a change takes up to three times as long: changing once a turn
-instead of once a request serves 9 % more of the shipped int8 network. There is no timer and no
-polling.
+saves. A request that is alone runs at once. When several have arrived, all are read first and then
+run one after the other. A turn of the event loop runs some milliseconds of them, so that reading,
+refusing and /health continue in between. Interpreter and model evict each other from the
+processor's caches, and the first work after a switch takes up to three times as long: switching
+once a turn instead of once a request serves 9 % more of the shipped int8 network. There is no timer
+and no polling.
 
-Who came first is finished first: a picture that has been decoded is classified before later ones
-are decoded. Else all that wait would be decoded first, with the memory of all their decoders held.
+Requests finish in the order of their arrival: a decoded picture is classified before later ones are
+decoded. Otherwise all waiting pictures would be decoded first, holding the memory of every decoder.
 
-Batching is a setting, off by default: one core takes as long for each of 64 images together as for
-one alone (int8 and fp32 alike, measured with the shipped networks), so that waiting for company
-only adds latency. On a GPU it pays; there a turn takes everything that waited, up to ``batch``.
+Batching is a setting, off by default: an image takes one core as long in a batch of 64 as alone
+(int8 and fp32 alike, measured with the shipped networks), so that waiting for a batch only adds
+latency. On a GPU it pays; there a turn takes all waiting images, up to ``batch``.
 """
 
 import asyncio
@@ -36,21 +36,23 @@ from service.runtime.session import Array, Session
 
 Result = TypeVar("Result")
 
-# A longer run (a saliency map) is no work for the event loop: it goes to a lane with threads.
+# A longer run (a saliency map) would block the event loop: it goes to a lane with threads.
 LONG_SECONDS = 0.01
 LONG_RUN_BYTES = 40 * 1024 * 1024  # the saliency map of the shipped network takes 16 to 41 MiB
-# A turn ends with the run in which this time is over. With turns twice as long 3 % less is served
-# at ten times the load that can be, with shorter ones at 32 clients and no overload.
+# A turn ends after the run in which this time has passed. Turns twice as long serve 3 % less at ten
+# times the load that a worker can carry; shorter ones serve less at 32 clients without overload.
 TURN_SECONDS = 0.005
 
-# Of the request that this task serves: all its work is ordered by when it came.
+# Arrival number of the request that this task serves; it orders all of its work.
 _ticket: ContextVar[int | None] = ContextVar("ticket", default=None)
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """Work that waits for its turn. With a ``session`` it is a run of that, and ``arguments`` are
-    arrays whose first dimension is the batch. Its ``turn`` is that of its request, then its own.
+    """Work that waits for its turn: a run of ``session``, or any function if that is None.
+
+    ``arguments`` of a run are arrays whose first dimension is the batch. ``turn`` is the arrival
+    number of the request, then that of the job.
     """
 
     turn: tuple[int, int]
@@ -80,12 +82,12 @@ class Queue:
         graphs: Lane | None = None,
     ) -> None:
         self.observer = observer or Observer()
-        # Where runs go that take too long for the event loop.
+        # For runs that would take too long on the event loop.
         self.graphs = graphs or Room().graphs
         self.depth = depth
         self.batch = batch
         self.taken = 0
-        # Places of requests whose task has been made, and has not asked for them yet.
+        # Places for requests whose task was created but has not taken its place yet.
         self.arriving = 0
         # Called for each place that becomes free.
         self.on_room: Callable[[], None] = lambda: None
@@ -99,7 +101,7 @@ class Queue:
         return self.taken + self.arriving >= self.depth
 
     def check(self) -> None:
-        """Raise QueueFull if no place is free: worth asking before a body is read."""
+        """Raise QueueFull if no place is free: to be called before a body is read."""
         if self.taken >= self.depth:
             raise QueueFull
 
@@ -109,8 +111,8 @@ class Queue:
 
         Raises QueueFull if too few are free.
 
-        A request that is larger than the queue is let in when it is alone. One of several places
-        does its work piece by piece among the others', so as not to hold them up.
+        A request larger than the queue is admitted when it is alone. The work of one that holds
+        several places is interleaved with the others', to avoid head-of-line blocking.
         """
         if self.taken and self.taken + count > self.depth:
             raise QueueFull
@@ -127,10 +129,10 @@ class Queue:
                 self.on_room()
 
     async def run(self, session: Session, *arrays: Array) -> list[Array]:
-        """The outputs of ``session``: at once if nobody else is there, else in turn.
+        """The outputs of ``session``: at once if no other request is there, else in turn.
 
-        A caller that is cancelled while it waits gives up its turn. What takes long for a turn
-        runs in a thread; QueueFull if that would begin too late.
+        A caller that is cancelled while it waits gives up its turn. A run that is too long for a
+        turn runs in a thread; QueueFull if that would begin too late.
         """
         seconds = session.row_seconds * len(arrays[0])
         if seconds > LONG_SECONDS:
@@ -141,7 +143,7 @@ class Queue:
         return outputs
 
     async def do(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """The result of a ``function`` that takes a few milliseconds, in turn as well."""
+        """The result of a ``function`` that takes a few milliseconds, run in turn like a graph."""
         result: Result = await self._in_turn(function, arguments)
         return result
 
@@ -165,7 +167,7 @@ class Queue:
         return result
 
     def _next(self) -> None:
-        """One turn: run what is first, and what follows for as long as a turn may take."""
+        """One turn: run jobs in order until ``TURN_SECONDS`` have passed."""
         end = time.perf_counter() + TURN_SECONDS
         while jobs := self._take():
             begun = time.perf_counter()
@@ -206,7 +208,7 @@ def _run(jobs: list[Job]) -> None:
     try:
         columns = zip(*(job.arguments for job in jobs), strict=True)
         outputs = jobs[0].work(*(np.concatenate(parts) for parts in columns))
-    except Exception:  # one of them may be to blame, or the size of all: each on its own, then
+    except Exception:  # caused by one job, or by the size of the batch: run each alone
         for job in jobs:
             _finish(job)
         return

@@ -5,8 +5,9 @@ would have taken; at ten times the capacity nothing else would get done. So whil
 a request for it is refused from its head, before a task is made, and one that has arrived whole
 before it is even parsed. A client that asks again at once is refused once more; then its connection
 is not read until there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no
-cost, instead of being refused over and over. Of 640 clients that ask again at once, 1.07 to 1.4
-times as many get an answer for the same processor time.
+cost, instead of being refused over and over. Of 640 clients that ask again at once, more get an
+answer for the same processor time: measured on a noisy machine, the same direction in four runs;
+how much more is not certain.
 
 A request without a valid key, or for another host, gets that error from the application instead,
 however full the queue is: ``checks`` come first.

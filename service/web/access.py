@@ -1,4 +1,4 @@
-"""Who may ask: an API key from a file, and the host names that requests may carry."""
+"""Access control: API keys from a file, and the host names that requests may carry."""
 
 import hmac
 import logging
@@ -59,7 +59,7 @@ class KeyFile:
         self._checked = time.monotonic()
 
     def keys(self) -> tuple[bytes, ...]:
-        """The keys of now, at most a second old."""
+        """The current keys; a change of the file is noticed within a second."""
         now = time.monotonic()
         if now - self._checked >= RECHECK_SECONDS:
             self._checked = now
@@ -75,7 +75,7 @@ class KeyFile:
         return self._keys
 
     def _identity(self) -> tuple[int, ...] | None:
-        """What differs once the file was written or replaced; None if it isn't there."""
+        """Changes when the file is written or replaced; None if there is no file."""
         try:
             status = os.stat(self.path)  # noqa: PTH116 a secret may be a symbolic link
         except OSError:
@@ -116,14 +116,14 @@ class ApiKey:
                 given = value.strip()
             else:
                 continue
-            # All are compared, each in constant time: how long it takes tells nothing.
+            # Compare with every key, each in constant time: the time taken reveals nothing.
             if sum(hmac.compare_digest(given, key) for key in keys):
                 return True
         return False
 
 
 class AllowedHosts:
-    """Refuses requests for host names other than ours, as those of DNS rebinding."""
+    """Refuses requests for other host names than ours, which DNS rebinding attacks send."""
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
         self.app = app

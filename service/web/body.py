@@ -27,10 +27,11 @@ from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
 from service.web.facts import Stage
 from service.web.state import services
 
-# A body of fewer bytes has too few elements to count them; of fewer elements, to wait for a turn.
+# Smaller bodies are not counted, and those with fewer elements don't wait for a turn.
 SMALL_BYTES = 16 * 1024
 SMALL_ELEMENTS = 20_000
-# A body that came in one piece has been held by the connection already, which is not counted.
+# A body of at most so many bytes that came in one piece: the connection's buffer, which isn't
+# counted, has held it already.
 UNCOUNTED_BYTES = 64 * 1024
 
 
@@ -65,7 +66,7 @@ async def read_json(request: Request, limit: int, numbers: int | None = None) ->
 
 
 def check_json(request: Request, body: bytes | bytearray, numbers: int | None = None) -> None:
-    """Raise TooLarge if parsing ``body`` would take too long, by a look at its bytes."""
+    """Raise TooLarge if parsing ``body`` would take too long, estimated from its bytes."""
     if len(body) < SMALL_BYTES:
         return
     if numbers is not None and body.count(b",") > numbers:
@@ -80,11 +81,11 @@ def check_json(request: Request, body: bytes | bytearray, numbers: int | None = 
 
 @asynccontextmanager
 async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[None]:
-    """Parse ``body``, and turn it into arrays, in here: of large bodies one at a time.
+    """Parse ``body`` and turn it into arrays inside this block: one large body at a time.
 
-    ``await asyncio.sleep(0)`` between two long steps in here keeps the event loop going. Raises
-    QueueFull if too many large ones wait. The turn ends with the block; the memory that a parsed
-    document takes is counted until the request ends, as whatever is made of it is not.
+    ``await asyncio.sleep(0)`` between two long steps lets the event loop run. Raises QueueFull if
+    too many large bodies wait. The turn ends with the block. The memory of the parsed document is
+    counted until the request ends; what is made from it is not counted besides.
     """
     elements = 0 if len(body) < SMALL_BYTES else json_elements(body)
     if elements < SMALL_ELEMENTS:
@@ -99,8 +100,7 @@ async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[No
         began = time.perf_counter()
         with Stage("parse"):
             yield
-        # As much time for everything else: large bodies, one after the other, would hold the event
-        # loop all the time.
+        # Give the event loop as much time for other requests: large bodies in a row would block it.
         await asyncio.sleep(time.perf_counter() - began)
 
 
@@ -120,7 +120,7 @@ async def read_body(request: Request, limit: int) -> bytes | bytearray:
 async def _read_all(request: Request, limit: int) -> bytes | bytearray:
     message = await _receive(request)
     if not message.get("more_body", False):
-        # All there is, as with nearly every request that is not a photo.
+        # The whole body in one message, as for nearly every request but photos.
         whole: bytes = message.get("body", b"")
         if len(whole) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
@@ -131,7 +131,7 @@ async def _read_all(request: Request, limit: int) -> bytes | bytearray:
 
 
 async def _collect(request: Request, message: Message, limit: int, bodies: Budget) -> bytearray:
-    """The body from its first message on, within what all bodies together may take."""
+    """The body from its first message on, within the memory budget of all bodies."""
     body = bytearray()
     held = bodies.for_request()
     while True:

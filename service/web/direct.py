@@ -1,9 +1,9 @@
-"""The short way to endpoints that read their own body and serialise their own answer.
+"""Fast path to endpoints that read their own body and serialise their own answer.
 
 FastAPI's routing, dependency solving and telemetry take about 0.2 ms a request, more than a small
-model does. Those endpoints use none of it: each takes the request and returns the response. So they
-are called straight from the path; the router still documents them, and serves them wherever the
-path does not match exactly (under a root path, say).
+model does. These endpoints need none of it: they take the request and return the response, and are
+looked up directly by path. The router still documents them, and serves them where the path does not
+match exactly (under a root path, for example).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -50,10 +50,10 @@ def paths(routers: Iterable[APIRouter]) -> set[str]:
 
 
 class LargeAnswer(Response):
-    """An answer that waits for its client to read it, and is counted until then.
+    """A large answer, sent piece by piece with backpressure; its memory is counted until sent.
 
-    Written whole, it would wait in the connection, where nothing bounds how many do. Raises
-    QueueFull if the memory isn't there.
+    Written whole, it would wait in the connection's write buffer, and nothing limits the sum of
+    those buffers. Raises QueueFull if the memory isn't available.
     """
 
     def __init__(self, answer: Response, scope: Scope) -> None:
@@ -61,7 +61,7 @@ class LargeAnswer(Response):
         services_of(scope).room.memory.for_request().take(len(answer.body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send it in pieces: the next when most of the one before has gone."""
+        """Send it in pieces, each once most of the one before has been sent."""
         answer, body = self.answer, memoryview(self.answer.body)
         await send(
             {

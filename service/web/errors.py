@@ -29,11 +29,11 @@ from service.runtime.errors import (
 )
 
 MAX_ERRORS = 10
-MOST_CONSIDERED = 100  # of an error's parts: 15,000 unknown fields are 15,000 of them
+MOST_CONSIDERED = 100  # errors of one validation: 15,000 unknown fields give 15,000
 UNION_TAGS = {"float", "int", "str"}  # in pydantic's locations, not in the document
 MAX_TEXT = 240  # characters of one message: ten of them stay under 4 KB even in UTF-8
 
-# As RFC 9110 has them; older Pythons have the words of the RFCs before it.
+# Phrases of RFC 9110; older Pythons have those of earlier RFCs.
 TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 log = logging.getLogger("gradserve")
@@ -126,7 +126,7 @@ class NotReady(Problem):
     status = 503
 
 
-# The status of errors that arise below the HTTP pieces and know nothing of it.
+# The problem for each error of the runtime and of pictures, which know nothing of HTTP.
 _PROBLEMS: dict[type[Exception], type[Problem]] = {
     NoSuchModel: NotFound,
     ModelNotReady: NotReady,
@@ -237,12 +237,12 @@ def pointer(location: Sequence[str | int]) -> str:
 
 
 def invalid(*items: ErrorItem) -> Invalid:
-    """The problem of values that can't be worked with, its detail naming what and where."""
+    """The problem for invalid values; its detail says what is wrong and where."""
     return Invalid(_summary(items), items)
 
 
 def _merge_unions(items: list[ErrorItem]) -> list[ErrorItem]:
-    """One item for each place. Of a union's branches, those that looked deepest fit best."""
+    """One item for each place. Of a union's branches, the one that got furthest fits best."""
     merged: dict[str, list[str]] = {}
     for item in items:
         merged.setdefault(item.pointer or "#", []).append(item.detail)
@@ -254,7 +254,7 @@ def _merge_unions(items: list[ErrorItem]) -> list[ErrorItem]:
 
 
 def _summary(items: Sequence[ErrorItem]) -> str:
-    """What is wrong, in one line: of a single thing all of it, of several their places."""
+    """A summary in one line: a single error in full, or the places of several."""
     places = [(item.pointer or "")[2:].replace("/", ".") or item.parameter for item in items]
     if len(items) == 1:
         return f"{places[0]}: {items[0].detail}" if places[0] else items[0].detail

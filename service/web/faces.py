@@ -1,7 +1,7 @@
-"""Errors in the words of a protocol: whoever refused a request, its client reads what it knows.
+"""Errors in the form that a protocol's clients expect, wherever the request was refused.
 
-The service's own errors are problem documents (RFC 9457). Clients of a protocol look for members
-of theirs; each face says how it wants a problem, by the path under which it answers.
+The service's own errors are problem documents (RFC 9457). Clients of a protocol expect its own
+members: for each protocol, known by its path prefix, a face converts the problem.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ class FaceErrors:
         await self.app(scope, receive, rewrite)
 
     async def _answer(self, face: Face, start: Message, body: bytes, send: Send) -> None:
-        if body:  # which the answer to HEAD has none of
+        if body:  # an answer to HEAD has none
             status, document = face(start["status"], orjson.loads(body))
             body = orjson.dumps(document)
             start["status"] = status
@@ -75,7 +75,7 @@ def _is_problem(start: Message) -> bool:
 
 
 def in_words(document: Document) -> str:
-    """A problem in one text: its detail, and each single error with its place."""
+    """A problem as one string: its detail, and each error with its place."""
     detail: str = document.get("detail", "")
     items = [_with_place(item) for item in document.get("errors", ())]
     return detail if len(items) < 2 else f"{detail} ({'; '.join(items)})"

@@ -1,7 +1,7 @@
-"""What becomes known of a request while it is answered: for its log line, metrics and trace.
+"""Facts collected about a request while it is answered, for its log line, metrics and trace.
 
-``current`` is set around each request, so that whatever works on it can add what it knows without
-being handed the request. Outside a request there is nothing to add to, and nothing happens.
+``current`` holds those of the request being handled: any code can add to them without having the
+request passed in. Outside a request it is None, and ``Stage`` does nothing.
 """
 
 import time

@@ -28,7 +28,7 @@ _TRACEPARENT = re.compile(
 )
 MAX_WARNINGS, MAX_WARNING = 3, 300  # logged of one request; characters of each
 MAX_PATH = 200  # characters of a path in the log
-CLIENT_GONE = 499  # nginx's number for it; nothing is sent, as nobody listens
+CLIENT_GONE = 499  # nginx's status for it; nothing is sent
 
 
 class TextFormat(logging.Formatter):
@@ -77,11 +77,11 @@ def configure(level: str, style: str = "auto") -> None:
     root.handlers = [handler]
     root.propagate = False
     root.setLevel(level.upper())
-    # Pillow warns of what is wrong in a file. Always: else Python keeps every text that was shown,
-    # and there are as many as damaged files.
+    # Pillow warns about damaged files. "always": otherwise Python remembers every warning text that
+    # was shown, and each damaged file can bring a new one.
     warnings.filterwarnings("always", module=r"PIL\.")
     warnings.showwarning = log_warning
-    # uvicorn's own: that it starts and stops is said above already, and bad requests are no news.
+    # uvicorn's own log: start and stop are logged above; malformed requests go to the access log.
     server = logging.getLogger("uvicorn.error")
     server.handlers = [handler]
     server.propagate = False
@@ -113,9 +113,9 @@ def log_warning(
 
 
 class RequestLog:
-    """Gives each request an id (the client's, if it is plain) and logs what became of it.
+    """Gives each request an id (the client's, if it is plain) and logs its outcome.
 
-    ``observers`` are told of every answer as well: its scope, status, seconds and facts. Neither
+    ``observers`` are called for every answer with its scope, status, seconds and facts. Neither
     input nor keys are ever logged.
     """
 
@@ -163,7 +163,7 @@ class RequestLog:
 
 
 def log_answer(scope: Scope, status: int, seconds: float, size: int, facts: Facts) -> None:
-    """Write the record of one request: in text its first members only."""
+    """Write the record of one request; the text format shows only the most important members."""
     path = scope["path"].encode("unicode_escape").decode()[:MAX_PATH]
     client = scope.get("client")
     members = {

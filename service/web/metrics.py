@@ -37,7 +37,7 @@ from service.web.facts import Facts, current
 log = logging.getLogger("gradserve")
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-# Whose files this process counts in: after a fork the parent's, until there is room for its own.
+# Process id whose files this process writes: the parent's after a fork, until it has its own.
 _counts_as = os.getpid()
 if DIRECTORY in os.environ:
     values.ValueClass = values.MultiProcessValue(lambda: _counts_as)  # type: ignore[no-untyped-call]
@@ -125,7 +125,7 @@ def count_image(form: str) -> None:
 
 
 class ModelMetrics(Observer):
-    """What the runtime tells, as figures, and to the request that is being answered."""
+    """Turns the runtime's events into metrics, and into facts of the current request."""
 
     def places_taken(self, taken: int) -> None:
         """Set the places of the queue in use."""
@@ -171,7 +171,7 @@ class RequestMetrics:
 
     def __init__(self, paths: frozenset[str]) -> None:
         self.paths = paths
-        # Finding a child by its labels takes longer than adding to it.
+        # Caches: looking up a metric by its labels takes longer than incrementing it.
         self._requests: dict[tuple[str, str, int, str, int], Counter] = {}
         self._durations: dict[tuple[str, str], Histogram] = {}
         self._stages: dict[str, Histogram] = {}
@@ -242,7 +242,7 @@ class _ModelFigures:
 
 
 class _Workers(Collector):
-    """What the system knows of each worker: ``process_…``, with the worker's process id."""
+    """The system's figures of each worker: ``process_…``, labelled with the worker's process id."""
 
     def collect(self) -> Iterator[Metric]:
         """The figures of every worker that runs."""
@@ -267,13 +267,13 @@ def _live_workers() -> list[int]:
 
 
 def count_as(pid: int) -> None:
-    """Count in the files of ``pid``, this process, which must have been reserved."""
+    """Write to the files of ``pid``, this process; they must have been reserved."""
     global _counts_as  # noqa: PLW0603
     _counts_as = pid
 
 
 def switch_off(reason: str) -> None:
-    """Give no figures from now on: those of one worker alone would mislead."""
+    """Serve no metrics from now on: those of one worker alone would mislead."""
     global _why_off  # noqa: PLW0603
     _why_off = reason
     log.warning("serving without metrics: %s", reason)

@@ -1,7 +1,7 @@
 """OpenAPI for endpoints that read and write their bodies themselves.
 
 FastAPI derives documentation from parameters, and then also validates, copies and serialises by
-them. The busy endpoints do that once, by hand; what they accept is still described by the very
+them. The busy endpoints do that once, themselves; their documentation is generated from the same
 pydantic models that they validate with.
 """
 
@@ -49,7 +49,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def complete_document(app: FastAPI, key_schemes: dict[str, Any]) -> None:
-    """Have ``app`` describe itself whole: every schema among the components, under its own name.
+    """Complete the document of ``app``: every schema among the components, under its own name.
 
     FastAPI knows nothing of the schemas that endpoints bring by ``openapi_extra``. Where keys are
     asked for, ``key_schemes`` says how they are sent.
@@ -92,7 +92,7 @@ def _move_definitions(node: Any, schemas: dict[str, Any]) -> None:
 
 
 def _replace_validation_errors(document: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Describe a 422 as it is answered here, where FastAPI describes its own."""
+    """Describe 422 as this service answers it, in place of FastAPI's own schema."""
     for path in document["paths"].values():
         for operation in path.values():
             content = operation["responses"].get("422", {}).get("content", {})

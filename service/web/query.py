@@ -1,4 +1,4 @@
-"""Query parameters, read strictly: one that nobody reads would be ignored without a word."""
+"""Query parameters, read strictly: an unknown one is an error, and never silently ignored."""
 
 from typing import TypeVar
 from urllib.parse import parse_qsl

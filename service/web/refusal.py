@@ -1,7 +1,7 @@
-"""Answers that are given before a request reaches the application, or where there is none yet.
+"""Refusals that are written before a request reaches the application, or before it is whole.
 
-They carry what every other answer carries (security headers, request id, CORS), and are counted and
-logged like it. A head that is not whole, or not HTTP, is searched for the client's request id.
+They have the headers of every other answer (security, request id, CORS), and are counted and logged
+like it. Even an incomplete or malformed head is searched for the client's request id.
 """
 
 import random

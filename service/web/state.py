@@ -1,4 +1,4 @@
-"""What the lifespan makes, and every request finds, whatever server runs the application."""
+"""Shared state: made by the lifespan, available to every request under any ASGI server."""
 
 from dataclasses import dataclass
 
@@ -42,8 +42,8 @@ def services_of(scope: Scope) -> Services:
 class KeepState:
     """Keeps what the lifespan of ``app`` made, and gives it to requests that come without it.
 
-    Servers should pass the state of the lifespan on to each request. Ray Serve doesn't, and older
-    ones don't know of it.
+    Servers should pass the lifespan's state to each request. Ray Serve doesn't, nor do servers that
+    are older than that part of ASGI.
     """
 
     def __init__(self, app: ASGIApp) -> None:

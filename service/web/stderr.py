@@ -1,4 +1,4 @@
-"""Standard error that never blocks: what its reader does not take is dropped, and counted.
+"""Standard error that never blocks: records that its reader does not take are dropped and counted.
 
 A pipe holds 64 KiB. When nobody reads it, an ordinary write waits for ever, and with it the event
 loop. Making standard error non-blocking would change it for every process that shares it, such as
@@ -26,7 +26,7 @@ class DroppingStream:
         self._dropped = 0
         self._socket: socket.socket | None = None
         self._descriptor = -1
-        self._shared = False  # the descriptor is that of others, too, and may block
+        self._shared = False  # the descriptor is shared with other processes, and may block
         with suppress(OSError, ValueError, AttributeError):
             number = stream.fileno()
             mode = os.fstat(number).st_mode
@@ -53,7 +53,7 @@ class DroppingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept here."""
+        """Flush the original stream; nothing is buffered here."""
         if self._descriptor < 0 and self._socket is None:
             self._stream.flush()
 
@@ -71,7 +71,7 @@ class DroppingStream:
 
 
 def _reopen(number: int) -> tuple[int, bool]:
-    """A descriptor of our own that doesn't block, and False; else the same one, and True."""
+    """A non-blocking descriptor of our own and False, or the shared one and True."""
     try:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(f"/proc/self/fd/{number}", flags), False

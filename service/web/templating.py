@@ -13,7 +13,7 @@ STATIC = HERE / "static"
 
 
 class Assets(StaticFiles):
-    """Static files, always whole: they are small, and a bad Range would be answered in text."""
+    """Static files, always sent whole: they are small, and errors of Range would be plain text."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one file, whatever part of it was asked for."""
@@ -21,7 +21,7 @@ class Assets(StaticFiles):
         await super().__call__({**scope, "headers": headers}, receive, send)
 
     def file_response(self, full_path: Any, *arguments: Any, **options: Any) -> Response:
-        """The file, read before the answer begins: it can't be opened without descriptors."""
+        """The file, read before the answer begins: a lack of descriptors then still gives a 503."""
         response = super().file_response(full_path, *arguments, **options)
         if not isinstance(response, FileResponse):
             return response

@@ -1,8 +1,8 @@
 """Spans for OpenTelemetry: one for each request, with one for each of its stages.
 
 Off unless ``GRADSERVE_OTLP_ENDPOINT`` is set; needs the extra ``otel``. Spans are made when a
-request has been answered, from the facts that the log has too, and are sent by a thread: while the
-collector is down they are lost, and nothing else is.
+request has been answered, from the same facts as the log, and are sent by a thread. While the
+collector is down spans are lost; requests are not affected.
 """
 
 import logging
@@ -83,5 +83,5 @@ class Tracing:
         span.end(end)
 
     def close(self) -> None:
-        """Send what is left, for a moment at most."""
+        """Send the remaining spans, within a short time limit."""
         self._provider.shutdown()

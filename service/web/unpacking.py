@@ -1,4 +1,4 @@
-"""Bodies that come compressed: unpacked a piece at a time, and never past a limit."""
+"""Compressed bodies: unpacked piece by piece, never past a limit."""
 
 import asyncio
 import zlib

@@ -8,8 +8,8 @@ from torch.nn import functional
 def alternating_flip(images: Tensor, first: Tensor, epoch: int) -> Tensor:
     """Mirror half of the images, and the other half in the next epoch.
 
-    ``first`` [n] is true for the images that are mirrored in even epochs. Any two epochs in turn
-    so show every image both ways, where independent coins would show a quarter one way twice
+    ``first`` [n] is true for the images that are mirrored in even epochs. Two consecutive epochs
+    then show every image both ways; independent coin flips would show half of them one way twice
     (arXiv 2404.00498, section 3.6).
     """
     mirrored = first if epoch % 2 == 0 else ~first

@@ -29,7 +29,7 @@ class Epoch:
     validation_top5: float
     seconds: float
     train_top1: float = math.nan
-    """Of the batches as they were trained on; not a number in older runs."""
+    """Of the batches, with augmentation; NaN in older runs."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Checkpoint:
     """State after the epochs in ``history``.
 
     ``identity`` is all that decides the outcome (network, recipe, seed, data); ``devices`` say
-    where the epochs were computed. ``tensors`` have dotted names; of a finished run there are only
-    those of the published network.
+    where the epochs were computed. ``tensors`` have dotted names; a finished run has only those
+    of the published network.
     """
 
     tensors: Mapping[str, Tensor]

@@ -45,10 +45,10 @@ class Device:
 
 
 def _fast_convolutions() -> AbstractContextManager[Any] | None:
-    """Winograd's convolutions, for CPUs; None where they can't be had.
+    """Winograd's convolutions for CPUs; None where they are not available.
 
-    All that is known of them here: without winograd.py and winograd.cpp, or where a private name of
-    PyTorch that they use is gone, training is slower and otherwise the same.
+    The only place that refers to them: without winograd.py and winograd.cpp, or where a private
+    name of PyTorch that they use is gone, training is slower and otherwise the same.
     """
     try:
         from training.fit import winograd
@@ -76,7 +76,7 @@ def choose_device(name: str) -> Device:
 
 def _cpu_multiplies_bfloat16() -> bool:
     # Everywhere else oneDNN emulates it: 14 times slower than fp32 on an AVX2 machine.
-    # Private names: where PyTorch has them no longer, training runs in fp32.
+    # Private names: training runs in fp32 if a later PyTorch lacks them.
     return any(
         getattr(torch.cpu, name, bool)()
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -84,9 +84,9 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed, where it would give each large tensor back to the kernel.
+    """Have glibc keep freed memory, where it would return each large tensor to the kernel.
 
-    Fresh pages for every activation of every step took a fifth of the time.
+    Page faults for every activation of every step took a fifth of the time.
     """
     if sys.platform != "linux":
         return

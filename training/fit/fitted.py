@@ -18,8 +18,8 @@ class Fitted:
     """``network`` maps x [n] to y [n]; ``mse`` is its mean squared error on the points.
 
     ``deviation(x, order)`` [n], for orders 0 to 2, is the standard deviation of f, f′ and f″ given
-    the data; None where the points can't tell. ``degrees_of_freedom`` are those of the Student's t
-    that makes an interval of it.
+    the data; None where the points don't determine it. ``degrees_of_freedom`` are those of
+    Student's t for intervals.
     """
 
     network: nn.Module

@@ -1,7 +1,7 @@
-"""Training on the hard images of each batch alone, as a small network beside it judges them.
+"""Training on only the hardest images of each batch, chosen by a small second network.
 
-What a network already gets right teaches it little more, yet costs as much as the rest. The way of
-K. Jordan, https://github.com/KellerJordan/cifar10-airbench, airbench96_faster.py, 2024.
+Images that a network already gets right teach it little more, but cost as much. The method is
+K. Jordan's, https://github.com/KellerJordan/cifar10-airbench, airbench96_faster.py, 2024.
 """
 
 import torch

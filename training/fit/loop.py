@@ -25,7 +25,7 @@ from training.fit.recipe import Recipe
 from training.fit.teacher import distillation_loss
 from training.networks.backbone import MEAN, STD
 
-# What a recipe has where it makes no use of it; older checkpoints lack the name.
+# Values with which a feature of the recipe is off; older checkpoints lack these names.
 _UNUSED = {"trained_share": 1, "teacher_share": 0, "balanced": False, "head_epochs": 0}
 
 
@@ -41,7 +41,7 @@ class Fitted:
 
 @dataclass
 class _Within:
-    """Where an epoch is that has begun: sums over its batches, and the random generators."""
+    """State of an epoch in progress: sums over its batches, and the random generators."""
 
     batches: int
     loss: Tensor
@@ -89,12 +89,11 @@ def fit(
 ) -> Fitted:
     """Train ``network``, as it is passed, by ``recipe``.
 
-    All randomness of an epoch comes from (seed, epoch): a run that was interrupted and goes on
-    from ``folder``, where each finished epoch and every ``keep_seconds`` of a longer one leave a
-    checkpoint, does the same steps as one that was not. ``identity`` is what must be the same for a
-    checkpoint to be gone on from, besides
-    recipe and seed. ``folder`` None keeps nothing. A ``teacher`` takes the same normalised
-    images as ``network``; see ``training.fit.teacher``.
+    All randomness of an epoch comes from (seed, epoch), so that a resumed run does the same steps
+    as one that was not interrupted. Checkpoints go to ``folder`` after each epoch, and every
+    ``keep_seconds`` within one; None keeps nothing. A checkpoint is resumed only if ``identity``,
+    recipe and seed are the same. ``teacher`` takes the same normalised images as ``network``; see
+    ``training.fit.teacher``.
 
     Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
     """
@@ -210,7 +209,7 @@ def _train_epoch(
     order = _order(train.labels, generator, balanced=recipe.balanced)
     begun = run.within or _Within.start(device)
     run.within = begun
-    if begun.batches:  # go on in an epoch that was interrupted
+    if begun.batches:  # resume an interrupted epoch
         generator.set_state(begun.generator)
         torch.set_rng_state(begun.torch)
     for index, rows in enumerate(_batches(order, looked_at)):
@@ -299,7 +298,7 @@ def _batches(order: Tensor, batch: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    # Early on the average would be mostly the untrained start: let it forget that faster.
+    # Early on the average would be mostly the untrained weights: use a faster decay then.
     weight = 1 - min(decay, (1 + step) / (10 + step))
     source = network.state_dict()
     for name, tensor in average.state_dict().items():
@@ -310,7 +309,7 @@ def _average(average: nn.Module, network: nn.Module, decay: float, step: int) ->
 
 
 def _tensors(run: _Run, *, finished: bool) -> dict[str, Tensor]:
-    """What goes on from here needs; of a finished run, only what is published."""
+    """What resuming needs; for a finished run, only what is published."""
     if finished:
         parts = {"published": (run.average or run.network).state_dict()}
     else:

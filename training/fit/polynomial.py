@@ -15,7 +15,7 @@ from training.networks.curve import Polynomial, centre_and_half
 from training.networks.deviation import PolynomialDeviation
 
 HIGHEST_DEGREE = 12
-REPRODUCES = 1e-6  # of the fit's range: as far as coefficients in x may be off at the data
+REPRODUCES = 1e-6  # largest error at the data of coefficients in x, relative to the fit's range
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def fit_polynomial(x: Array, y: Array, degree: int | None = None) -> PolynomialF
     """
     distinct = len(np.unique(x))
     require_enough(distinct, degree)
-    # Leaving one out needs a point to spare; with two points a line is all there is.
+    # Leaving one out needs a point to spare; two points determine just a line.
     highest = max(1, min(HIGHEST_DEGREE, distinct - 2)) if degree is None else degree
     errors = tuple(
         _leave_one_out(x, y, candidate)
@@ -102,7 +102,7 @@ def _leave_one_out(x: Array, y: Array, degree: int) -> DegreeError:
     basis, _ = np.linalg.qr(_basis(x, degree))
     residual = y - basis @ (basis.T @ y)
     leverage = (basis**2).sum(1)
-    # A point that the fit can't do without has leverage 1, and nothing to be judged by.
+    # A point that alone determines a coefficient has leverage 1: there is no fit without it.
     spare = np.maximum(1 - leverage, 1e-12)
     return DegreeError(degree, float(np.mean(residual**2)), float(np.mean((residual / spare) ** 2)))
 
@@ -132,7 +132,7 @@ def _deviation(
         parameters = degree + 2  # with the variance of the noise
         spare = count - parameters - 1
         correction = 2 * parameters * (parameters + 1) / spare if spare > 0 else math.inf
-        # Rounding error is no information: fits that are exact are equally good.
+        # Differences at the size of rounding error say nothing: exact fits are equally good.
         floor = count * (1e-13 * (float(np.abs(y).max()) or 1.0)) ** 2
         information.append(
             count * math.log(max(squares, floor) / count) + 2 * parameters + correction

@@ -21,17 +21,17 @@ IMPROVED = Recipe(
     average=0.99,
     trained_share=0.5,
 )
-# What two that do not (AVX2, fp32) do in 55 minutes, and in 13 with a narrower network. Shorter
-# runs leave less to overfit to: less is blanked and shifted. So few epochs as the second has find
-# nearly every image hard.
+# What two cores without bfloat16 (AVX2, fp32) do in 55 minutes, and in 13 with a narrower network.
+# Shorter runs overfit less, and so need less augmentation. In the few epochs of the second nearly
+# every image is still hard: it trains on all.
 HOUR = IMPROVED.with_changes(epochs=37, translate=2, cutout=8)
-# As above, with a teacher: what it answers replaces most of what labels say.
+# As above, with a teacher: its answers replace most of the labels' weight in the loss.
 FAST = IMPROVED.with_changes(cutout=8, translate=2, teacher_share=0.8)
 # The teacher itself, five times as large: few epochs.
 WIDE = HOUR.with_changes(epochs=30)
 QUICK = HOUR.with_changes(epochs=8, cutout=0, trained_share=1.0)
 
-# Of torchvision's pretrained networks: the head alone first, then all, gently.
+# For torchvision's pretrained networks: first the head alone, then all layers at a low rate.
 BACKBONE = Recipe(
     epochs=15,
     batch=32,

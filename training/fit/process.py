@@ -1,10 +1,10 @@
-"""Fit a Gaussian process to points, with its hyperparameters averaged and not merely chosen.
+"""Fit a Gaussian process to points, averaging over its hyperparameters.
 
 The hyperparameters are the length scale ℓ and the ratio of the noise's variance to the process's;
 amplitude and straight line are integrated out (restricted maximum likelihood: Rasmussen and
 Williams 2006, chapter 2.7). The likelihood is computed on a grid of both, which finds every
-maximum. The best nodes of the grid are averaged with their likelihood as weight: choosing the
-single best is too sure of itself where points are few (`python -m bench.coverage` measures that).
+maximum. The best nodes of the grid are averaged with their likelihood as weight: intervals
+from the single best are too narrow where points are few (`python -m bench.coverage` measures that).
 """
 
 import math

@@ -37,10 +37,10 @@ class Recipe:
     """Decay per step of the weights' exponential moving average, which is what is published."""
     whitening_bias_epochs: int = 3
     trained_share: float = 1.0
-    """Of the images of an epoch; below 1, the hardest ones, as a small network judges them."""
+    """Share of an epoch's images that are trained on; below 1, the hardest, by a small network."""
 
     teacher_share: float = 0.0
-    """Of the loss, how much is for answering as a teacher does; the rest is for the labels."""
+    """Weight in the loss of the teacher's answers; the rest is the labels'."""
 
     balanced: bool = False
     """Every class equally often in an epoch, however many images it has."""
@@ -50,9 +50,9 @@ class Recipe:
     def for_images(self, rows: int, side: int) -> Self:
         """For ``rows`` training images of ``side`` × ``side``; the recipes are for 32 × 32.
 
-        Shifts and blanked squares keep their share of the picture. Of few images the batches are
-        smaller, at least eight in an epoch, with learning rates in proportion where the loss's mean
-        is taken; and the epochs more, for ``LEAST_STEPS`` steps in all.
+        Shifts and blanked squares scale with the picture. With few images batches are smaller, so
+        that an epoch has at least eight, learning rates on the mean loss are scaled in proportion,
+        and there are more epochs, for at least ``LEAST_STEPS`` steps in all.
         """
         factor = max(1, side // 32)
         recipe = self.with_changes(translate=self.translate * factor, cutout=self.cutout * factor)

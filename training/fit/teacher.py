@@ -51,6 +51,6 @@ def load_teacher(folder: Path, classes: int, identity: dict[str, Any]) -> nn.Mod
 
 
 def describe(folder: Path) -> str:
-    """What decided the teacher's training, for the identity of its pupil's run."""
+    """Identity of the teacher's run, as part of the identity of the run that learns from it."""
     saved = checkpoint.read(folder)
     return "" if saved is None else str(sorted(saved.identity.items()))

@@ -6,8 +6,8 @@ Networks", arXiv 1509.09308). PyTorch's CPU convolutions do not use it. The grad
 to filters and inputs are the transposed steps, and save as much. The transforms of the tiles are in
 winograd.cpp, built by the machine's C++ compiler at the first use; the products are PyTorch's.
 
-Tiles are sums and differences of inputs, larger than what is left of them in the outputs, and so
-are their rounding errors. With the usual points 0, ±1, ±2 they come to 2.9 % of an output's
+Transformed tiles are sums and differences of inputs. They are larger than the outputs, and so are
+their rounding errors. With the usual points 0, ±1, ±2 they come to 2.9 % of an output's
 standard deviation in bfloat16, with ±2/3 and ±4/3 to 1.3 % (128 channels; by definition 0.2 %).
 """
 
@@ -48,7 +48,7 @@ G = torch.tensor(
 
 @functools.cache
 def transforms() -> Any:
-    """The operators of winograd.cpp; None where they can't be built, for want of a C++ compiler.
+    """The operators of winograd.cpp; None where they can't be built (there is no C++ compiler).
 
     Building takes some 15 s, once: the library that was built stays in the user's cache.
     """
@@ -113,7 +113,7 @@ def suits(
     dilation: Any = 1,
     groups: int = 1,
 ) -> bool:
-    """Whether ``convolve`` computes what ``conv2d`` would with these arguments, and sooner."""
+    """Whether ``convolve`` gives the result of ``conv2d`` for these arguments, and is faster."""
     return (
         x.dtype in (torch.float32, torch.bfloat16)
         and weight.dtype is torch.float32
@@ -192,8 +192,8 @@ class _Winograd(torch.autograd.Function):
 def _empty_tiles(images: Tensor) -> Tensor:
     """Room for the tiles of images [n, h, w, c]: [36, n · h/4 · w/4 + 1, c].
 
-    The one tile too many is of zeros and keeps the 36 planes off each other's cache sets, where
-    they would start at multiples of 4 KiB.
+    One extra tile of zeros keeps the 36 planes from starting at multiples of 4 KiB, where they
+    would compete for the same cache sets.
     """
     n, h, w, c = images.shape
     count = n * (h // TILE) * (w // TILE)

@@ -37,8 +37,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The T > 0 that minimises the cross-entropy of logits / T on held-out images.
 
     C. Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2. The
-    arg max, and so the accuracy, stays as it is. Fewer than ``LEAST_TO_CALIBRATE`` images say too
-    little of it: 1, which changes nothing.
+    arg max, and so the accuracy, stays as it is. Fewer than ``LEAST_TO_CALIBRATE`` images don't
+    determine it: then it is 1, which changes nothing.
     """
     if len(labels) < LEAST_TO_CALIBRATE:
         return 1.0

@@ -136,16 +136,16 @@ def _steady_samples(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Images and classes to check saliency with, and the largest value of their maps.
 
-    Where two inputs of a max-pool are equal but for rounding, the gradient jumps, and no two
-    programs need agree. PyTorch's own maps in float32 and float64 tell: the images for which these
-    differ least, as a part of the map's largest value, are taken.
+    Where two inputs of a max-pool are equal up to rounding, the gradient jumps, and two correct
+    programs may differ. So the images are taken for which PyTorch's own maps in float32 and float64
+    differ least, relative to the map's largest value.
     """
     images = sample_images(4 * SAMPLES if side <= SMALL_SIDE else SAMPLES // 2, side=side)
     labels = torch.arange(len(images)) % classes
     double = copy.deepcopy(served.network).double()
     in_single = saliency(served.network, served.prepare, method="integrated")
     in_double = saliency(double, lambda image: served.prepare(image).double(), method="integrated")
-    # Large ones one by one: each is a batch of many copies already, which fills gigabytes.
+    # Large images one by one: each is already a batch of many copies, which takes gigabytes.
     rows = len(images) if side <= SMALL_SIDE else 1
     pairs = list(zip(images.split(rows), labels.split(rows), strict=True))
     single_maps = torch.cat([in_single(image, label) for image, label in pairs])
@@ -161,9 +161,9 @@ def _add_int8(
 ) -> tuple[Function, dict[str, float]]:
     """``function`` with its int8 variant, and what that gives on validation images.
 
-    Of the images in ``samples`` those stay on which int8 differs least from fp32. The made images
-    lie between classes more often than real ones, where any rounding moves probabilities far; and
-    what the replay is to find, a processor that computes int8 otherwise, shows on all of them.
+    Of the images in ``samples`` those are kept on which int8 differs least from fp32. Synthetic
+    images lie between classes more often than real ones, where rounding moves probabilities far.
+    The replay looks for processors that compute int8 differently, which shows on every image.
     """
     plain, small = folder / function.graph.file, folder / "probabilities.int8.onnx"
     generator = torch.Generator().manual_seed(0)
@@ -186,7 +186,7 @@ def _add_int8(
     samples["probabilities.probabilities"] = expected[steady]
     worst = float(errors[steady].max())
     loosest = LOOSEST["int8"] * float(expected[steady].max())
-    # Other processors add int8 products in another order and width: the same graph may be off by
+    # Other processors add int8 products in another order and width: the same graph may differ by
     # somewhat more there, but not by a multiple.
     agreement = function.graph.agreement.model_copy(
         update={

@@ -84,7 +84,7 @@ class Shaped:
 
 
 class _Called(nn.Module):
-    """A module by any number of positional tensors: what the exporter sees is always alike."""
+    """Wraps a module to take any number of positional tensors: one signature for the exporter."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def innermost(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's warnings and advice, which no user of a job can act on."""
+    """Suppress the exporter's warnings and advice, which no user of a job can act on."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

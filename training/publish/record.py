@@ -1,4 +1,4 @@
-"""What a function does, recorded as ATen operators, with a batch of any size.
+"""Record a function as ATen operators, with a batch of any size.
 
 ``make_fx`` runs the function on stand-ins without data and writes down every operator, those of a
 backward pass inside it included. Three things are then put right in the recording: operators that
@@ -56,7 +56,7 @@ def record(
     _drop_checks(recorded)
     _forget_strides(recorded)
     _lift_float64(recorded)
-    # What only the backward pass of a weight would have used is still recorded.
+    # Remove dead code: what only the backward pass of a weight would have used.
     recorded.graph.eliminate_dead_code()
     recorded.recompile()
     recorded.eval()

@@ -96,9 +96,9 @@ def central_difference(function: Callable[[Tensor], Tensor], x: Tensor, step: Te
 
 
 def analytic(polynomial: Polynomial, x: Tensor) -> Array:
-    """Σ k·c_k·t^(k−1) / half-width, by NumPy: nothing in common with the module or autograd.
+    """Σ k·c_k·t^(k−1) / half-width, by NumPy: it shares no code with the module or autograd.
 
-    In the scaled variable t, because in x the terms may cancel to nothing (think of years).
+    In the scaled variable t: in x the terms may cancel (for x such as years).
     """
     centre, half = polynomial.x_scaling.numpy()
     coefficients = polynomial.coefficients.detach().numpy()
