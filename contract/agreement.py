@@ -28,7 +28,7 @@ def disagreement(found: Array, reference: Array, absolute: float, relative: floa
 
 
 def too_loose(agreement: Agreement, precision: Precision, references: list[Array]) -> str | None:
-    """What is wrong with the tolerances of a graph, given the reference outputs; None if nothing.
+    """Why the tolerances of a graph are too loose for these reference outputs; None if they aren't.
 
     They may be ``LOOSEST`` parts of the largest magnitude among all outputs (of 1 where all are 0).
     """

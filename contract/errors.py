@@ -1,4 +1,4 @@
-"""What can be wrong with an artifact or a picture, each error in words for a person."""
+"""Errors of artifacts and pictures, with messages for people."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A look at an ONNX file without ONNX: does it name data outside itself?
 
 A tensor of a graph may say that its data lies in another file (``data_location`` EXTERNAL). Such a
-file is in no manifest, so nobody has checked its hash, and its name may lead anywhere. Only the
+file is in no manifest: its hash was not checked, and its name may lead anywhere. Only the
 fields that lead to tensors are followed here; numbers are those of onnx.proto3 (onnx/onnx, IR
 version 13). Published graphs carry their weights themselves.
 """

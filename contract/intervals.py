@@ -11,7 +11,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 @lru_cache(maxsize=64)
 def quantile(level: float, degrees_of_freedom: float | None = None) -> float:
-    """How many standard errors an interval of probability ``level`` reaches to either side.
+    """Half width of an interval of probability ``level``, in standard errors.
 
     For the normal distribution (1.96 for 0.95), or for Student's t where ``degrees_of_freedom`` ≥ 1
     are given. Raises ValueError unless 0 < level < 1.

@@ -1,7 +1,7 @@
 """The manifest of an artifact, as pydantic models: one class for each kind of model.
 
 A manifest is data only. It names the functions an artifact offers (each an ONNX graph), the
-sha256 of every file, and what a person wants to know of the model: parameters, data, training and
+sha256 of every file, and what people want to know about the model: parameters, data, training and
 metrics. Unknown fields are refused, so that a typing error can't pass for a setting.
 
 Schema version 2 added the kind ``function`` and made provenance optional for it and for
@@ -100,7 +100,7 @@ class Tensor(Record):
 
 
 class Agreement(Record):
-    """How closely a graph agrees with PyTorch, and how closely it must when it is loaded.
+    """How closely a graph agreed with PyTorch at export, and must agree when it is loaded.
 
     An element passes if |graph − reference| ≤ absolute_tolerance + relative_tolerance·|reference|;
     ``maximum_absolute_error`` is what was measured at export. The reference is ``samples.npz``.
@@ -183,7 +183,7 @@ class Data(Record):
 
 
 class Training(Record):
-    """How the checkpoint came about."""
+    """How the checkpoint was trained."""
 
     git_commit: str = Field(description="Commit of the training code, '-dirty' if it was changed")
     config: JsonObject
@@ -195,9 +195,9 @@ class Training(Record):
 
 
 class CommonManifest(Record):
-    """What every artifact says of itself, whatever its kind.
+    """Members of every manifest, whatever its kind.
 
-    Provenance is there where something was trained here: a module of one's own has none to give.
+    Provenance is optional: modules that were not trained by these jobs have none.
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION

@@ -34,7 +34,7 @@ MAX_JPEG_SCANS = 100
 # A file may consist of empty blocks, each of which costs some microseconds of Python: 16 MiB of
 # them take 8 s to open. A 12-megapixel photo takes 60 reads, a PNG in small chunks thousands.
 MAX_READS = 10_000
-TOO_MANY_READS = "The file has too many small blocks; save the picture anew"
+TOO_MANY_READS = "The file has too many small blocks; save the picture again"
 COPIED_BYTES = 64 * 1024
 
 # Bytes of memory for each pixel while it is decoded, as measured with Pillow 13: by format, else by
@@ -46,7 +46,7 @@ COEFFICIENT_BYTES = 2.1  # for each channel of a JPEG of several scans
 # The rest (buffers of the decoder, the strip that is worked on), whatever the size.
 BASE_BYTES = 2 * 1024 * 1024
 STRIP_BYTES = 16  # for each of up to ``STRIP_PIXELS``
-MAX_FULL_PIXELS = 4_000_000  # of a JPEG decoded whole for want of fractions; not in the estimate
+MAX_FULL_PIXELS = 4_000_000  # of a JPEG that only decodes at full size; not in the estimate
 # Time to decode a pixel, relative to one of an 8-bit RGB PNG (some 40 ns).
 FORMAT_TIME = {"WEBP": 1.0, "GIF": 0.4, "BMP": 0.15}
 JPEG_TIME, JPEG_FULL_TIME, JPEG_SCAN_TIME = 0.1, 0.25, 0.15
@@ -75,11 +75,11 @@ class Header:
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
+        """Number of pixels."""
         return self.width * self.height
 
     def megapixels(self, side: int) -> float:
-        """What decoding to ``side`` × ``side`` costs: as many megapixels of an RGB PNG."""
+        """Cost of decoding to ``side`` × ``side``, in megapixels of an RGB PNG."""
         return self.pixels / 1e6 * self._time(side)
 
     def memory(self, side: int) -> int:
@@ -103,7 +103,7 @@ class Header:
         return FORMAT_BYTES.get(self.format, MODE_BYTES.get(self.image.mode, OTHER_BYTES))
 
     def _jpeg_scale(self, side: int) -> int:
-        """By how much libjpeg divides both sides, see ``_decode``."""
+        """Factor by which libjpeg reduces both sides, see ``_decode``."""
         shorter = min(self.width, self.height) // (2 * side)
         return next((scale for scale in (8, 4, 2) if scale <= shorter), 1)
 

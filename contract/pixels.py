@@ -44,7 +44,7 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 @dataclass(frozen=True)
 class Source:
-    """What must be known of a picture before its pixels are loaded.
+    """What must be read from a picture before its pixels are loaded.
 
     ``key`` is the transparent colour: a grey level, or (r, g, b). ``frame`` is the part of the
     canvas that the first frame of a GIF covers, None for all of it.

@@ -2,7 +2,7 @@
 
 Layout: ``root/<model>/<version>/`` with version = 1, 2, 3, … A version is written to a hidden
 sibling folder, flushed to disk with its manifest last, and then takes its name in one rename:
-whoever lists versions sees all of it or nothing. Published versions never change.
+a reader sees all of a version or nothing. Published versions never change.
 """
 
 import hashlib

@@ -64,7 +64,7 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """How much of a batch it takes."""
+        """Rows that it adds to a batch."""
         return len(self.arguments[0]) if self.session else 1
 
     def __lt__(self, other: "Job") -> bool:

@@ -134,7 +134,7 @@ class AllowedHosts:
         if scope["type"] != "http" or scope["path"].startswith(HEALTH) or self.is_ours(scope):
             await self.app(scope, receive, send)
             return
-        response = problem_response(400, "This host name is not one that is served here")
+        response = problem_response(400, "This host name is not served here")
         await response(scope, receive, send)
 
     def is_ours(self, scope: Scope) -> bool:

@@ -85,7 +85,7 @@ class DirectRoutes:
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, APIRoute]) -> None:
         self.app = app
         self.endpoints = {path: r.endpoint for path, r in endpoints.items() if "{" not in path}
-        # By number of parts and the last of them, which is never a placeholder.
+        # Keyed by the number of path segments and the last one, which is never a placeholder.
         self.patterns: dict[tuple[int, str], list[tuple[list[str], APIRoute]]] = {}
         for path, route in endpoints.items():
             if "{" in path:

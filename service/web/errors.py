@@ -146,7 +146,7 @@ def as_problem(error: ModelError | PictureError) -> Problem:
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was whole; nobody awaits an answer."""
+    """The client closed the connection before its request was whole; no answer can be sent."""
 
 
 PROBLEM_TYPE = "application/problem+json"
@@ -187,9 +187,9 @@ def from_problem(problem: Problem | ModelError | PictureError, **members: str) -
 
 
 def crash_response(scope: Scope, error: Exception) -> Response:
-    """The answer for a fault of our own: the log has the traceback, the client a short apology."""
+    """The answer for an internal error: the traceback goes to the log, the client gets a 500."""
     log.error("%s %r failed", scope["method"], scope["path"], exc_info=error)
-    return problem_response(500, "A fault of the service; its log has the details")
+    return problem_response(500, "Internal error of the service; its log has the details")
 
 
 def from_validation(error: ValidationError) -> Problem:
@@ -200,7 +200,7 @@ def from_validation(error: ValidationError) -> Problem:
         # pydantic's message gives line and column, and never quotes the text.
         return Malformed(errors[0]["msg"])
     items = []
-    # Of a union, a branch of the right type says more than those of other types.
+    # In a union, errors of the branch of the right type say more than those of other types.
     fitting = {pointer(item["loc"]) for item in errors if not item["type"].endswith("_type")}
     for item in errors:
         if item["type"].endswith("_type") and pointer(item["loc"]) in fitting:

@@ -8,7 +8,7 @@ import time
 from contextvars import ContextVar
 from types import TracebackType
 
-# In the order in which they happen.
+# In order of execution.
 STAGES = ("read", "parse", "decode", "queue", "infer", "write")
 
 

@@ -1,4 +1,4 @@
-"""Markdown to HTML for pages: tables, formulas as MathML, and nothing that could do harm.
+"""Markdown to HTML for pages: tables, formulas as MathML, and no active content.
 
 HTML in the Markdown is shown as text. Formulas are LaTeX between dollar signs, as GitHub and
 notebooks read them; MathML is made of them here, so that no script sets them.

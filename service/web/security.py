@@ -22,7 +22,7 @@ _PAGES = [
 
 
 class SecurityHeaders:
-    """Adds the headers; those of pages only to HTML, which alone heeds them."""
+    """Adds the headers; those of pages only to HTML, the only place where they have an effect."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

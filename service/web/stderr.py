@@ -1,8 +1,8 @@
 """Standard error that never blocks: records that its reader does not take are dropped and counted.
 
-A pipe holds 64 KiB. When nobody reads it, an ordinary write waits for ever, and with it the event
+A pipe holds 64 KiB. When nobody reads it, an ordinary write blocks for ever, and with it the event
 loop. Making standard error non-blocking would change it for every process that shares it, such as
-the shell; so a pipe or a terminal is opened anew, for this process alone.
+the shell; so a pipe or a terminal is opened again, for this process alone.
 """
 
 import errno

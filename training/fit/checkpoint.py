@@ -46,7 +46,7 @@ class Checkpoint:
     identity: dict[str, Any]
     devices: list[str]
     batches: int = 0
-    """Of the epoch that had begun."""
+    """Batches done of the epoch in progress."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose name starts with ``prefix`` and a dot, without it."""

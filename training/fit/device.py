@@ -30,7 +30,7 @@ class Device:
             yield
 
     def advice(self) -> str | None:
-        """What would make training faster here, or None."""
+        """Advice on how to make training faster on this machine, or None."""
         if not self._on_cpu() or _fast_convolutions() is not None:
             return None
         return "training would take less time if there were a C++ compiler, such as g++"

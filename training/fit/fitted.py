@@ -1,4 +1,4 @@
-"""What every fit of a curve gives: a network, how good it is, and how sure."""
+"""The result of a fit of a curve: network, error and uncertainty."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -18,16 +18,16 @@ from training.fit.fitted import Array, Fitted, mean_squared_error, r_squared
 from training.networks.curve import CurveMLP, centre_and_half
 from training.networks.deviation import MLPDeviation
 
-HIDDEN = ((8,), (16,), (8, 8), (16, 16))  # layers of these many units
+HIDDEN = ((8,), (16,), (8, 8), (16, 16))  # units of each hidden layer
 LARGER = ((48,),)  # tried where those explain too little, as for many periods of a sine
-LARGER_GAIN = 30.0  # times the usual first weights of the first layer: so many more bends
+LARGER_GAIN = 30.0  # factor on the first layer's initial weights, for more bends
 TOO_LITTLE = 0.95  # of the variance of y, when leaving one out
 HEAVIEST, LIGHTEST = 1.0, 1e-10  # weight decay, in steps of √10
 STEP = math.sqrt(10)
 PATIENCE = 3  # steps without a better error end the search,
 LEARNT = 0.5  # once that is below this share of the variance of y
-RESTARTS = 4  # first weights for each size
-STEPS = 30  # of Levenberg and Marquardt for each weight decay, from the fit before it
+RESTARTS = 4  # initial weights that are tried for each size
+STEPS = 30  # of Levenberg and Marquardt for each weight decay, starting from the fit before
 FINAL_STEPS = 200
 MOST_POINTS = 2000  # on which sizes and weight decays are compared
 CHUNK = 4096  # rows of the Jacobian at a time
@@ -188,7 +188,7 @@ class _Problem:
         return float(np.mean((error - self.u) ** 2) + self.penalty @ parameters**2)
 
     def is_flat(self, parameters: Array) -> bool:
-        """Whether the network is a constant, or as good as one."""
+        """Whether the network is nearly constant: it has under 1 % of the variance of y."""
         outputs = self._outputs(parameters, self.t[:CHUNK])[0]
         return float(np.var(outputs)) < 0.01 * float(np.var(self.u[:CHUNK]))
 

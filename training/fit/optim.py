@@ -70,7 +70,7 @@ def take_step(optimizers: Iterable[torch.optim.Optimizer], lr_factor: float) -> 
 
 
 def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """What trains the parameters of ``network`` that ask for it.
+    """The optimisers for the parameters of ``network`` that require a gradient.
 
     Each parameter group has ``peak_lr``, which ``schedule`` scales.
     """

@@ -20,7 +20,7 @@ REPRODUCES = 1e-6  # largest error at the data of coefficients in x, relative to
 
 @dataclass(frozen=True)
 class DegreeError:
-    """How well polynomials of one degree do."""
+    """Errors of the polynomial of one degree."""
 
     degree: int
     mse: float

@@ -18,12 +18,12 @@ from training.fit.fitted import Array, Fitted, mean_squared_error
 from training.networks.curve import centre_and_half
 from training.networks.process import Conditioned, GaussianProcess, ProcessDeviation
 
-MOST_POINTS = 200  # as many kernels as the graph has; of more, neighbours are averaged
+MOST_POINTS = 200  # kernels of the graph; with more points, neighbours are averaged
 LEAST_POINTS = 5
 LENGTHS = np.geomspace(0.05, 8, 16)  # ℓ, in half widths of the data
-RATIOS = np.geomspace(1e-8, 1e3, 23)  # noise to process, as variances
-NODES = 8  # averaged at most
-LEAST_WEIGHT = 0.02  # of the best node's: less changes nothing
+RATIOS = np.geomspace(1e-8, 1e3, 23)  # variance of the noise over that of the process
+NODES = 8  # most that are averaged
+LEAST_WEIGHT = 0.02  # relative to the best node's; lighter nodes are left out
 EMPTY = 1e-12  # of the variance of y: where noise is less than that it is rounding
 
 

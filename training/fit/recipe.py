@@ -1,4 +1,4 @@
-"""What decides a training run, besides network, data and seed."""
+"""Hyperparameters: what determines a training run, besides network, data and seed."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self

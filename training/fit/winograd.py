@@ -78,12 +78,12 @@ def _build(library: Path) -> None:
 
     if shutil.which(cpp_extension.get_cxx_compiler()) is None:
         raise OSError("there is no C++ compiler")
-    # Of a virtual environment that is not activated, ninja would not be found.
+    # Without this, ninja is not found in a virtual environment that is not activated.
     scripts = sysconfig.get_path("scripts")
     os.environ["PATH"] = os.pathsep.join((scripts, os.environ.get("PATH", os.defpath)))
     # It warns where CUDA is installed without a GPU, which does not matter here.
     logging.getLogger(cpp_extension.__name__).setLevel(logging.ERROR)
-    # In a folder of its own, so that no build waits for another or finds half of one.
+    # Each build has its own folder: none waits for another, or finds an incomplete one.
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         cpp_extension.load(
             "gradserve_winograd",

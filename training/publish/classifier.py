@@ -14,7 +14,7 @@ LARGEST_LOG_TEMPERATURE = 2.3  # a factor of 10, where every image is right
 class Probabilities(nn.Module):
     """Image uint8 [n, side, side, 3] to class probabilities float32 [n, classes].
 
-    Normalisation and temperature are inside, so that whoever serves the graph can't get them wrong.
+    Normalisation and temperature are inside, so that a server of the graph can't get them wrong.
     """
 
     def __init__(self, network: nn.Module, normalise: Normalise, temperature: float) -> None:

@@ -162,8 +162,8 @@ def _trained_share(manifest: TrainedClassifierManifest) -> str:
         return ""
     return (
         f"Only {share:.0%} of the images of an epoch are trained on, and make its training loss: "
-        "those on which a small network, trained beside this one, has the largest loss. What is "
-        "easily told would teach little more, and an epoch takes that much less time."
+        "those on which a small network, trained beside this one, has the largest loss. Images "
+        "that it already gets right teach little, and an epoch takes that much less time."
     )
 
 

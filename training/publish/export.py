@@ -27,7 +27,7 @@ from training.publish.record import record, traceable
 OPSET = 20  # the first with Gelu
 BATCH = "n"
 
-# What tracing and the exporter raise where a function can't be exported.
+# Exceptions of tracing and of the exporter for functions that can't be exported.
 TRACING_ERRORS = (
     RuntimeError,
     NotImplementedError,
@@ -91,7 +91,7 @@ class _Called(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> Any:
-        """What the module gives."""
+        """The outputs of the module."""
         return self.module(*inputs)
 
 

@@ -1,4 +1,4 @@
-"""What a classifier's graph is worth: its answers on a split, compared, and its time."""
+"""Measure a classifier's graph: its answers on a split, compared with others, and its time."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Runs made while the recipes were sought, from ``studies.csv``, as tables of a report."""
+"""Runs made while developing the recipes, from ``studies.csv``, as tables of a report."""
 
 import csv
 from pathlib import Path
