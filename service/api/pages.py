@@ -5,6 +5,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from service.api import w10
+from service.api.curve import CurveQuery
 from service.web.templating import STATIC, templates
 
 # Drawn for this page, each named after what it shows.
@@ -18,7 +19,8 @@ def router() -> APIRouter:
     @routes.get("/")
     async def playground(request: Request) -> Response:
         """The playground: every capability to try, through the public API."""
-        context = {"w10": w10.EXAMPLE, "examples": EXAMPLES}
+        curve = CurveQuery.model_fields["model"].default
+        context = {"w10": w10.EXAMPLE, "examples": EXAMPLES, "curve": curve}
         return templates.TemplateResponse(request, "playground.html", context)
 
     @routes.get("/docs")

@@ -22,13 +22,15 @@ def check(visit: Visit, x: float, model: str = "curve-mlp") -> None:
     assert shown(label.removeprefix("slope ")) == pytest.approx(slope, rel=1e-3)
 
 
-def test_shows_the_data_both_fits_and_the_equation(visit: Visit) -> None:
+def test_shows_the_data_every_fit_and_the_equation(visit: Visit) -> None:
     page = visit.open()
     _, poly = visit.server.get("/models/curve-poly")
     points = page.locator("#curve-plot circle.data")
     expect(points).to_have_count(len(poly["metrics"]["points"]))
-    expect(page.locator("#curve-plot path.fit.solid")).to_have_count(2)
-    expect(page.locator("#curve-plot path.fit.dashed")).to_have_count(2)
+    curves = [m for m in visit.server.get("/models")[1]["models"] if m["kind"] == "curve"]
+    assert len(curves) >= 3
+    expect(page.locator("#curve-plot path.fit.solid")).to_have_count(len(curves))
+    expect(page.locator("#curve-plot path.fit.dashed")).to_have_count(len(curves))
     expect(page.locator("#curve-plot .domain")).to_have_count(1)
     page.get_by_text("Coefficients in full").click()
     cells = page.locator("#curve-equation td").all_text_contents()

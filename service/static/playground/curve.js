@@ -55,6 +55,8 @@ class CurvePanel {
     const answers = await Promise.all(names.map((model) => send(postJson("predict", { x: this.xs, model }))));
     this.fits = answers.map(({ document }, i) => ({ ...document, details: details[i], derivatives: {} }));
     this.select.replaceChildren(...names.map((name) => html("option", {}, name)));
+    // The point starts on the model that the API takes when none is named.
+    if (names.includes(this.select.dataset.default)) this.select.value = this.select.dataset.default;
     byId("curve-legend").replaceChildren(
       ...names.map((name, i) => html("span", { class: `key-line fit-${i % 4}` }, name)),
       html("span", { class: "key-point" }, `${this.points.length} data points`),
