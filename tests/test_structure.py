@@ -1,4 +1,4 @@
-"""Imports run one way only: the rooms, top to bottom, each with what it may import."""
+"""Imports run one way only: the layers, top to bottom, each with what it may import."""
 
 import ast
 import re
@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^\| `([a-z.]+)` \|[^|]*\|(.*)\|$", re.MULTILINE)
 
 
-def read_rooms() -> dict[str, set[str]]:
-    """Each room with the rooms that it may import besides itself, as docs/architecture.md says."""
+def read_layers() -> dict[str, set[str]]:
+    """Each layer with those that it may import besides itself, as docs/architecture.md says."""
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
-    section = text.partition("## The rooms")[2].partition("## Four flows")[0]
-    return {room: set(re.findall(r"`([a-z.]+)`", may)) for room, may in ROW.findall(section)}
+    section = text.partition("## The layers")[2].partition("## Four flows")[0]
+    return {layer: set(re.findall(r"`([a-z.]+)`", may)) for layer, may in ROW.findall(section)}
 
 
-MAY_IMPORT = read_rooms()
+MAY_IMPORT = read_layers()
 NOT_IN = {
     "contract": {"torch", "fastapi", "starlette"},
     "service.runtime": {"torch", "fastapi", "starlette", "prometheus_client"},
@@ -36,15 +36,15 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room_of(module: str) -> str | None:
-    """The room in which a module of the project lives; None for others' modules."""
-    return next((room for room in MAY_IMPORT if (module + ".").startswith(room + ".")), None)
+def layer_of(module: str) -> str | None:
+    """The layer in which a module of the project lives; None for others' modules."""
+    return next((layer for layer in MAY_IMPORT if (module + ".").startswith(layer + ".")), None)
 
 
 def test_imports_run_downwards() -> None:
     wrong = []
-    for room, allowed in MAY_IMPORT.items():
-        place = ROOT / room.replace(".", "/")
+    for layer, allowed in MAY_IMPORT.items():
+        place = ROOT / layer.replace(".", "/")
         for path in (
             [place.with_suffix(".py")]
             if place.with_suffix(".py").is_file()
@@ -52,23 +52,23 @@ def test_imports_run_downwards() -> None:
         ):
             for module in imports(path):
                 top = module.partition(".")[0]
-                target = room_of(module)
+                target = layer_of(module)
                 inside = top in {"contract", "service", "training"}
-                if (inside and target not in allowed | {room}) or top in NOT_IN.get(room, ()):
+                if (inside and target not in allowed | {layer}) or top in NOT_IN.get(layer, ()):
                     wrong.append(f"{path.relative_to(ROOT)} imports {module}")
     assert not wrong
 
 
-def test_the_rooms_in_the_document_are_the_folders() -> None:
+def test_the_layers_in_the_document_are_the_folders() -> None:
     folders = {f"service.{path.parent.name}" for path in (ROOT / "service").glob("*/__init__.py")}
-    named = {room for room in MAY_IMPORT if (ROOT / room.replace(".", "/")).is_dir()}
+    named = {layer for layer in MAY_IMPORT if (ROOT / layer.replace(".", "/")).is_dir()}
     assert named == folders | {"contract", "training"}
     assert all(target in MAY_IMPORT for may in MAY_IMPORT.values() for target in may)
 
 
-def test_no_room_imports_in_a_circle() -> None:
+def test_no_layer_imports_in_a_circle() -> None:
     left = dict(MAY_IMPORT)
     while left:
-        bottom = {room for room, may in left.items() if not may & left.keys()}
+        bottom = {layer for layer, may in left.items() if not may & left.keys()}
         assert bottom, f"a circle among {sorted(left)}"
-        left = {room: may for room, may in left.items() if room not in bottom}
+        left = {layer: may for layer, may in left.items() if layer not in bottom}

@@ -70,7 +70,7 @@ def check_json(request: Request, body: bytes | bytearray, numbers: int | None = 
     if len(body) < SMALL_BYTES:
         return
     if numbers is not None and body.count(b",") > numbers:
-        raise TooLarge(f"The JSON has over {numbers} numbers, more than are taken here")
+        raise TooLarge(f"The JSON has over {numbers} numbers; send fewer at a time")
     elements = services(request).settings.max_json_elements
     if json_elements(body) > elements:
         raise TooLarge(

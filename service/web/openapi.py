@@ -22,13 +22,13 @@ _FASTAPI_ERRORS = (f"{COMPONENTS}HTTPValidationError", f"{COMPONENTS}ValidationE
 
 _WHEN = {
     400: "The request cannot be read",
-    401: "No API key, or another than the service's",
+    401: "No API key, or a wrong one",
     404: "There is no such model",
     408: "The body did not arrive in time",
     413: "The body, or what it decodes to, is over a limit",
-    415: "The content type, or the content, is not one that is read here",
-    422: "A value cannot be worked with",
-    429: "Too many requests wait already; Retry-After says when to come back",
+    415: "The content type, or the content, is not supported",
+    422: "A value is invalid",
+    429: "Too many requests are waiting; Retry-After says when to try again",
     503: "The model is not loaded",
 }
 

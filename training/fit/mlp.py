@@ -21,7 +21,7 @@ from training.networks.deviation import MLPDeviation
 HIDDEN = ((8,), (16,), (8, 8), (16, 16))  # units of each hidden layer
 LARGER = ((48,),)  # tried where those explain too little, as for many periods of a sine
 LARGER_GAIN = 30.0  # factor on the first layer's initial weights, for more bends
-TOO_LITTLE = 0.95  # of the variance of y, when leaving one out
+TOO_LITTLE = 0.95  # R², leaving one out
 HEAVIEST, LIGHTEST = 1.0, 1e-10  # weight decay, in steps of √10
 STEP = math.sqrt(10)
 PATIENCE = 3  # steps without a better error end the search,
