@@ -27,6 +27,8 @@ PLACES = (3.0, 0.1, -0.5)  # where the homework asks for slopes
 CURVES = ("curve-mlp", "curve-poly")
 CLASSIFIERS = ("cifar-baseline", "cifar-improved")
 DRAWING = "network.svg"
+SCORES = ("top1", "top5", "loss")
+SPLITS = ("train", "validation", "test")
 CELL = "<!-- cell -->"  # begins a new cell of the notebook
 
 
@@ -119,9 +121,15 @@ def _classifier(shared: Services, name: str) -> dict[str, Any] | None:
     return {
         "version": manifest.version,
         "parameters": manifest.parameters,
-        "metrics": manifest.metrics,
+        "scores": {name: _by_split(manifest.metrics.get(name)) for name in SCORES},
         "training": manifest.training,
     }
+
+
+def _by_split(scores: object) -> dict[str, float | None]:
+    """A score of each split; None where it was not measured."""
+    found = scores if isinstance(scores, dict) else {}
+    return {split: found.get(split) for split in SPLITS}
 
 
 async def _w10(shared: Services) -> dict[str, Any] | None:
