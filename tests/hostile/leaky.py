@@ -39,10 +39,10 @@ if __name__ == "__main__":
 
     main = command.main
 
-    def leaky_main() -> int:
+    def leaky_main(*arguments: Any) -> int:
         """The service's own, once the leaks are there."""
         plant()
-        return main()
+        return main(*arguments)
 
     command.main = leaky_main
     sys.exit(entrance.main())
