@@ -11,8 +11,8 @@ from service.web.facts import Facts
 from service.web.tracing import Tracing, TracingUnavailable
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed here")
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: E402
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
     InMemorySpanExporter,
 )
 
