@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import MODELS, Visit
+from tests.browser.conftest import MODELS, Visit, Visitor
+from tests.server_process import ServerProcess
 
 
 def test_every_model_with_its_parameters(visit: Visit) -> None:
@@ -43,6 +44,23 @@ def test_accuracy_stands_beside_chance(visit: Visit) -> None:
         top1, top5 = details["metrics"]["top1"]["test"], details["metrics"]["top5"]["test"]
         assert texts["top-1, test images (chance: 10 %)"] == f"{top1 * 100:.2f} %"
         assert texts["top-5, test images (chance: 50 %)"] == f"{top5 * 100:.2f} %"
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_no_column_of_a_table_is_hidden(
+    visitor: Visitor, server: ServerProcess, width: int
+) -> None:
+    with visitor(server, width=width) as visit:
+        for path in ("/", "/homework", *(f"/models/{model}/report" for model in MODELS)):
+            page = visit.open(path)
+            assert page.locator("table").count() > 0
+            page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+            hidden = page.evaluate(
+                """() => [...document.querySelectorAll("table, .scroll")]
+                  .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+                  .map((e) => e.textContent.slice(0, 80))"""
+            )
+            assert hidden == [], path
 
 
 @pytest.mark.parametrize("model", ["curve-poly", "cifar-improved"])

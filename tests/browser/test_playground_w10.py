@@ -108,6 +108,26 @@ def test_a_step_of_gradient_descent(visit: Visit) -> None:
     check(page, start)
 
 
+def test_the_loss_falls_at_the_default_rate_and_a_rise_is_said(visit: Visit) -> None:
+    page = visit.open()
+    descent = page.locator("#w10-figures [data-figure=descent]")
+    step = page.get_by_role("button", name="Take one gradient-descent step")
+    losses = [shown(figure(page, "loss"))]
+    for n in range(1, 9):
+        step.click()
+        expect(descent).to_contain_text(f"step {n}:")
+        losses.append(shown(figure(page, "loss")))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 100
+    expect(descent).not_to_contain_text("rose")
+    page.get_by_role("button", name="Back to the start").click()
+    expect(descent).to_have_text("no step taken yet")
+    page.get_by_label("Learning rate").fill("0.5")
+    step.click()
+    expect(descent).to_contain_text("step 1:")
+    expect(descent).to_contain_text("it rose: take a smaller learning rate")
+
+
 def test_an_error_is_said_and_the_input_stays(visit: Visit) -> None:
     page = visit.open()
     cell(page, "kernel/2/1").fill("one")

@@ -114,18 +114,20 @@ class W10Panel {
 
   show() {
     const { answer, asked } = this;
+    const rose = this.steps > 0 && answer.loss > this.before;
     const figures = {
       prediction: number(answer.prediction, 6),
       loss: number(answer.loss, 6),
       parameter: `∂loss/∂w10, ${answer.w10.parameter}`,
       gradient: number(answer.w10.gradient, 6),
       descent: this.steps
-        ? `step ${this.steps}: loss ${number(this.before)} → ${number(answer.loss)}`
+        ? `step ${this.steps}: loss ${number(this.before)} → ${number(answer.loss)}${rose ? "; it rose: take a smaller learning rate" : ""}`
         : "no step taken yet",
     };
     for (const [name, text] of Object.entries(figures)) {
       byId("w10-figures").querySelector(`[data-figure="${name}"]`).textContent = text;
     }
+    byId("w10-figures").querySelector("[data-figure=descent]").classList.toggle("warning", rose);
     const { kernel, weights, input } = answer.gradients;
     const dense = [weights.slice(0, 2), weights.slice(2)];
     const densePath = (row, column) => `weights/${2 * row + column}`;
