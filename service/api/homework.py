@@ -96,12 +96,11 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
     slope = curve.derivatives[1]
     found = await infer(model, {curve.x: x}, [curve.y, slope], shared.queue)
     metrics: Any = model.manifest.metrics
-    truth = {row["x"]: row.get("truth") for row in metrics.get("derivatives", [])}
+    truth = _truth(metrics.get("derivatives"))
     return {
         "version": model.manifest.version,
-        "mse": metrics.get("mse"),
+        "mse": _number(metrics.get("mse")),
         "degree": metrics.get("degree"),
-        "points": metrics.get("points", []),
         "coefficients": getattr(model.manifest, "coefficients", None),
         "data": model.manifest.data,
         "slopes": [
@@ -129,7 +128,27 @@ def _classifier(shared: Services, name: str) -> dict[str, Any] | None:
 def _by_split(scores: object) -> dict[str, float | None]:
     """A score of each split; None where it was not measured."""
     found = scores if isinstance(scores, dict) else {}
-    return {split: found.get(split) for split in SPLITS}
+    return {split: _number(found.get(split)) for split in SPLITS}
+
+
+def _truth(rows: object) -> dict[float, float | None]:
+    """The slopes of the function that the data is of, by x, as far as a manifest has them."""
+    found: dict[float, float | None] = {}
+    for row in rows if isinstance(rows, list) else []:
+        x = _number(row.get("x")) if isinstance(row, dict) else None
+        if x is not None:
+            found[x] = _number(row.get("truth"))
+    return found
+
+
+def _number(value: object) -> float | None:
+    """A figure of a manifest, which may hold any JSON; None if it is no number."""
+    try:
+        return (
+            float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        )
+    except OverflowError:
+        return None
 
 
 async def _w10(shared: Services) -> dict[str, Any] | None:

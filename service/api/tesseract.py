@@ -39,7 +39,7 @@ from service.runtime.session import Array
 from service.settings import Settings
 from service.web.body import check_json, parsing, read_body
 from service.web.direct import direct
-from service.web.errors import Malformed, NotFound, from_validation
+from service.web.errors import Malformed, NotFound, ProblemDetails, from_validation
 from service.web.faces import Document, in_words
 from service.web.facts import Stage
 from service.web.openapi import json_body, path_parameters, problems
@@ -55,6 +55,8 @@ DTYPES = ("float64", "float32", *INTEGERS)
 class Buffer(BaseModel):
     """The elements of an array."""
 
+    model_config = ConfigDict(strict=True)
+
     buffer: Any = Field(
         description="Bytes in base64, or nested lists of numbers",
         json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]},
@@ -67,6 +69,8 @@ class Buffer(BaseModel):
 
 class EncodedArray(BaseModel):
     """An array as Tesseract writes it."""
+
+    model_config = ConfigDict(strict=True)
 
     object_type: Literal["array"] = Field(default="array", description="Always the same")
     shape: list[Annotated[int, Field(ge=0, le=100_000_000)]] = Field(
@@ -135,6 +139,8 @@ class VjpBody(ApplyBody):
 class ShapeAndType(BaseModel):
     """An array without its elements."""
 
+    model_config = ConfigDict(strict=True)
+
     shape: list[Annotated[int, Field(ge=0, le=100_000_000)]] = Field(
         max_length=16, description="Its sizes", examples=[[1, 3]]
     )
@@ -158,6 +164,23 @@ class TesseractHealth(BaseModel):
     status: Literal["ok"] = Field(default="ok", description="Always the same")
 
 
+class Invalidity(BaseModel):
+    """One thing that was wrong, and where, as FastAPI writes it."""
+
+    type: Literal["value_error"] = Field(description="Always the same")
+    loc: list[str] = Field(description="Where: body or path, and the way from there")
+    msg: str = Field(description="What was wrong")
+
+
+class TesseractProblem(ProblemDetails):
+    """A 422 as Tesseract's clients read it."""
+
+    detail: list[Invalidity] = Field(  # type: ignore[assignment]
+        description="What was wrong, one by one",
+        examples=[[{"type": "value_error", "loc": ["body", "inputs"], "msg": "it is missing"}]],
+    )
+
+
 Decorator = Callable[[Callable[[Request], Awaitable[Response]]], Any]
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -170,7 +193,7 @@ def error(status: int, document: Document) -> tuple[int, Document]:
     detail = [
         {
             "type": "value_error",
-            "loc": ["body", *item.get("pointer", "#")[1:].split("/")[1:]],
+            "loc": _place(item),
             "msg": item["detail"],
         }
         for item in items
@@ -178,11 +201,18 @@ def error(status: int, document: Document) -> tuple[int, Document]:
     return status, {**document, "detail": detail}
 
 
+def _place(item: Document) -> list[str]:
+    if "parameter" in item:  # all of them are in the path
+        return ["path", item["parameter"]]
+    return ["body", *item.get("pointer", "#")[1:].split("/")[1:]]
+
+
 def router(settings: Settings) -> APIRouter:
     """The endpoints of the protocol."""
     prefix = PREFIX + "/{model}"
     routes = APIRouter(prefix=prefix, tags=["Tesseract"])
-    errors = problems(400, 404, 408, 413, 422, 429, 503)
+    invalid = problems(422, model=TesseractProblem)
+    errors = problems(400, 404, 408, 413, 429, 503) | invalid
 
     def post(path: str, kind: type[BaseModel], answer: Any, summary: str) -> Decorator:
         return routes.post(
@@ -192,7 +222,7 @@ def router(settings: Settings) -> APIRouter:
             openapi_extra={**path_parameters(prefix), **json_body(kind)},
         )
 
-    @routes.get("/health", summary="Is the model ready?", responses=problems(404, 503))
+    @routes.get("/health", summary="Is the model ready?", responses=problems(404, 503) | invalid)
     async def health(request: Request, model: Name) -> TesseractHealth:
         """200 if it serves."""
         services(request).registry.get(model)

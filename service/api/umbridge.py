@@ -50,8 +50,8 @@ class Question(BaseModel):
     model_config = ConfigDict(strict=True)
 
     name: str = Field(max_length=64, description="The model", examples=["curve-mlp"])
-    config: dict[str, Any] = Field(
-        default={}, description="Sizes that the caller chooses, such as the rows n", examples=[{}]
+    config: dict[str, Any] | None = Field(  # C++ clients write an empty one as null
+        default=None, description="Sizes that the caller chooses, such as the rows n", examples=[{}]
     )
 
 
@@ -333,8 +333,6 @@ async def _read(request: Request, kind: type[Query], settings: Settings) -> Quer
     async with parsing(request, body):
         parsed = read_document(body)
         await asyncio.sleep(0)
-        if isinstance(parsed, dict) and parsed.get("config") is None:
-            parsed.pop("config", None)  # as C++ clients write an empty one
         try:
             return kind.model_validate(parsed)
         except ValidationError as error:
@@ -360,13 +358,13 @@ def _model(registry: Registry, name: str) -> Model:
     return model
 
 
-def _sizes(known: Derivatives, config: Mapping[str, Any]) -> dict[str, int]:
+def _sizes(known: Derivatives, config: Mapping[str, Any] | None) -> dict[str, int]:
     """The sizes that the caller chooses: 1 row, if ``config`` has no other. Raises Invalid."""
     tensors = [*known.inputs.values(), *known.outputs.values()]
     named = {size for tensor in tensors for size in tensor.shape if isinstance(size, str)}
     found = {}
     for name in named:
-        size = config.get(name, 1 if name == ROWS else None)
+        size = (config or {}).get(name, 1 if name == ROWS else None)
         if isinstance(size, float) and size.is_integer():
             size = int(size)
         if type(size) is not int or not 1 <= size <= 10_000_000:

@@ -103,7 +103,7 @@ def router(settings: Settings, version: str) -> APIRouter:
         "/repository/index",
         summary="List every version of every model",
         responses=problems(400, 408, 413, 422),
-        openapi_extra=json_body(IndexQuery),
+        openapi_extra=json_body(IndexQuery, required=False),
     )
     async def index(request: Request) -> list[IndexEntry]:
         """All versions in the artifacts folder, with their state."""

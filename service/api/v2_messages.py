@@ -65,6 +65,8 @@ class ModelMetadata(BaseModel):
 class IndexQuery(BaseModel):
     """Which versions to list."""
 
+    model_config = ConfigDict(strict=True)
+
     ready: bool = Field(default=False, description="Only those that serve")
 
 

@@ -39,9 +39,13 @@ def operation_id(route: APIRoute) -> str:
     return re.sub(r"\W+", "_", f"{method}{route.path_format}").strip("_")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of the errors an endpoint may give."""
-    schema = {"$ref": COMPONENTS + ProblemDetails.__name__}
+def problems(
+    *statuses: int, model: type[ProblemDetails] = ProblemDetails
+) -> dict[int | str, dict[str, Any]]:
+    """Documentation of the errors an endpoint may give, in the words of its protocol."""
+    schema: dict[str, Any] = {"$ref": COMPONENTS + ProblemDetails.__name__}
+    if model is not ProblemDetails:
+        schema = model.model_json_schema()
     return {
         status: {"description": _WHEN[status], "content": {PROBLEM_TYPE: {"schema": schema}}}
         for status in statuses
@@ -103,24 +107,31 @@ def _replace_validation_errors(document: dict[str, Any], schemas: dict[str, Any]
 
 
 def _name_bodies(document: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give request bodies a name among the components: generated clients call their types so."""
+    """Give bodies and problems a name among the components: generated clients call types so."""
     for path in document["paths"].values():
         for operation in path.values():
-            for media in operation.get("requestBody", {}).get("content", {}).values():
+            bodies = list(operation.get("requestBody", {}).get("content", {}).values())
+            for answer in operation["responses"].values():
+                bodies += [
+                    m for kind, m in answer.get("content", {}).items() if kind == PROBLEM_TYPE
+                ]
+            for media in bodies:
                 schema = media["schema"]
                 if "title" in schema and "$ref" not in schema:
                     schemas.setdefault(schema["title"], schema)
                     media["schema"] = {"$ref": COMPONENTS + schema["title"]}
 
 
-def json_body(model: type[BaseModel], **limits: int) -> dict[str, Any]:
+def json_body(model: type[BaseModel], *, required: bool = True, **limits: int) -> dict[str, Any]:
     """``openapi_extra`` for a JSON body of ``model``; ``limits`` gives fields their most items."""
     schema = model.model_json_schema()
     for field, most in limits.items():
         for branch in schema["properties"][field].get("anyOf", [schema["properties"][field]]):
             if branch.get("type") == "array":
                 branch["maxItems"] = most
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {
+        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}
+    }
 
 
 def query_parameters(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The training loop and its parts."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +113,16 @@ def test_a_run_goes_on_within_an_epoch(tmp_path: Path) -> None:
     assert resumed.history[1].train_top1 == whole.history[1].train_top1
 
 
+class Runs:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
 def test_a_backbone_starts_from_its_weights_and_trains_its_head_first(tmp_path: Path) -> None:
     from torchvision import models
 
@@ -127,6 +139,10 @@ def test_a_backbone_starts_from_its_weights_and_trains_its_head_first(tmp_path: 
     assert all(p.requires_grad for p in network.parameters())
     with pytest.raises(JobError, match="not the weights of resnet18"):
         Backbone("resnet18", 3, tmp_path / "weights.pth")
+    torch.save({"weight": Runs(tmp_path / "ran")}, tmp_path / "runs.pth")
+    with pytest.raises(JobError, match="more than tensors"):
+        read_weights(tmp_path / "runs.pth")
+    assert not (tmp_path / "ran").exists()
     (tmp_path / "bad.pth").write_bytes(b"junk")
     with pytest.raises(JobError, match="--weights"):
         read_weights(tmp_path / "bad.pth")

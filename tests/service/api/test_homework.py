@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.homework import CELL, _preferred
+from service.api.homework import CELL, _preferred, _truth
 from service.app import create_app
 from service.settings import Settings
+from tests.tiny_artifacts import publish_expected
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "artifacts"
@@ -102,6 +103,38 @@ def test_without_models_it_says_how_to_make_them(
     page = serve(tmp_path / "none").get("/homework")
     assert page.status_code == 200
     assert page.text.count("not in service here") == 4
+
+
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_what_a_manifest_lacks_is_a_dash(
+    serve: Callable[..., TestClient], tmp_path: Path, language: str
+) -> None:
+    publish_expected(tmp_path)  # classifiers without any metrics
+    for path in tmp_path.glob("cifar-baseline/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["metrics"] = {"top1": {"test": "high", "train": 0.5}, "top5": 0.9, "loss": None}
+        manifest["parameters"] = None
+        path.write_text(json.dumps(manifest))
+    client = serve(tmp_path)
+    assert client.get("/homework", params={"lang": language}).status_code == 200
+    text = client.get("/homework/homework.md", params={"lang": language}).text
+    assert "| cifar-baseline | train | 50.00 % | – | – |" in text
+    assert "| cifar-baseline | test | – | – | – |" in text
+    assert "| cifar-improved | test | – | – | – |" in text
+
+
+@pytest.mark.parametrize(
+    ("metrics", "found"),
+    [
+        ([{"x": 3, "truth": 1.5}, {"x": 0.1}], {3.0: 1.5, 0.1: None}),
+        ([{"truth": 1.5}, {"x": "3"}, 7, None], {}),
+        ([{"x": 10**400, "truth": 1}, {"x": 1, "truth": True}], {1.0: None}),
+        ({"x": 3}, {}),
+        (None, {}),
+    ],
+)
+def test_slopes_of_any_manifest_can_be_read(metrics: object, found: dict[float, object]) -> None:
+    assert _truth(metrics) == found
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_the_models_own_document(functions: TestClient) -> None:
         ({"inputs": {"x": encode(X, "base64") | {"dtype": "object"}}}, 422, None),
         ({"inputs": {"x": encode(X) | {"data": {"buffer": "é", "encoding": "base64"}}}}, 422, None),
         ({"inputs": {"x": [1, 2, 3]}}, 422, ["body", "inputs", "x"]),
+        ({"inputs": {"x": encode(X) | {"shape": ["4", True]}}}, 422, None),
         ({"jac_inputs": ["z"]}, 422, ["body", "jac_inputs", "0"]),
         ({"jac_outputs": []}, 422, ["body", "jac_outputs"]),
         ({"inputs": {"x": encode(np.ones((100, 3)))}}, 413, None),  # 100 · 2 · 100 · 3 numbers
@@ -144,3 +145,5 @@ def test_errors_are_a_list_with_places(
         (error, *_) = answer.json()["detail"]
         assert error["type"] and error["msg"]
         assert loc is None or error["loc"] == loc
+    (error, *_) = functions.get(f"/tesseract/{'q' * 65}/health").json()["detail"]
+    assert error["loc"] == ["path", "model"]

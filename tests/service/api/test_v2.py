@@ -305,6 +305,8 @@ def test_every_error_says_what_and_where(client: TestClient) -> None:
     assert "inputs.0.name" in two["error"] and "outputs.0.name" in two["error"]
     words = infer(client, "curve-mlp", {"inputs": [X | {"data": [0, "é"]}]}, 422)
     assert words["errors"][0]["pointer"] == "#/inputs/0/data/1"
+    ready = client.post("/v2/repository/index", json={"ready": 0})  # JSON has true and false
+    assert ready.status_code == 422 and ready.json()["errors"][0]["pointer"] == "#/ready"
     for method, path, status in (
         ("GET", "/v2/nothing", 404),
         ("GET", "/v2/models/curve-mlp/infer", 405),

@@ -7,24 +7,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.lifecycle import Board, Lifecycle
-from service.server import metrics_folder
 from service.server.metrics_folder import MetricsFolder, sweep
 from service.server.workers import Supervisor
 from service.settings import Settings
 from tests.server_process import ROOT, ServerProcess
 from tests.without_parts import WITHOUT_PARTS
 
-SHARED = metrics_folder.SHARED_MEMORY
 SPIN = "while True: pass"
 SLEEP = "import time; time.sleep(60)"
-
-
-def folders() -> set[Path]:
-    return set(SHARED.glob("gradserve-*"))
 
 
 class Patched(ServerProcess):
@@ -36,6 +31,25 @@ class Patched(ServerProcess):
             f"{code}\nfrom service.__main__ import main\nraise SystemExit(main())",
         )
         super().__init__(artifacts, workers, **settings)
+
+
+class Apart(Patched):
+    """The service with shared memory of its own: other services on the machine leave traces too."""
+
+    def __init__(self, folder: Path, code: str = "", **settings: Any) -> None:
+        self.memory = folder / "memory"
+        self.memory.mkdir()
+        apart = (
+            "import tempfile\nfrom pathlib import Path\n"
+            "from service.server import metrics_folder\n"
+            f"tempfile.tempdir = {str(self.memory)!r}\n"
+            f"metrics_folder.SHARED_MEMORY = Path({str(self.memory)!r})\n"
+        )
+        super().__init__(folder / "artifacts", apart + code, **settings)
+
+    def folders(self) -> list[Path]:
+        """What lies in its shared memory."""
+        return list(self.memory.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -64,27 +78,25 @@ def test_every_ending_signal_drains_and_leaves_nothing(
     artifacts: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "artifacts").symlink_to(artifacts)
-    before = folders()
-    with ServerProcess(tmp_path / "artifacts", workers=2, drain_delay_seconds=0.3) as server:
+    with Apart(tmp_path, workers=2, drain_delay_seconds=0.3) as server:
         server.wait_ready()
-        assert len(folders() - before) == 1
+        assert len(server.folders()) == 1
         if number in {signal.SIGHUP, signal.SIGQUIT}:  # a terminal sends them to all of a group
             for worker in server.workers():
                 os.kill(worker, number)
         server.process.send_signal(number)
         assert server.process.wait(15) == 0
-    assert folders() <= before
+    assert server.folders() == []
     assert "Traceback" not in server.log.read_text()
 
 
 def test_a_signal_while_it_starts_leaves_nothing(artifacts: Path, tmp_path: Path) -> None:
     (tmp_path / "artifacts").symlink_to(artifacts)
-    before = folders()
-    with ServerProcess(tmp_path / "artifacts") as server:
-        server.wait_until(lambda: folders() - before, "its folder", 20)
+    with Apart(tmp_path) as server:
+        server.wait_until(server.folders, "its folder")
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(15) == 0
-    assert folders() <= before
+    assert server.folders() == []
 
 
 def test_what_was_killed_is_swept_by_the_next_start(tmp_path: Path) -> None:
@@ -110,14 +122,13 @@ def test_without_room_it_serves_without_metrics(artifacts: Path, tmp_path: Path)
     (tmp_path / "artifacts").symlink_to(artifacts)
     # A limit on the size of files stands for a full file system: reserving fails in the same way.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
-    before = folders()
-    with Patched(tmp_path / "artifacts", limit, workers=2) as server:
+    with Apart(tmp_path, limit, workers=2) as server:
         server.wait_ready()
         assert server.post("/predict", {"x": 2})[0] == 200
         status, answer = server.get("/metrics")
         assert status == 503
         assert "no room" in answer["detail"]
-        assert folders() <= before
+        assert server.folders() == []
     assert "without metrics" in server.log.read_text()
 
 
