@@ -17,8 +17,13 @@ def main() -> int:
     for number in ending_signals():  # until the supervisor takes over: end, and leave nothing
         signal.signal(number, _end)
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    folder = None if missing_parts() else MetricsFolder()
+    folder = None
     try:
+        if not missing_parts():
+            # A signal while the folder is made waits until there is something to remove.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
+            folder = MetricsFolder()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
         if folder is not None and folder.path is not None:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.path)
         from service import command
