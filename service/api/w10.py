@@ -9,11 +9,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from contract.manifest import Function
 from contract.signatures import LOSS_GRADIENT_OUTPUTS
+from service.api import w10_marking
 from service.runtime.dataplane import infer
+from service.runtime.loader import Model
+from service.runtime.queue import Queue
 from service.web.body import read_json
 from service.web.direct import direct
 from service.web.errors import Invalid, from_validation
@@ -53,6 +57,33 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+Cells = Annotated[
+    list[Annotated[list[Real | None], Field(min_length=2, max_length=2)]],
+    Field(min_length=2, max_length=2),
+]
+
+
+class StudentAnswer(BaseModel):
+    """A student's own numbers, as many as there are; null in a 2×2 for one that isn't there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    gradient: Real | None = Field(default=None, description="∂loss/∂w10", examples=[-0.2145])
+    preactivation: Cells | None = Field(default=None, description="2×2: z")
+    activation: Cells | None = Field(default=None, description="2×2: a")
+    prediction: Real | None = Field(default=None, description="ŷ")
+    loss: Real | None = Field(default=None, description="(ŷ − y)²")
+    prediction_gradient: Real | None = Field(default=None, description="∂loss/∂ŷ")
+    activation_gradient: Cells | None = Field(default=None, description="2×2: ∂loss/∂a")
+    preactivation_gradient: Cells | None = Field(default=None, description="2×2: ∂loss/∂z")
+
+
+def _number_alone(value: object) -> object:
+    """A number for an answer is ∂loss/∂w10."""
+    alone = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"gradient": value} if alone else value
+
+
 class W10Query(BaseModel):
     """One sample with the parameters at which to differentiate."""
 
@@ -72,6 +103,14 @@ class W10Query(BaseModel):
         description="What w10 names. matrix: kernel row 1, column 0, counted from 0. sequential: "
         "w1 … w9 are the kernel row by row and w10 … w13 the weights, so w10 is weights[0]",
     )
+    answer: Annotated[
+        StudentAnswer | None,
+        BeforeValidator(_number_alone),
+        Field(
+            description="Your own ∂loss/∂w10, or your own numbers by step: they are marked",
+            examples=[-0.2145],
+        ),
+    ] = None
 
 
 class W10(BaseModel):
@@ -99,6 +138,31 @@ class Steps(BaseModel):
     preactivation_gradient: list[list[float]] = Field(description="2×2: ∂loss/∂preactivation")
 
 
+class Step(BaseModel):
+    """One step of a student's calculation."""
+
+    step: str = Field(description="As in the answer that was sent", examples=["activation"])
+    correct: bool = Field(description="Right, within the tolerance")
+    follows: bool = Field(
+        description="Not right, but it follows from the student's numbers before it"
+    )
+    wrong: list[list[int]] = Field(description="Row and column of each wrong number of a 2×2")
+    slips: list[str] = Field(description="The usual slips that give this number, in words")
+    message: str = Field(description="The same for people", examples=["Wrong: σ′ was forgotten."])
+
+
+class Marking(BaseModel):
+    """A student's answer, marked."""
+
+    correct: bool = Field(description="Is every number right?")
+    went_wrong_at: str | None = Field(description="The step of the first mistake, if any")
+    message: str = Field(description="The same for people", examples=["Right."])
+    tolerance: float = Field(
+        description="How far a number may be off, relative to the right one", examples=[0.005]
+    )
+    steps: list[Step] = Field(description="Each step that was sent, in order")
+
+
 class W10Answer(BaseModel):
     """Prediction, loss, the derivative asked for, and all others."""
 
@@ -109,6 +173,7 @@ class W10Answer(BaseModel):
     w10: W10
     gradients: Gradients
     steps: Steps
+    marking: Marking | None = Field(default=None, description="If an answer was sent")
 
 
 def router() -> APIRouter:
@@ -139,14 +204,16 @@ def router() -> APIRouter:
             "weights": query.weights,
             "label": query.label,
         }
-        # The graph takes a batch; this is a batch of one.
-        batch = {t.name: np.array([values[t.name]], np.float64) for t in function.inputs}
-        outputs = await infer(model, batch, WANTED, shared.queue)
-        if not all(np.isfinite(output).all() for output in outputs.values()):
-            raise Invalid("These values are too large: the result is not a finite number")
-        got: dict[str, Any] = {name: output[0].tolist() for name, output in outputs.items()}
+        got = await _run(model, function, values, shared.queue)
         kernel, weights = got["kernel_gradient"], got["weights_gradient"]
         sequential = query.naming == "sequential"
+        marking = {}
+        if query.answer is not None:
+            turned = values | {"kernel": [row[::-1] for row in query.kernel[::-1]]}
+            flipped = await _run(model, function, turned, shared.queue)
+            given = query.answer.model_dump()
+            marks = w10_marking.mark(given, got, flipped, values, sequential=sequential)
+            marking = {"marking": marks}
         return json_response(
             {
                 "model": model.manifest.model,
@@ -163,7 +230,20 @@ def router() -> APIRouter:
                     "input": got["input_gradient"],
                 },
                 "steps": {name: got[name] for name in STEPS},
+                **marking,
             }
         )
 
     return routes
+
+
+async def _run(
+    model: Model, function: Function, values: dict[str, Any], queue: Queue
+) -> dict[str, Any]:
+    """Every output of the graph. Raises Invalid where one isn't finite."""
+    # The graph takes a batch; this is a batch of one.
+    batch = {t.name: np.array([values[t.name]], np.float64) for t in function.inputs}
+    outputs = await infer(model, batch, WANTED, queue)
+    if not all(np.isfinite(output).all() for output in outputs.values()):
+        raise Invalid("These values are too large: the result is not a finite number")
+    return {name: output[0].tolist() for name, output in outputs.items()}
