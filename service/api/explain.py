@@ -52,6 +52,7 @@ class Saliency(BaseModel):
 
     label: str = Field(description="The class explained", examples=["frog"])
     index: int = Field(description="Its index", examples=[6])
+    probability: float = Field(description="Its probability, from 0 to 1", examples=[0.97])
     map: list[list[float]] = Field(
         description="Rows of pixels: size of the derivative of the class's score by the pixel"
     )
@@ -122,6 +123,7 @@ def router(settings: Settings) -> APIRouter:
                 "saliency": {
                     "label": classifier.classes[index],
                     "index": index,
+                    "probability": row[index],
                     "map": saliency,
                     "png": overlay(saliency),
                 },

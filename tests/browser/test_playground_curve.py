@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Visit, shown
+from tests.browser.conftest import Visit, Visitor, shown
+from tests.server_process import ServerProcess
 
 
 def figure(page: Page, name: str) -> Locator:
@@ -112,6 +113,79 @@ def test_extrapolation_is_said(visit: Visit) -> None:
     page.locator("#curve-x").fill("4.5")
     expect(figure(page, "where")).to_contain_text("extrapolated")
     check(visit, 4.5)
+
+
+def test_the_band_is_the_services(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_label("f′", exact=True).check()
+    page.locator("#curve-model").select_option("curve-gp")
+    page.locator("#curve-x").fill("0.5")
+    check(visit, 0.5, "curve-gp")
+    expect(page.locator(".key-band")).to_have_text("95 % band of curve-gp")
+    for order, place, path in (
+        (0, "#curve-plot", "/predict"),
+        (1, "#curve-derivatives", "/gradient"),
+    ):
+        answer = visit.server.post(path, {"x": 0.5, "model": "curve-gp", "uncertainty": True})[1]
+        low, high = answer["interval"][0]
+        words = figure(page, f"interval-{order}").text_content() or ""
+        found = [shown(part) for part in words.removeprefix("95 %: ").split(" to ")]
+        assert found == pytest.approx([low, high], rel=1e-3)
+        # On the screen: the band's height at x, in units of the distance of two lines of the axis.
+        expect(page.locator(f"{place} path.band")).to_have_count(1)
+        heights = page.locator(f"{place} svg").evaluate(
+            """svg => {
+              const band = svg.querySelector("path.band");
+              const cx = Number(svg.querySelector("circle.handle").getAttribute("cx"));
+              const ys = [...band.getAttribute("d").matchAll(/([-\\d.]+) ([-\\d.]+)/g)]
+                .map((m) => [Number(m[1]), Number(m[2])]);
+              const half = ys.length / 2;
+              const away = (point) => Math.abs(point[0] - cx);
+              const at = (part) => part.reduce((a, b) => away(a) < away(b) ? a : b)[1];
+              const ticks = [...svg.querySelectorAll(".axes text[text-anchor=end]")]
+                .map((t) => [t.textContent.replace("−", "-"), t.getAttribute("y") - 4])
+                .map(([text, y]) => [Number(text), y]);
+              return [at(ys.slice(0, half)), at(ys.slice(half)), ticks[0], ticks[1]];
+            }"""
+        )
+        bottom, top, (first, y_first), (second, y_second) = heights
+        scale = (second - first) / (y_first - y_second)
+        drawn = [first + (y_first - y) * scale for y in (bottom, top)]
+        assert drawn == pytest.approx([low, high], abs=0.06 * (high - low) + 0.03)
+
+
+def test_a_comma_is_a_decimal_mark_and_nothing_is_said_to_be_missing(visit: Visit) -> None:
+    page = visit.open()
+    page.locator("#curve-x").fill("0,5")
+    check(visit, 0.5)
+    page.locator("#curve-x").fill("1,000")
+    expect(page.locator("#curve-problem")).to_contain_text("0.5 with a point")
+    page.locator("#curve-x").fill("")
+    expect(page.locator("#curve-problem")).to_contain_text("There is no x")
+    expect(page.locator("#curve-x")).to_have_attribute("aria-invalid", "true")
+
+
+def test_a_point_outside_the_plot_is_not_drawn_in_it(visit: Visit) -> None:
+    page = visit.open()
+    handle = page.locator("#curve-plot [role=slider]")
+    for x, words in (("100", "right of this plot"), ("-100", "left of this plot")):
+        page.locator("#curve-x").fill(x)
+        expect(page.locator("#curve-plot text.slope")).to_contain_text(words)
+        expect(handle).to_have_css("opacity", "0")
+    page.locator("#curve-x").fill("2")
+    check(visit, 2)
+    expect(handle).to_have_css("opacity", "1")
+
+
+def test_on_a_phone_the_slope_hides_no_curve(visitor: Visitor, server: ServerProcess) -> None:
+    with visitor(server, width=375) as visit:
+        visit.open()
+        check(visit, 3)
+        label = visit.page.locator("#curve-plot .slope").bounding_box()
+        clip = visit.page.locator("#curve-plot .domain").bounding_box()
+        assert label
+        assert clip
+        assert label["y"] + label["height"] <= clip["y"] + 2
 
 
 def test_an_error_is_said_and_the_input_stays(visit: Visit) -> None:

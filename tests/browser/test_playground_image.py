@@ -48,6 +48,9 @@ def check(visit: Visit, image: bytes, label: str | None = None) -> None:
         place = visit.page.locator(f"#image-networks [data-model='{model}']")
         expect(place.locator(".map")).to_have_attribute("src", answer["saliency"]["png"])
         expect(place.locator("figcaption")).to_contain_text(answer["saliency"]["label"])
+        sure = f"probability is {answer['saliency']['probability'] * 100:.1f} %"
+        expect(place.locator("figcaption")).to_contain_text(sure)
+        expect(place.locator(".map-scale")).to_be_visible()
         assert place.locator(".label").all_text_contents() == [t["label"] for t in answer["top"]]
         percents = [float(t.rstrip(" %")) for t in place.locator(".percent").all_text_contents()]
         probabilities = [t["probability"] * 100 for t in answer["top"]]
@@ -133,7 +136,9 @@ def test_an_error_is_said_and_the_picture_stays(visit: Visit) -> None:
         {"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"}
     )
     expect(page.locator("#image-problem")).to_contain_text("not an image")
-    expect(page.locator("#image-networks article")).to_have_count(2)
+    # The old result is of another picture.
+    expect(page.locator("#image-result")).to_be_hidden()
+    expect(page.locator("#image-networks article")).to_have_count(0)
     # A refusal that passes: the picture need not be chosen again.
     page.route("**/classify*", lambda route: route.abort())
     page.get_by_role("button", name="horse").click()

@@ -16,7 +16,7 @@ def test_every_model_with_its_parameters(visit: Visit) -> None:
         card = page.locator(f"#models-list [data-model='{model}']")
         expect(card.locator("h3")).to_contain_text(f"version {details['version']}")
         for version in details["versions"]:
-            expect(card).to_contain_text(f"{version['version']} {version['state']}")
+            expect(card).to_contain_text(f"ersion {version['version']} is {version['state']}")
         card.get_by_text("parameters,").click()
         rows = card.locator("tbody tr")
         expect(rows).to_have_count(len(summary["layers"]))

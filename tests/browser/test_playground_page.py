@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -14,6 +15,7 @@ from service.api.w10 import EXAMPLE
 from service.web.templating import STATIC
 from tests.browser.conftest import PHONE, Visit, Visitor
 from tests.server_process import ServerProcess
+from tests.tiny_artifacts import publish_function
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 REPORTS = ("/models/curve-mlp/report", "/models/cifar-improved/report")
@@ -23,6 +25,8 @@ def use_everything(page: Page) -> None:
     """Bring every part of the page up, errors too."""
     page.get_by_label("f′", exact=True).check()
     page.get_by_label("f″", exact=True).check()
+    page.get_by_role("button", name="20 steps").click()
+    expect(page.locator("[data-figure=descent]")).to_contain_text("step 20")
     page.get_by_role("button", name="frog").click()
     expect(page.locator("#image-networks article")).to_have_count(2)
     page.locator("[data-path=label]").fill("one")
@@ -131,8 +135,13 @@ def run_copied(page: Page, panel: str, language: str, folder: Path) -> str:
 
 def test_what_was_asked_is_copied_as_curl(visit: Visit, tmp_path: Path) -> None:
     page = visit.open()
-    answer = json.loads(run_copied(page, "curve", "curl", tmp_path))
-    assert answer == visit.server.post("/gradient", {"x": 3, "order": 1})[1]
+    printed = run_copied(page, "curve", "curl", tmp_path)
+    asked = {"x": 3, "order": 1, "uncertainty": True}
+    answers = [visit.server.post("/gradient", asked)[1]]
+    answers.append(visit.server.post("/predict", {"x": 3, "uncertainty": True})[1])
+    assert printed == "".join(
+        json.dumps(a, separators=(",", ":"), ensure_ascii=False) for a in answers
+    )
     answer = json.loads(run_copied(page, "w10", "curl", tmp_path))
     assert answer == visit.server.post("/w10-gradient", EXAMPLE)[1]
     page.get_by_role("button", name="truck").click()
@@ -148,7 +157,10 @@ def test_what_was_asked_is_copied_as_curl(visit: Visit, tmp_path: Path) -> None:
 def test_what_was_asked_is_copied_as_python(visit: Visit, tmp_path: Path) -> None:
     page = visit.open()
     printed = run_copied(page, "curve", "python", tmp_path)
-    assert printed.strip() == str(visit.server.post("/gradient", {"x": 3, "order": 1})[1])
+    first, second = printed.splitlines()
+    asked = {"x": 3, "order": 1, "uncertainty": True}
+    assert first == str(visit.server.post("/gradient", asked)[1])
+    assert second == str(visit.server.post("/predict", {"x": 3, "uncertainty": True})[1])
     printed = run_copied(page, "models", "python", tmp_path)
     assert printed.splitlines()[0] == str(visit.server.get("/models")[1])
     page.get_by_role("button", name="truck").click()
@@ -164,7 +176,21 @@ def test_without_models_it_says_so(visitor: Visitor, tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
     with ServerProcess(tmp_path / "artifacts") as empty, visitor(empty.wait_listening()) as visit:
         page = visit.open()
-        expect(page.locator("#curve-problem")).to_have_text("No curve model is serving yet.")
-        expect(page.locator("#image-problem")).to_have_text("No image classifier is serving yet.")
-        expect(page.locator("#w10-problem")).not_to_be_empty()
-        visit.expect_refusals()
+        expect(page.locator("#curve-problem")).to_have_text("No curve model is serving here.")
+        expect(page.locator("#image-problem")).to_have_text("No image classifier is serving here.")
+        expect(page.locator("#w10-problem")).to_contain_text("No model called sigmoid-conv")
+        visit.expect_refusals()  # of the models panel, which asks how to make those of the homework
+
+
+def test_with_other_models_only_it_asks_for_none_that_it_lacks(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    publish_function(tmp_path / "artifacts")
+    with ServerProcess(tmp_path / "artifacts") as other, visitor(other.wait_ready()) as visit:
+        asked = []
+        visit.page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+        page = visit.open()
+        for panel in ("curve", "image", "w10"):
+            expect(page.locator(f"#{panel}-problem")).to_contain_text("quadratic (function)")
+        expect(page.locator("[data-output='y']")).to_be_visible()
+        assert not {"/w10-gradient", "/predict", "/gradient", "/classify"} & set(asked)

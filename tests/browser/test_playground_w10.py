@@ -128,6 +128,86 @@ def test_the_loss_falls_at_the_default_rate_and_a_rise_is_said(visit: Visit) -> 
     expect(descent).to_contain_text("it rose: take a smaller learning rate")
 
 
+def test_twenty_steps_and_the_plot_of_the_loss(visit: Visit) -> None:
+    page = visit.open()
+    expect(page.locator("#w10-losses")).to_be_hidden()
+    page.get_by_role("button", name="20 steps").click()
+    descent = page.locator("#w10-figures [data-figure=descent]")
+    expect(descent).to_contain_text("step 20:")
+    dots = page.locator("#w10-losses circle")
+    expect(dots).to_have_count(21)
+    heights = [float(y) for y in dots.evaluate_all("all => all.map(c => c.getAttribute('cy'))")]
+    assert heights == sorted(heights)  # downwards on the screen
+    assert shown(figure(page, "loss")) < 1e-10
+    page.get_by_role("button", name="Back to the start").click()
+    expect(page.locator("#w10-losses")).to_be_hidden()
+
+
+def test_the_slider_sets_a_rate_at_which_it_diverges(visit: Visit) -> None:
+    page = visit.open()
+    slider = page.locator("#w10-slider")
+    slider.focus()
+    slider.press("End")
+    rate = float(page.locator("#w10-rate").input_value())
+    assert rate == pytest.approx(10**0.5, rel=0.05)
+    page.get_by_role("button", name="20 steps").click()
+    descent = page.locator("#w10-figures [data-figure=descent]")
+    expect(descent).to_contain_text("step 20:")
+    dots = page.locator("#w10-losses circle")
+    heights = [float(y) for y in dots.evaluate_all("all => all.map(c => c.getAttribute('cy'))")]
+    assert heights[1] < heights[0]  # the loss rose
+    page.locator("#w10-rate").fill("0.01")
+    expect(slider).to_have_value("-2")
+
+
+def test_where_numbers_grow_too_large_the_last_good_ones_stay(visit: Visit) -> None:
+    page = visit.open()
+    page.locator("#w10-rate").fill("1e60")
+    page.get_by_role("button", name="20 steps").click()
+    expect(page.locator("#w10-problem")).to_contain_text("It diverges")
+    assert all(float(page.locator(f"[data-path='weights/{i}']").input_value()) for i in range(4))
+    visit.expect_refusals()
+
+
+def test_an_answer_of_ones_own_is_marked_as_the_api_does(visit: Visit) -> None:
+    page = visit.open()
+    right = visit.server.post("/w10-gradient", EXAMPLE)[1]
+    page.get_by_text("Check my own answer").click()
+    mine, check_it = (
+        page.locator("[data-own=gradient]"),
+        page.get_by_role("button", name="Check it"),
+    )
+    check_it.click()
+    marks = page.locator("#w10-marks")
+    expect(marks).to_have_text("Type a number first.")
+    mine.fill(str(round(right["w10"]["gradient"], 4)).replace(".", ","))
+    check_it.click()
+    expect(marks.locator("p")).to_have_text("Right.")
+    half = right["w10"]["gradient"] / 2
+    mine.fill(str(half))
+    expect(marks).to_be_empty()
+    page.locator("[data-own='activation/0/1']").fill("0.07")
+    check_it.click()
+    marking = visit.server.post(
+        "/w10-gradient",
+        {**EXAMPLE, "answer": {"gradient": half, "activation": [[None, 0.07], [None, None]]}},
+    )[1]["marking"]
+    expect(marks.locator("p")).to_have_text(marking["message"])
+    expect(marks).to_contain_text("the sigmoid was forgotten")
+    assert [each["message"] in (marks.text_content() or "") for each in marking["steps"]] == [
+        True
+    ] * 2
+    expect(page.locator("[data-own='activation/0/1']")).to_have_attribute("aria-invalid", "true")
+    # Another network: what was marked is of the old one.
+    cell(page, "label").fill("0.5")
+    expect(marks).to_be_empty()
+    mine.fill("half")
+    check_it.click()
+    expect(marks).to_contain_text("valid number")
+    expect(mine).to_have_attribute("aria-invalid", "true")
+    visit.expect_refusals()
+
+
 def test_an_error_is_said_and_the_input_stays(visit: Visit) -> None:
     page = visit.open()
     cell(page, "kernel/2/1").fill("one")

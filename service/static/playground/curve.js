@@ -1,20 +1,24 @@
 // The curve panel: data points, the fits, and a point to drag with its tangent.
 
 import { get, latest, postJson, send } from "./api.js";
-import { byId, html, number, svg, tell, typed } from "./dom.js";
+import { byId, html, lacking, number, svg, tell, typed } from "./dom.js";
 import { Frame, range } from "./plot.js";
 import { Record } from "./request.js";
 
 const SAMPLES = 241; // x at which a fit is drawn
 const MARGIN = 0.22; // of the data's width, shown beyond it on both sides
 const STEPS = 100; // arrow keys from one end of the data to the other
+const NARROW = 500; // pixels; a plot under that has the slope above it
 const PRIMES = { 1: "f′", 2: "f″" };
+const DEVIATIONS = { 0: "value_sd", 1: "gradient_sd", 2: "gradient2_sd" };
 const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
 export async function start(models) {
   const panel = new CurvePanel();
+  const names = models.filter((model) => model.kind === "curve").map((model) => model.model);
   try {
-    await panel.load(models.filter((model) => model.kind === "curve").map((model) => model.model));
+    if (!names.length) throw lacking("curve model", models);
+    await panel.load(names);
   } catch (error) {
     tell("curve", error);
   }
@@ -30,6 +34,11 @@ export function equation(coefficients) {
   }, "f(x) = ");
 }
 
+/** Members of a request: the model, and that it should say how sure it is, if it can. */
+function sure({ model, functions }, order) {
+  return DEVIATIONS[order] in functions ? { model, uncertainty: true } : { model };
+}
+
 class CurvePanel {
   constructor() {
     this.record = new Record("curve");
@@ -43,7 +52,6 @@ class CurvePanel {
   }
 
   async load(names) {
-    if (!names.length) throw new Error("No curve model is serving yet.");
     const details = await Promise.all(names.map(async (name) => (await send(get(`models/${name}`))).document));
     this.domain = details[0].domain;
     this.points = details[0].metrics.points ?? [];
@@ -52,13 +60,14 @@ class CurvePanel {
     this.view = [low - pad, high + pad];
     const width = this.view[1] - this.view[0];
     this.xs = Array.from({ length: SAMPLES }, (_, i) => Number((this.view[0] + (width * i) / (SAMPLES - 1)).toPrecision(12)));
-    const answers = await Promise.all(names.map((model) => send(postJson("predict", { x: this.xs, model }))));
-    this.fits = answers.map(({ document }, i) => ({ ...document, details: details[i], derivatives: {} }));
+    const answers = await Promise.all(details.map((each) => send(postJson("predict", { x: this.xs, ...sure(each, 0) }))));
+    this.fits = answers.map(({ document }, i) => ({ ...document, details: details[i], derivatives: {}, intervals: { 0: document.interval } }));
     this.select.replaceChildren(...names.map((name) => html("option", {}, name)));
     // The point starts on the model that the API takes when none is named.
     if (names.includes(this.select.dataset.default)) this.select.value = this.select.dataset.default;
     byId("curve-legend").replaceChildren(
       ...names.map((name, i) => html("span", { class: `key-line fit-${i % 4}` }, name)),
+      html("span", { class: "key-band", hidden: true }),
       html("span", { class: "key-point" }, `${this.points.length} data points`),
       html("span", { class: "key-domain" }, "where the data is"),
       html("span", { class: "key-dashed" }, "extrapolated"),
@@ -126,12 +135,25 @@ class CurvePanel {
     return [...document.querySelectorAll("#curve-form [name=order]:checked")].map((box) => Number(box.value));
   }
 
+  /** The fit that the point is on. */
+  fit() {
+    return this.fits.find((fit) => fit.model === this.select.value);
+  }
+
   /** Ask for the value and the slope at the point, and for what else is to be drawn. */
   async ask() {
     const x = typed(this.input.value);
-    const model = this.select.value;
+    const { details } = this.fit();
     const orders = this.orders();
-    const requests = [...new Set([1, ...orders])].map((order) => postJson("gradient", { x, model, order }));
+    const unclear = this.input.value.trim() === "" ? "There is no x: type a number, such as 0.5."
+      : typeof x !== "number" && this.input.value.includes(",") ? "A comma may part thousands or decimals: write 1000, or 0.5 with a point." : null;
+    if (unclear) {
+      this.input.setAttribute("aria-invalid", "true");
+      tell("curve", new Error(unclear));
+      return;
+    }
+    const requests = [...new Set([1, ...orders])].map((order) => postJson("gradient", { x, order, ...sure(details, order) }));
+    if (sure(details, 0).uncertainty) requests.push(postJson("predict", { x, ...sure(details, 0) }));
     this.record.set(requests);
     this.input.removeAttribute("aria-invalid");
     try {
@@ -139,11 +161,12 @@ class CurvePanel {
       const [answers] = await Promise.all([
         Promise.all(requests.map(send)),
         ...missing.map(async ({ fit, order }) => {
-          const whole = postJson("gradient", { x: this.xs, model: fit.model, order });
-          fit.derivatives[order] = (await send(whole)).document.gradient;
+          const { document } = await send(postJson("gradient", { x: this.xs, order, ...sure(fit.details, order) }));
+          fit.derivatives[order] = document.gradient;
+          fit.intervals[order] = document.interval;
         }),
       ]);
-      this.answers = Object.fromEntries(answers.map(({ document }) => [document.order, document]));
+      this.answers = Object.fromEntries(answers.map(({ document }) => [document.order ?? 0, document]));
       tell("curve");
     } catch (error) {
       if (error.status === 422) this.input.setAttribute("aria-invalid", "true");
@@ -156,14 +179,16 @@ class CurvePanel {
   draw() {
     const width = this.place.clientWidth;
     if (!this.fits.length || !width) return;
-    const height = Math.max(240, Math.min(430, width * 0.55));
-    this.frame = new Frame(width, height, this.view, this.heights);
+    const narrow = width < NARROW;
+    const height = Math.max(260, Math.min(430, width * 0.55));
+    this.frame = new Frame(width, height, this.view, this.heights, narrow ? 26 : undefined);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.drawing.replaceChildren(
       this.frame.clip("curve-clip"),
       this.frame.shade(this.domain, { class: "domain" }),
       this.frame.axes(),
       svg("g", { "clip-path": "url(#curve-clip)" },
+        ...this.band(this.frame, 0),
         ...this.fits.flatMap((fit, i) => this.frame.line(this.xs, fit.y, fit.extrapolated, `fit fit-${i % 4}`))),
       ...this.points.map(([x, y]) => svg("circle", { cx: this.frame.px(x), cy: this.frame.py(y), r: 3.5, class: "data" })),
       ...this.outside(),
@@ -187,29 +212,59 @@ class CurvePanel {
     const [x, y, slope] = [answer.x[0], answer.y[0], answer.gradient[0]];
     const [low, high] = this.view;
     const clamp = (value, a, b) => Math.max(a, Math.min(b, value));
-    const at = { x: clamp(frame.px(x), frame.left, frame.right), y: clamp(frame.py(y), frame.top, frame.bottom) };
+    const at = { x: frame.px(x), y: frame.py(y) };
+    const seen = at.x >= frame.left && at.x <= frame.right && at.y >= frame.top && at.y <= frame.bottom;
     const ends = { x1: frame.px(low), x2: frame.px(high), y1: frame.py(y + slope * (low - x)), y2: frame.py(y + slope * (high - x)) };
     for (const [name, value] of Object.entries(ends)) this.tangent.setAttribute(name, value);
-    this.handle.setAttribute("cx", at.x);
-    this.handle.setAttribute("cy", at.y);
     const aria = { valuemin: this.domain[0], valuemax: this.domain[1], valuenow: x,
       valuetext: `x ${number(x)}, f of x ${number(y)}, slope ${number(slope)}${answer.extrapolated[0] ? ", extrapolated" : ""}` };
     for (const [name, value] of Object.entries(aria)) this.handle.setAttribute(`aria-${name}`, value);
+    this.handle.classList.toggle("outside", !seen);
+    this.handle.setAttribute("cx", clamp(at.x, frame.left, frame.right));
+    this.handle.setAttribute("cy", clamp(at.y, frame.top, frame.bottom));
+    this.placeLabel(frame, at, slope, seen);
+    this.showFigures(answer, x, y, slope);
+  }
+
+  /** The slope in words: beside the point, or above a plot that is narrow. */
+  placeLabel(frame, at, slope, seen) {
+    const narrow = frame.width < NARROW;
+    const sideways = at.x < frame.left ? "left of" : at.x > frame.right ? "right of" : at.y < frame.top ? "above" : "below";
+    const text = seen ? `slope ${number(slope, 4)}` : `the point is ${sideways} this plot`;
     const leftwards = at.x > frame.width * 0.72;
     // Away from the tangent: under it where it falls to the label's side, over it where it rises.
-    const above = leftwards === slope < 0 ? 26 : -16;
-    this.label.textContent = `slope ${number(slope, 4)}`;
-    this.label.setAttribute("x", at.x + (leftwards ? -12 : 12));
-    this.label.setAttribute("y", clamp(at.y + above, frame.top + 14, frame.bottom - 6));
-    this.label.setAttribute("text-anchor", leftwards ? "end" : "start");
-    this.showFigures(answer, x, y, slope);
+    const height = seen ? at.y + (leftwards === slope < 0 ? 26 : -16) : at.y;
+    const x = seen ? at.x + (leftwards ? -12 : 12) : leftwards ? frame.right - 8 : Math.max(at.x, frame.left + 8);
+    this.label.textContent = text;
+    this.label.setAttribute("x", narrow ? frame.right : x);
+    // Below the words at the top that say where there is no data.
+    this.label.setAttribute("y", narrow ? frame.top - 8 : Math.max(frame.top + 34, Math.min(frame.bottom - 6, height)));
+    this.label.setAttribute("text-anchor", narrow || leftwards ? "end" : "start");
+  }
+
+  /** The band of f (order 0) or a derivative, of the model that the point is on. */
+  band(frame, order) {
+    const interval = this.fit().intervals[order];
+    const key = byId("curve-legend").querySelector(".key-band");
+    key.hidden = !this.fit().intervals[0];
+    key.textContent = `95 % band of ${this.select.value}`;
+    const colour = `fit-${this.fits.indexOf(this.fit()) % 4}`;
+    key.className = `key-band ${colour}`;
+    return interval ? [frame.band(this.xs, interval, `band ${colour}`)] : [];
   }
 
   showFigures(answer, x, y, slope) {
     const second = this.answers[2];
+    const likely = (order) => {
+      const interval = this.answers[order]?.interval?.[0];
+      return interval ? `95 %: ${number(interval[0], 4)} to ${number(interval[1], 4)}` : "";
+    };
     const figures = {
       value: number(y, 6),
       1: number(slope, 6),
+      "interval-0": likely(0),
+      "interval-1": likely(1),
+      "interval-2": likely(2),
       2: second ? number(second.gradient[0], 6) : "–",
       tangent: `y = ${number(slope, 4)} · (x ${x < 0 ? "+" : "−"} ${number(Math.abs(x), 4)}) ${y < 0 ? "−" : "+"} ${number(Math.abs(y), 4)}`,
       where: answer.extrapolated[0]
@@ -237,6 +292,7 @@ class CurvePanel {
       return svg("svg", { viewBox: `0 0 ${width} 190`, role: "img", "aria-label": `${PRIMES[order]} of every fit` },
         frame.clip(id), frame.shade(this.domain, { class: "domain" }), frame.axes(),
         svg("g", { "clip-path": `url(#${id})` },
+          ...this.band(frame, order),
           ...this.fits.flatMap((fit, i) => frame.line(this.xs, fit.derivatives[order], fit.extrapolated, `fit fit-${i % 4}`)),
           ...(here ? [svg("circle", { cx: frame.px(here.x[0]), cy: frame.py(here.gradient[0]), r: 5, class: "handle" })] : [])),
         svg("text", { x: frame.left + 8, y: frame.top + 16, class: "slope" }, PRIMES[order]));

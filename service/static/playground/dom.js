@@ -37,11 +37,20 @@ export const term = (value, digits = 4) =>
 /** A whole number with its thousands apart. */
 export const count = (value) => value.toLocaleString("en");
 
-/** What a person typed as a number; anything else as it is, for the API to say what is wrong. */
+/**
+ * What a person typed as a number; anything else as it is, for the API to say what is wrong.
+ * A comma is a decimal mark, but not where it may part thousands: 0,5 is a half, 1,000 is unclear.
+ */
 export function typed(text) {
-  const plain = text.trim().replace("−", "-");
+  const plain = text.trim().replace("−", "-").replace(/^([+-]?(?:\d*,\d{1,2}|\d*,\d{4,}|0,\d+))$/, (half) => half.replace(",", "."));
   const value = Number(plain);
   return plain !== "" && Number.isFinite(value) ? value : text;
+}
+
+/** Why a panel is empty: ``what`` isn't among the models; it says which are. */
+export function lacking(what, models) {
+  const serving = models.filter(({ state }) => state === "serving").map(({ model, kind }) => `${model} (${kind})`);
+  return new Error(`No ${what} is serving here.${serving.length ? ` These are: ${serving.join(", ")}.` : ""}`);
 }
 
 /** Say in words what went wrong, in the panel's own place; without an error, take it away. */

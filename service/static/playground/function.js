@@ -1,7 +1,7 @@
 // The function panel: any model with a value, a slice through it with its tangent, its Jacobian.
 
 import { get, latest, postJson, send } from "./api.js";
-import { byId, html, number, svg, tell, typed } from "./dom.js";
+import { byId, html, lacking, number, svg, tell, typed } from "./dom.js";
 import { Frame, range } from "./plot.js";
 import { Record } from "./request.js";
 
@@ -12,7 +12,9 @@ const SHOWN = 12; // rows and columns of a Jacobian, and numbers of an output
 export async function start(models) {
   const panel = new FunctionPanel();
   try {
-    await panel.load(models.filter((model) => model.functions.includes("value")).map((model) => model.model));
+    const names = models.filter((model) => model.functions.includes("value")).map((model) => model.model);
+    if (!names.length) throw lacking("model with a value", models);
+    await panel.load(names);
   } catch (error) {
     tell("function", error);
   }
@@ -113,7 +115,7 @@ class FunctionPanel {
     });
     if (good) return found;
     const wanted = this.inputs.map((input) => `${sizeOf(rowShape(input))} for ${input.name}`).join(", ");
-    tell("function", new Error(`There should be as many numbers as the function takes: ${wanted}.`));
+    tell("function", new Error(`There should be as many numbers as the function takes: ${wanted}. Commas and spaces part them; decimals have a point.`));
     return null;
   }
 

@@ -2,7 +2,7 @@
 
 import { get, latest, postFile, send } from "./api.js";
 import { camera } from "./camera.js";
-import { byId, html, tell } from "./dom.js";
+import { byId, html, lacking, tell } from "./dom.js";
 import { Record } from "./request.js";
 
 const TOP = 5;
@@ -13,7 +13,7 @@ const percent = (share) => `${(share * 100).toFixed(1)} %`;
 export async function start(models) {
   const names = models.filter((model) => model.kind === "classifier").map((model) => model.model);
   try {
-    if (!names.length) throw new Error("No image classifier is serving yet.");
+    if (!names.length) throw lacking("image classifier", models);
     const details = await Promise.all(names.map(async (name) => (await send(get(`models/${name}`))).document));
     new ImagePanel(details);
   } catch (error) {
@@ -102,6 +102,11 @@ class ImagePanel {
         answers.push({ classified, explained: await send(explain) });
       }
     } catch (error) {
+      // What is shown would be of another picture.
+      this.shown = null;
+      byId("image-result").hidden = true;
+      byId("image-networks").replaceChildren();
+      byId("image-said").textContent = "";
       tell("image", error);
       return;
     }
@@ -141,7 +146,9 @@ class ImagePanel {
     const milliseconds = (answer) => `${Math.max(1, Math.round(answer.milliseconds))} ms`;
     return html("article", { class: "network", "data-model": model },
       html("h3", {}, `${model} `, html("small", {}, `version ${version}`)),
-      html("figure", {}, picture, html("figcaption", {}, "The pixels that matter to ", html("strong", {}, saliency.label))),
+      html("figure", {}, picture, html("figcaption", {}, "The pixels that matter to ", html("strong", {}, saliency.label),
+        `, whose probability is ${percent(saliency.probability)}. `,
+        html("span", { class: "map-key" }, "little", html("span", { class: "map-scale" }), "most"))),
       html("ol", { class: "bars", "aria-label": `Likeliest classes by ${model}` }, bars),
       html("p", { class: "time" }, `Classified in ${milliseconds(classified)}, explained in ${milliseconds(explained)}, with the way there and back`));
   }

@@ -45,11 +45,11 @@ function headline({ kind, metrics, classes }) {
 }
 
 function card(details, summary) {
-  const versions = details.versions.map(({ version, state, reason }) => `${version} ${state}${reason ? ` (${reason})` : ""}`);
+  const versions = details.versions.map(({ version, state, reason }) => `version ${version} is ${state}${reason ? ` (${reason})` : ""}`);
   const name = details.model;
   const article = html("article", { class: "model", "data-model": name },
     html("h3", {}, name, " ", html("small", {}, details.version ? `version ${details.version}` : details.state)),
-    html("p", {}, `Versions: ${versions.join("; ") || "none"}.`));
+    html("p", {}, versions.length ? `${versions.join("; ").replace("v", "V")}.` : "There is no version."));
   if (details.state !== "serving") return article;
   const functions = Object.entries(details.functions).map(([key, f]) =>
     html("li", {}, html("code", {}, key), ` in ${f.precision}, within ${number(f.maximum_absolute_error, 2)} of PyTorch`));

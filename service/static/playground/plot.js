@@ -24,11 +24,10 @@ export function range(values, share) {
 
 /** The frame of a plot ``width`` × ``height`` pixels over the ranges ``x`` and ``y``. */
 export class Frame {
-  constructor(width, height, x, y) {
-    Object.assign(this, { width, height, x, y });
+  constructor(width, height, x, y, top = MARGIN.top) {
+    Object.assign(this, { width, height, x, y, top });
     this.left = MARGIN.left;
     this.right = width - MARGIN.right;
-    this.top = MARGIN.top;
     this.bottom = height - MARGIN.bottom;
   }
 
@@ -52,7 +51,8 @@ export class Frame {
     return svg("clipPath", { id }, svg("rect", { x: left, y: top, ...size }));
   }
 
-  axes() {
+  /** Lines and numbers; ``format`` writes those of the y axis. */
+  axes(format = number) {
     const group = svg("g", { class: "axes" });
     for (const x of ticks(...this.x, this.width > 500 ? 8 : 5)) {
       const at = this.px(x);
@@ -65,7 +65,7 @@ export class Frame {
       const at = this.py(y);
       group.append(
         svg("line", { x1: this.left, x2: this.right, y1: at, y2: at, class: y === 0 ? "zero" : "tick" }),
-        svg("text", { x: this.left - 6, y: at + 4, "text-anchor": "end" }, number(y)),
+        svg("text", { x: this.left - 6, y: at + 4, "text-anchor": "end" }, format(y)),
       );
     }
     return group;
@@ -87,6 +87,12 @@ export class Frame {
       parts[kind] += `L${this.point(xs[i], ys[i])}`;
     }
     return Object.entries(parts).map(([kind, d]) => svg("path", { d, class: `${className} ${kind}` }));
+  }
+
+  /** The area between the two values of each interval. */
+  band(xs, intervals, className) {
+    const points = (side) => xs.map((x, i) => this.point(x, intervals[i][side]));
+    return svg("path", { d: `M${[...points(0), ...points(1).reverse()].join("L")}Z`, class: className });
   }
 
   point(x, y) {

@@ -20,14 +20,21 @@ export function curl(requests) {
   }).join("\n\n");
 }
 
-/** The requests as a Python program. JSON of numbers, strings and lists is Python as well. */
+/** A JSON value as Python writes it. */
+function literal(value) {
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (value !== null && typeof value === "object") return `{${Object.entries(value).map(([key, each]) => `${JSON.stringify(key)}: ${literal(each)}`).join(", ")}}`;
+  return { true: "True", false: "False", null: "None" }[value] ?? JSON.stringify(value);
+}
+
+/** The requests as a Python program. */
 export function python(requests) {
   const files = requests.some((request) => request.file);
   const lines = [...(files ? ["from pathlib import Path", ""] : []), "import httpx", ""];
   for (const request of requests) {
     const url = JSON.stringify(address(request.path));
     if (request.json !== undefined) {
-      lines.push("response = httpx.post(", `    ${url},`, `    json=${JSON.stringify(request.json)},`, ")");
+      lines.push("response = httpx.post(", `    ${url},`, `    json=${literal(request.json)},`, ")");
     } else if (request.file) {
       lines.push("response = httpx.post(", `    ${url},`);
       lines.push(`    content=Path(${JSON.stringify(request.name)}).read_bytes(),`);
