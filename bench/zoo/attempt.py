@@ -40,6 +40,7 @@ def attempt(model: Model) -> None:
                     plan.name,
                     None,
                     relative_error=exported.checked.relative_error,
+                    left_out=exported.checked.left_out,
                     seconds=round(time.monotonic() - started, 1),
                 )
 

@@ -79,4 +79,10 @@ def attempt_classifier(name: str, say: Say) -> None:
             except Exception as error:  # as above
                 say(name, each.name, error)
             else:
-                say(name, each.name, None, relative_error=done.checked.relative_error)
+                say(
+                    name,
+                    each.name,
+                    None,
+                    relative_error=done.checked.relative_error,
+                    left_out=done.checked.left_out,
+                )

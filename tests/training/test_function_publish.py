@@ -1,6 +1,7 @@
 """One's own functions as artifacts: what is published is what calculus says, and serves."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,3 +144,30 @@ def test_rosenbrock_by_hand(banana: Artifact) -> None:
     np.testing.assert_allclose(call(banana, "hessian", x=x), hessian, **close)
     found = call(banana, "hvp", x=x, tangent_x=tangent)
     np.testing.assert_allclose(found, np.einsum("nij,nkj->nki", hessian, tangent), **close)
+
+
+class Cube(torch.autograd.Function):
+    """x³ with a derivative written by hand."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * cotangent
+
+
+def test_an_autograd_function_of_ones_own(tmp_path: Path) -> None:
+    x = torch.linspace(-1, 2, 8, dtype=torch.float64).unsqueeze(1)
+    publish(Publication(Cube.apply, {"x": x}, ("y",), ("jacobian",)), "cube", tmp_path)
+    run = GraphRunner(tmp_path / "cube" / "1" / "jacobian.onnx")
+    found = run({"x": np.array([[2.0]])})["jacobian_y_x"]
+    np.testing.assert_allclose(found, [[[12.0]]], rtol=1e-12)

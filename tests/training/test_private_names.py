@@ -3,10 +3,12 @@
 import inspect
 import sys
 
+import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from training.fit import device
+from training.publish.record import _differentiable_copy
 
 
 def test_the_names_are_there() -> None:
@@ -30,3 +32,19 @@ def test_without_them_training_is_slower_and_otherwise_the_same(monkeypatch) -> 
         given = torch.nn.functional.conv2d(image, torch.ones(1, 1, 3, 3))
     assert given.dtype == torch.float32
     assert torch.equal(given, torch.full((1, 1, 2, 2), 9.0))
+
+
+def test_the_derivative_of_copy_is_taken_back() -> None:
+    """``del`` of a Library unregisters: nothing is left in the process that publishes."""
+    x = torch.ones(2, requires_grad=True)
+
+    def slope() -> torch.Tensor:
+        return torch.autograd.grad(torch.ops.aten.copy(torch.zeros(2), x * 2).sum(), x)[0]
+
+    with _differentiable_copy():
+        assert torch.equal(slope(), torch.full((2,), 2.0))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not implemented"):
+            slope()
+        with pytest.raises(ValueError, match="stopped"), _differentiable_copy():
+            raise ValueError("stopped")

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.publish.rules import RULES, convolution, linear_algebra, pooling, reductions, special
+from training.publish.rules import (
+    RULES,
+    convolution,
+    linear_algebra,
+    pooling,
+    reductions,
+    sampling,
+    special,
+)
 
 DOUBLE = torch.float64
 aten = torch.ops.aten
@@ -79,6 +87,23 @@ def test_adaptive_pooling(sizes: tuple[int, int]) -> None:
     gradient = normal(2, 3, *sizes)
     wanted = aten._adaptive_avg_pool2d_backward(gradient, x)
     same(pooling.adaptive_avg_pool_backward(gradient, x), wanted)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("mode", [0, 1])
+def test_grid_sample(mode: int, padding: int, align_corners: bool) -> None:
+    x, grid, gradient = normal(3, 2, 5, 4), normal(3, 4, 6, 2), normal(3, 2, 4, 6)
+    settings = (mode, padding, align_corners)
+    wanted = aten.grid_sampler_2d_backward(gradient, x, grid, *settings, [True, True])
+    found = sampling.grid_sampler_2d_backward(gradient, x, grid, *settings, [True, True])
+    same(found[0], wanted[0])
+    if mode == 0:
+        same(found[1], wanted[1])
+    else:
+        assert not found[1].any()
+    rule = sampling.RULES[aten.grid_sampler_2d.default]
+    same(rule(x, grid, *settings), aten.grid_sampler_2d(x, grid, *settings))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 12])

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from contract.manifest import Agreement
 from training.errors import JobError
+from training.functions.kinks import away_from_kinks
 from training.functions.plans import Plan
 from training.functions.refusal import BAKED_IN, DISAGREES, NOT_FINITE, Refusal, from_runtime
 from training.publish.agreement import BATCH_SIZES, GraphRunner
-from training.publish.export import BATCH
+from training.publish.export import BATCH, signature
 
 RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-5}
 DIRECTIONS = (2, 1, 3, 1)  # tangents a row, beside each of BATCH_SIZES
@@ -33,10 +34,13 @@ class Checked:
     agreement: Agreement
     samples: Arrays
     relative_error: float  # largest, as a share of the output's own largest number
+    left_out: int = 0  # examples at a kink, which were not compared
 
 
 def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
     """Compare the graph in ``path`` with eager PyTorch at 1, 2, 7 and 64 rows.
+
+    Examples at a kink are left out (``kinks``), unless that leaves fewer than two.
 
     Raises Refusal if it can't be run, gives other shapes or other numbers.
     """
@@ -47,6 +51,8 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
     generator = torch.Generator().manual_seed(0)
     batched = [BATCH in each.shape for each in plan.inputs.values()]
     rows = max((len(t) for t, b in zip(examples, batched, strict=True) if b), default=0)
+    kept = _compared(plan, path, examples, rows, generator) if rows else torch.arange(0)
+    left_out, rows = min(rows, max(BATCH_SIZES)) - len(kept), len(kept)
     sizes = [(min(rows, SAMPLE_ROWS), SAMPLE_DIRECTIONS)]
     if rows:
         sizes += zip(BATCH_SIZES, DIRECTIONS, strict=True)
@@ -56,7 +62,7 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
     samples: Arrays = {}
     for count, directions in sizes:
         given = [
-            tensor[torch.arange(count) % rows] if has_rows else tensor
+            tensor[kept[torch.arange(count) % rows]] if has_rows else tensor
             for tensor, has_rows in zip(examples, batched, strict=True)
         ]
         vectors = _vectors(plan, count, directions, generator)
@@ -81,6 +87,30 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
         ),
         samples,
         worst_relative,
+        left_out,
+    )
+
+
+def _compared(
+    plan: Plan, path: Path, examples: Sequence[Tensor], rows: int, generator: torch.Generator
+) -> Tensor:
+    """Places of the examples to compare: as many as the largest batch, none at a kink."""
+    few = min(rows, max(BATCH_SIZES))
+    by_row = [
+        place
+        for place, output in enumerate(signature(path)[1])
+        if output.shape and output.shape[0] == BATCH
+    ]
+    vectors = _vectors(plan, few, 1, generator)
+    return away_from_kinks(
+        lambda inputs: plan.reference(inputs, vectors),
+        [
+            tensor[:few] if BATCH in shaped.shape else tensor
+            for tensor, shaped in zip(examples, plan.inputs.values(), strict=True)
+        ],
+        few,
+        by_row,
+        _tolerance(plan),
     )
 
 

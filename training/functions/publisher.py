@@ -114,7 +114,9 @@ def _try_all(publication: Publication, folder: Path, say: Say) -> Tried:
             tried.refused.append(error)
         else:
             tried.exported.append(done)
-            say(f"{each.name}: agrees with PyTorch to {done.checked.relative_error:.1e}")
+            left_out = done.checked.left_out
+            kinks = f" ({left_out} examples left out, each at a kink)" if left_out else ""
+            say(f"{each.name}: agrees with PyTorch to {done.checked.relative_error:.1e}{kinks}")
     if tried.described is not None:
         try:
             tried.differences = differences.check(publication, tried.described)

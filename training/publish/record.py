@@ -1,9 +1,9 @@
 """Record a function as ATen operators, with a batch of any size.
 
 ``make_fx`` runs the function on stand-ins without data and writes down every operator, those of a
-backward pass inside it included. Three things are then put right in the recording: operators that
-ONNX can't express (``rules``), batch sizes that PyTorch's own formulas wrote down as numbers, and
-float64 constants, which the ONNX exporter would round to float32.
+backward pass inside it included. Four things are then put right in the recording: operators that
+ONNX can't express (``rules``), batch sizes that PyTorch's own formulas wrote down as numbers,
+complex numbers, and float64 constants, which the ONNX exporter would round to float32.
 """
 
 import operator
@@ -21,7 +21,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.fx.node import map_aggregate
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from training.publish.rules import RULES
+from training.publish.rules import RULES, complex_numbers
 
 # Batch sizes to record at. Large enough that a size of the network is rarely a multiple of one.
 PRIMES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139)
@@ -45,12 +45,9 @@ def record(
         for example, has_batch in zip(examples, batched, strict=True)
     ]
     with traceable(), _differentiable_copy():
-        recorded = make_fx(
-            function,
-            decomposition_table=RULES,
-            tracing_mode="symbolic",
-            _allow_non_fake_inputs=True,
-        )(*_symbolic(sample, batched))
+        recorded = _operators_of(function, sample, batched)
+        if complex_numbers.occur_in(recorded):
+            recorded = _operators_of(complex_numbers.OnPairs(recorded).run, sample, batched)
     if any(batched):
         _restore_batch(recorded, rows, batched.index(True))
     _drop_checks(recorded)
@@ -63,14 +60,33 @@ def record(
     return recorded
 
 
+def _operators_of(
+    function: Callable[..., Any], sample: Sequence[Tensor], batched: Sequence[bool]
+) -> fx.GraphModule:
+    """What the function executes, its batch a symbol."""
+    return make_fx(
+        function, decomposition_table=RULES, tracing_mode="symbolic", _allow_non_fake_inputs=True
+    )(*_symbolic(sample, batched))
+
+
 def functional(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function without in-place writes: each becomes a new tensor.
 
     Around what is differentiated, and not around its derivative: autograd's derivative of a write
-    through a view is made of strides, which ONNX doesn't have.
+    through a view is made of strides, which ONNX doesn't have. PyTorch can't rewrite a
+    ``torch.autograd.Function``; a function that calls one stays as it is.
     """
     written: Callable[..., Any] = functionalize(function, remove="mutations")
-    return written
+
+    def called(*inputs: Tensor) -> Any:
+        try:
+            return written(*inputs)
+        except RuntimeError as error:
+            if "custom_function_call" not in str(error):
+                raise
+            return function(*inputs)
+
+    return called
 
 
 @contextmanager
@@ -98,7 +114,7 @@ def _differentiable_copy() -> Iterator[None]:
     try:
         yield
     finally:
-        library._destroy()
+        del library  # what it registered goes with it
 
 
 def _recording_batch(examples: Sequence[Tensor], batched: Sequence[bool]) -> int:

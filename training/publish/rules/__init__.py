@@ -8,12 +8,20 @@ operator then stays as it is.
 from collections.abc import Callable
 from typing import Any
 
-from training.publish.rules import convolution, linear_algebra, pooling, reductions, special
+from training.publish.rules import (
+    convolution,
+    linear_algebra,
+    pooling,
+    reductions,
+    sampling,
+    special,
+)
 
 RULES: dict[Any, Callable[..., Any]] = {
     **convolution.RULES,
     **pooling.RULES,
     **linear_algebra.RULES,
     **reductions.RULES,
+    **sampling.RULES,
     **special.RULES,
 }

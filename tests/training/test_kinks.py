@@ -1,0 +1,61 @@
+"""Examples at a kink are left out of the comparison of a graph with PyTorch; no others are."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gradserve import Publication
+from training.functions import checks
+from training.functions.described import describe
+from training.functions.exported import export_plan
+from training.functions.kinks import away_from_kinks
+from training.functions.plans import plan
+
+ROWS = torch.linspace(-1.7, 1.9, 8).unsqueeze(1)
+NEARLY_ZERO = 1e-8  # rounding may put it on either side
+
+
+def slope(inputs: list[Tensor]) -> list[Tensor]:
+    return [torch.where(inputs[0] > 0, 5.0, inputs[0].sin())]
+
+
+def test_rows_where_the_derivative_jumps() -> None:
+    rows = ROWS.clone()
+    rows[2], rows[5] = NEARLY_ZERO, -NEARLY_ZERO
+    kept = away_from_kinks(slope, [rows], 8, [0], 1e-5)
+    assert kept.tolist() == [0, 1, 3, 4, 6, 7]
+
+
+def test_smooth_rows_are_kept_however_steep() -> None:
+    kept = away_from_kinks(lambda inputs: [(3 * inputs[0]).exp()], [ROWS], 8, [0], 1e-5)
+    assert kept.tolist() == list(range(8))
+
+
+def test_all_are_compared_where_hardly_any_is_left() -> None:
+    rows = torch.full((8, 1), NEARLY_ZERO)
+    rows[3] = 1.0
+    assert len(away_from_kinks(slope, [rows], 8, [0], 1e-5)) == 8
+
+
+def test_integers_are_not_moved_but_pixels_are() -> None:
+    image = torch.full((8, 1), 3, dtype=torch.uint8)
+
+    def picked(inputs: list[Tensor]) -> list[Tensor]:
+        image, label = inputs
+        assert label.dtype == torch.int64
+        return [torch.where(image.float() > 3 + torch.tensor([0.0, 9]).repeat(4)[:, None], 1.0, 2)]
+
+    kept = away_from_kinks(picked, [image, torch.arange(8)], 8, [0], 1e-5)
+    assert kept.tolist() == [1, 3, 5, 7]
+
+
+def test_a_publication_leaves_them_out_of_its_samples(tmp_path: Path) -> None:
+    rows = ROWS.clone()
+    rows[2] = NEARLY_ZERO
+    asked = Publication(lambda x: x.relu().square() + x.relu(), {"x": rows}, ("y",), ("vjp",))
+    described = describe(asked)
+    done = export_plan(plan("vjp", described), asked.inputs, tmp_path)
+    assert done.checked.left_out == 1
+    assert done.checked.samples["vjp.x"].ravel().tolist() == [*rows[:2, 0], *rows[3:, 0]]
+    assert done.checked.relative_error < checks.RELATIVE[torch.float32]
