@@ -47,7 +47,8 @@ def record(
     with traceable(), _differentiable_copy():
         recorded = _operators_of(function, sample, batched)
         if complex_numbers.occur_in(recorded):
-            recorded = _operators_of(complex_numbers.OnPairs(recorded).run, sample, batched)
+            in_pairs = complex_numbers.OnPairs(recorded)
+            recorded = _operators_of(in_pairs.run, sample, batched)
     if any(batched):
         _restore_batch(recorded, rows, batched.index(True))
     _drop_checks(recorded)

@@ -33,12 +33,21 @@ class OnPairs(fx.Interpreter):
     Raises NotImplementedError that names an operator for which there is no rule.
     """
 
+    def __init__(self, recorded: fx.GraphModule) -> None:
+        super().__init__(recorded)
+        # Taken apart before the recording of this, which would otherwise write it down.
+        self._constants = {
+            node.target: Pair(value.real.clone(), value.imag.clone())
+            for node in recorded.graph.nodes
+            if node.op == "get_attr"
+            and isinstance(value := self.fetch_attr(node.target), Tensor)
+            and value.is_complex()
+        }
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A constant of the recording."""
-        value = super().get_attr(target, args, kwargs)
-        if isinstance(value, Tensor) and value.is_complex():
-            return Pair(value.real.clone(), value.imag.clone())
-        return value
+        found = self._constants.get(target)
+        return super().get_attr(target, args, kwargs) if found is None else found
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """An operator: by its rule if complex numbers go in or come out."""
