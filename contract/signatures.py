@@ -42,6 +42,10 @@ DERIVATIVES = {1: "gradient", 2: "gradient2", 3: "gradient3"}
 # Those that give standard deviations of value and derivatives, by order; none of them is required.
 DEVIATIONS = {0: "value_sd", 1: "gradient_sd", 2: "gradient2_sd"}
 
+# How familiar a picture is, beside a classifier's probabilities: the share of validation pictures
+# that are less so. Not required.
+FAMILIAR = "familiar"
+
 
 class WrongSignature(Exception):
     """A model doesn't have the functions that were looked for. The text says which and why."""
@@ -76,6 +80,7 @@ class Classifier:
     saliency: str | None = None  # the output of the function ``saliency``, if there is one
     label: str | None = None  # its input: the index of the class to explain
     resize: Resize = "crop"  # what becomes of a picture that isn't square
+    familiar: str | None = None  # a second output of ``probabilities``, float32 [n] from 0 to 1
 
 
 def curve(manifest: CommonManifest) -> Curve:
@@ -136,6 +141,10 @@ def classifier(manifest: CommonManifest) -> Classifier:
     _check(output, name, "float32", (ROWS, len(classes)))
     resize: Resize = getattr(manifest, "resize", "crop")
     found = Classifier(image.name, output.name, side, tuple(classes), resize=resize)
+    for tensor in function.outputs:
+        if tensor.name == FAMILIAR and tensor is not output:
+            _check(tensor, name, "float32", (ROWS,))
+            found = replace(found, familiar=FAMILIAR)
     if "saliency" not in manifest.functions:
         return found
     name = "saliency"

@@ -80,6 +80,13 @@ class Settings(BaseSettings):
         default={},
         description="Versions to pin: curve-mlp=2,cifar-improved=1",
     )
+    default_classifier: str = Field(
+        default="cifar-improved",
+        min_length=1,
+        max_length=64,
+        description="The classifier of /classify and /explain where a request names none; if there "
+        "is no such model, the only classifier that there is",
+    )
     watch_seconds: float = Field(
         default=1.0, gt=0, le=60, description="Seconds between looks at the artifacts folder"
     )

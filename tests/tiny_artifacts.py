@@ -167,30 +167,35 @@ def publish_curve(
 
 
 def publish_classifier(
-    root: Path, model: str = "cifar-improved", *, int8_agrees: bool | None = None
+    root: Path,
+    model: str = "cifar-improved",
+    *,
+    int8_agrees: bool | None = None,
+    familiar: bool = False,
 ) -> Artifact:
     """Softmax of the mean red, green and blue over 8; saliency is the brightness, times class + 1.
 
-    ``int8_agrees`` adds a variant that does, or does not, agree.
+    ``int8_agrees`` adds a variant that does, or does not, agree; ``familiar`` a second output, the
+    mean red over 255.
     """
     image = tensor("image", "uint8", "n", 32, 32, 3)
     wanted = tensor("class", "int64", "n")
     probabilities = tensor("probabilities", "float32", "n", 3)
     saliency = tensor("saliency", "float32", "n", 32, 32)
+    outputs = (probabilities, tensor("familiar", "float32", "n"))[: 1 + familiar]
 
     def classify(scale: float) -> bytes:
-        return graph(
-            [
-                node("Cast", "image", "f", to=TensorProto.FLOAT),
-                node("ReduceMean", "f axes", "m", keepdims=0),
-                node("Mul", "m scale", "s"),
-                node("Softmax", "s", "probabilities", axis=-1),
-            ],
-            (image,),
-            (probabilities,),
-            axes=np.array([1, 2]),
-            scale=np.float32(scale),
-        )
+        nodes = [
+            node("Cast", "image", "f", to=TensorProto.FLOAT),
+            node("ReduceMean", "f axes", "m", keepdims=0),
+            node("Mul", "m scale", "s"),
+            node("Softmax", "s", "probabilities", axis=-1),
+        ]
+        constants = {"axes": np.array([1, 2]), "scale": np.float32(scale)}
+        if familiar:
+            nodes += [node("Gather", "m red", "r", axis=1), node("Mul", "r part", "familiar")]
+            constants |= {"red": np.array(0), "part": np.float32(1 / 255)}
+        return graph(nodes, (image,), outputs, **constants)
 
     explain = graph(
         [
@@ -215,6 +220,7 @@ def publish_classifier(
     samples = {
         "probabilities.image": images,
         "probabilities.probabilities": (exp / exp.sum(-1, keepdims=True)).astype(np.float32),
+        "probabilities.familiar": (images[..., 0].mean((1, 2)) / 255).astype(np.float32),
         "saliency.image": images,
         "saliency.class": classes,
         "saliency.saliency": (images.mean(3) * (classes + 1)[:, None, None]).astype(np.float32),
@@ -227,7 +233,7 @@ def publish_classifier(
         variants = (Graph(file="probabilities.int8.onnx", precision="int8", agreement=loose),)
     functions = {
         "probabilities": function(
-            "probabilities", (image,), (probabilities,), precision="fp32", variants=variants
+            "probabilities", (image,), outputs, precision="fp32", variants=variants
         ),
         "saliency": Function(
             inputs=(image, wanted),

@@ -7,17 +7,18 @@ from starlette.responses import Response
 from service.api.pictures import (
     ClassifyQuery,
     ImageFacts,
-    Label,
+    Opinion,
     classify_all,
     decode_all,
     facts,
     limits,
-    top,
+    opinion,
+    query_documentation,
     upload,
 )
 from service.settings import Settings
 from service.web.direct import direct
-from service.web.openapi import json_response, problems, query_parameters
+from service.web.openapi import json_response, problems
 from service.web.query import read_query
 from service.web.state import services
 from service.web.uploads import places, read_files
@@ -28,10 +29,9 @@ PNG, JPEG, WebP, GIF, BMP and MPO, recognised by content; the first frame, as di
 its central square. """
 
 
-class Classified(BaseModel):
+class Classified(Opinion):
     """The answer for one image."""
 
-    top: list[Label] = Field(description="Likeliest classes, likeliest first")
     image: ImageFacts
 
 
@@ -53,26 +53,26 @@ def router(settings: Settings) -> APIRouter:
         summary="Name what is in one or more pictures",
         description=DESCRIPTION + limits(settings),
         responses={200: {"model": Classification}, **errors},
-        openapi_extra={**query_parameters(ClassifyQuery), **upload(multiple=True)},
+        openapi_extra={**query_documentation(ClassifyQuery, settings), **upload(multiple=True)},
     )
     @direct
     async def classify(request: Request) -> Response:
         """The likeliest classes of each picture, with calibrated probabilities."""
         shared = services(request)
         query = read_query(request, ClassifyQuery)
-        model, classifier = shared.registry.classifier(query.model)
+        model, classifier = shared.registry.classifier(query.model or None)
         shared.queue.check()
         files = await read_files(request, settings)
         with shared.queue.place(places(files)):
             pictures = await decode_all(files, classifier, shared)
-            rows = await classify_all(pictures, model, classifier, shared.queue)
+            found = await classify_all(pictures, model, classifier, shared.queue)
         return json_response(
             {
                 "model": model.manifest.model,
                 "version": model.manifest.version,
                 "results": [
-                    {"top": top(row, classifier.classes, query.top_k), "image": facts(picture)}
-                    for picture, row in zip(pictures, rows, strict=True)
+                    {**opinion(*each, classifier, query.top_k), "image": facts(picture)}
+                    for picture, each in zip(pictures, found, strict=True)
                 ],
             }
         )

@@ -14,19 +14,20 @@ from contract.signatures import Classifier
 from service.api.pictures import (
     ClassifyQuery,
     ImageFacts,
-    Label,
+    Opinion,
     classify_all,
     decode_all,
     facts,
     limits,
-    top,
+    opinion,
+    query_documentation,
     upload,
 )
 from service.runtime.dataplane import infer
 from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import ErrorItem, Malformed, NotFound, invalid
-from service.web.openapi import json_response, problems, query_parameters
+from service.web.openapi import json_response, problems
 from service.web.query import read_query
 from service.web.state import services
 from service.web.uploads import places, read_files
@@ -62,12 +63,11 @@ class Saliency(BaseModel):
     )
 
 
-class Explanation(BaseModel):
+class Explanation(Opinion):
     """The classification of a picture, with its saliency map."""
 
     model: str = Field(description="The model that answered", examples=["cifar-improved"])
     version: int = Field(description="Its version", examples=[1])
-    top: list[Label] = Field(description="Likeliest classes, likeliest first")
     image: ImageFacts
     seen: str = Field(
         description="The picture at the size the classifier sees, as a data URL of a PNG",
@@ -88,14 +88,14 @@ def router(settings: Settings) -> APIRouter:
             200: {"model": Explanation},
             **problems(400, 404, 408, 413, 415, 422, 429, 503),
         },
-        openapi_extra={**query_parameters(ExplainQuery), **upload(multiple=False)},
+        openapi_extra={**query_documentation(ExplainQuery, settings), **upload(multiple=False)},
     )
     @direct
     async def explain(request: Request) -> Response:
         """The likeliest classes of one picture, and the derivative of one by each pixel."""
         shared = services(request)
         query = read_query(request, ExplainQuery)
-        model, classifier = shared.registry.classifier(query.model)
+        model, classifier = shared.registry.classifier(query.model or None)
         if classifier.saliency is None or classifier.label is None:
             raise NotFound("That model was published without a saliency function")
         wanted = None if query.label is None else _index(query.label, classifier)
@@ -105,7 +105,7 @@ def router(settings: Settings) -> APIRouter:
             raise Malformed("Send one image; /classify takes several")
         with shared.queue.place(places(files)):
             (picture,) = await decode_all(files, classifier, shared)
-            (row,) = await classify_all([picture], model, classifier, shared.queue)
+            ((row, familiar),) = await classify_all([picture], model, classifier, shared.queue)
             index = int(np.argmax(row)) if wanted is None else wanted
             inputs = {
                 classifier.image: picture.pixels[None],
@@ -117,7 +117,7 @@ def router(settings: Settings) -> APIRouter:
             {
                 "model": model.manifest.model,
                 "version": model.manifest.version,
-                "top": top(row, classifier.classes, query.top_k),
+                **opinion(row, familiar, classifier, query.top_k),
                 "image": facts(picture),
                 "seen": png_url(picture.pixels),
                 "saliency": {

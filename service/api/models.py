@@ -15,6 +15,7 @@ from contract.manifest import (
     Precision,
     Tensor,
 )
+from service.runtime.errors import ModelError
 from service.runtime.loader import Model
 from service.runtime.registry import Registry
 from service.web.errors import NotFound
@@ -58,6 +59,11 @@ class ModelList(BaseModel):
 
     models: list[ModelOverview]
     total: int = Field(description="How many there are on all pages", examples=[5])
+    default_classifier: str | None = Field(
+        description="The one that answers /classify and /explain where a request names none; null "
+        "where that one isn't serving, or several others are",
+        examples=["cifar-improved"],
+    )
 
 
 class VersionState(BaseModel):
@@ -145,7 +151,11 @@ def router() -> APIRouter:
         known = {*registry.models, *registry.refused, *(m.model for m in registry.missing())} - {""}
         names = sorted(known, key=lambda name: (name not in registry.models, name))
         page = names[offset : offset + limit]
-        return ModelList(models=[_overview(name, registry) for name in page], total=len(names))
+        return ModelList(
+            models=[_overview(name, registry) for name in page],
+            total=len(names),
+            default_classifier=_default_classifier(registry),
+        )
 
     @routes.get("/{model}", summary="Describe a model", responses=problems(404, 422))
     async def details(request: Request, model: Name) -> ModelDetails:
@@ -174,6 +184,14 @@ def router() -> APIRouter:
         )
 
     return routes
+
+
+def _default_classifier(registry: Registry) -> str | None:
+    try:
+        model, _ = registry.classifier(None)
+    except ModelError:
+        return None
+    return model.manifest.model
 
 
 def _overview(name: str, registry: Registry) -> ModelOverview:

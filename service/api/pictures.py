@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.web.errors import ErrorItem, TooLarge, as_problem
 from service.web.facts import Stage
 from service.web.metrics import count_image
+from service.web.openapi import query_parameters
 from service.web.state import Services
 from service.web.uploads import FIELD, File
 
@@ -41,9 +42,9 @@ class ClassifyQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(
-        default="cifar-improved",
+        default="",
         max_length=64,
-        description="Name of a classifier; /models lists them",
+        description="Name of a classifier; /models lists them, and says which answers by default",
         examples=["cifar-improved"],
     )
     top_k: int = Field(
@@ -59,12 +60,34 @@ class Label(BaseModel):
     probability: float = Field(description="From 0 to 1; all classes add up to 1", examples=[0.97])
 
 
+class Opinion(BaseModel):
+    """What a classifier makes of a picture."""
+
+    top: list[Label] = Field(description="Likeliest classes, likeliest first")
+    familiar: float | None = Field(
+        default=None,
+        description="How much the picture is like those that the model was trained on: the share "
+        "of its validation pictures that are less so. At 0.03 or less, don't rely on the classes. "
+        "Absent where the model doesn't tell",
+        examples=[0.42],
+    )
+
+
 class ImageFacts(BaseModel):
     """What the file was."""
 
     format: str = Field(description="Format by content", examples=["PNG"])
     width: int = Field(description="Width as displayed, in pixels", examples=[32])
     height: int = Field(description="Height as displayed, in pixels", examples=[32])
+
+
+def query_documentation(query: type[ClassifyQuery], settings: Settings) -> dict[str, Any]:
+    """OpenAPI of a query, with the default classifier that is set."""
+    documentation = query_parameters(query)
+    for parameter in documentation["parameters"]:
+        if parameter["name"] == "model":
+            parameter["schema"]["default"] = settings.default_classifier
+    return documentation
 
 
 def limits(settings: Settings) -> str:
@@ -199,9 +222,21 @@ async def decode_all(files: list[File], classifier: Classifier, shared: Services
 
 async def classify_all(
     pictures: list[Picture], model: Model, classifier: Classifier, queue: Queue
-) -> NDArray[np.float32]:
-    """Probabilities [n, classes] of n pictures."""
+) -> list[tuple[NDArray[np.float32], float | None]]:
+    """For each picture its probabilities [classes] and, where the model tells, how familiar."""
     images = np.stack([picture.pixels for picture in pictures])
-    inputs = {classifier.image: images}
-    found = await infer(model, inputs, [classifier.probabilities], queue)
-    return found[classifier.probabilities]
+    wanted = [name for name in (classifier.probabilities, classifier.familiar) if name is not None]
+    found = await infer(model, {classifier.image: images}, wanted, queue)
+    rows = found[classifier.probabilities]
+    shares = [None] * len(rows)
+    if classifier.familiar is not None:
+        shares = found[classifier.familiar].tolist()
+    return list(zip(rows, shares, strict=True))
+
+
+def opinion(
+    row: NDArray[np.float32], familiar: float | None, classifier: Classifier, count: int
+) -> dict[str, Any]:
+    """The ``Opinion`` on a picture: its ``count`` likeliest classes, and how familiar it is."""
+    likeliest = {"top": top(row, classifier.classes, count)}
+    return likeliest if familiar is None else {**likeliest, "familiar": familiar}

@@ -44,6 +44,7 @@ PENDING_SECONDS = 0.2  # between looks while something is being verified
 # Where nothing is being verified, looks take this part of a core at most, however many models.
 LOOKING_SHARE = 0.1
 MOST_PROCESSES = 4  # that verify at a time
+NAMED = 20  # models, in an error
 MOST_LINES = 20  # of one kind in the log for one look
 UNPUBLISHED = "there is no manifest.json: it was not published, or is still being copied"
 
@@ -133,9 +134,27 @@ class Registry:
         """A model of a function of one variable. Raises as ``get``."""
         return self._with(name, "a function of one variable", lambda model: model.curve)
 
-    def classifier(self, name: str) -> tuple[Model, Classifier]:
-        """An image classifier. Raises as ``get``."""
+    def classifier(self, name: str | None) -> tuple[Model, Classifier]:
+        """An image classifier; None for the default one. Raises as ``get``."""
+        name = self.default_classifier() if name is None else name
         return self._with(name, "an image classifier", lambda model: model.classifier)
+
+    def default_classifier(self) -> str:
+        """The name that is set; if there is no such model, the only classifier that serves.
+
+        Raises NoSuchModel where several others serve. One that is waited for is there: who asks for
+        it meanwhile isn't given another one's answer.
+        """
+        name = self.settings.default_classifier
+        if not self.scanned or name in {*self.models, *self.versions, *self._required}:
+            return name
+        names = sorted(n for n, model in self.models.items() if model.classifier is not None)
+        if len(names) > 1:
+            raise NoSuchModel(
+                f"Name a classifier with ?model=: {', '.join(names[:NAMED])}. There is no {name}, "
+                "which would answer by default; GRADSERVE_DEFAULT_CLASSIFIER names another one"
+            )
+        return names[0] if names else name
 
     def loss_gradient(self, name: str) -> tuple[Model, Function]:
         """A model with the gradients of the sigmoid convolution. Raises as ``get``."""

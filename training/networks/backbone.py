@@ -59,6 +59,12 @@ class Backbone(nn.Module):
         if only:
             self.eval()
 
+    def early_layers(self) -> list[nn.Module]:
+        """Two at an eighth of the picture's size or more: they show colours and textures."""
+        if self.head == "net.fc.":
+            return [self.net.layer1, self.net.layer2]
+        return [self.net.features[1], self.net.features[3]]
+
     def folded(self) -> "Backbone":
         """A copy in eval mode; ONNX Runtime folds its BatchNorms."""
         return copy.deepcopy(self).eval()

@@ -1,7 +1,8 @@
 """An image classifier's network by name.
 
 Each has, besides what any module has, ``prepare(images)``, which sets what depends on the training
-images before training starts, and ``folded()``, a copy for inference.
+images before training starts, ``folded()``, a copy for inference, and ``early_layers()``, modules
+whose outputs [n, channels, h, w] tell familiar pictures from others.
 """
 
 from pathlib import Path

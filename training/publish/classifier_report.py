@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.manifest import TrainedClassifierManifest
+from contract.signatures import FAMILIAR
 from training.publish import classifier_plots, report
 from training.publish.classifier import LEAST_TO_CALIBRATE
 from training.publish.studies import studies_section
@@ -274,10 +275,19 @@ def _cost(manifest: TrainedClassifierManifest, other: Other | None) -> str:
 
 
 def _limits(manifest: TrainedClassifierManifest) -> str:
-    side = manifest.functions["probabilities"].inputs[0].shape[1]
-    lines = [
+    function = manifest.functions["probabilities"]
+    side = function.inputs[0].shape[1]
+    always = (
         f"- It knows {len(manifest.classes)} classes and always answers with one of them, "
-        "whatever the picture shows.",
+        "whatever the picture shows."
+    )
+    if any(tensor.name == FAMILIAR for tensor in function.outputs):
+        always += (
+            f" `{FAMILIAR}` tells pictures of other kinds from these: it is the share of the "
+            "validation images that are less familiar."
+        )
+    lines = [
+        always,
         f"- A picture {_RESIZED[manifest.resize]} and becomes {side}×{side} pixels: "
         "what is small in it is not seen.",
         "- The probabilities are calibrated for pictures like those it was trained on, not for "

@@ -58,14 +58,15 @@ def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> int:
     Convolutions and dense layers get int8 weights, one scale a channel, and uint8 activations
     (QDQ format) whose range leaves out the outermost 0.005 % of what ``images`` give: the few
     largest values would make the steps coarse for all others. The first convolution stays in fp32:
-    it sees the raw picture, costs little and loses most.
+    it sees the raw picture, costs little and loses most. So does what only further outputs need,
+    such as how familiar a picture is: a distance squares the rounding.
     """
     model_input = onnx.load(graph).graph.input[0].name
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
-        nodes = onnx.load(prepared).graph.node
-        convolutions = [node.name for node in nodes if node.op_type == "Conv"]
+        body = onnx.load(prepared).graph
+        convolutions = [node.name for node in body.node if node.op_type == "Conv"]
         quantize_static(
             str(prepared),
             str(target),
@@ -75,12 +76,24 @@ def quantise(graph: Path, images: NDArray[np.uint8], target: Path) -> int:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Add", "Relu"],
-            nodes_to_exclude=convolutions[:1],
+            nodes_to_exclude=[*convolutions[:1], *_not_for_the_first_output(body)],
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": 99.995},
         )
     size = min(batch_size(images), len(images))
     return len(images) // size * size
+
+
+def _not_for_the_first_output(body: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that the graph's first output doesn't need."""
+    needed = {body.output[0].name}
+    others = []
+    for node in reversed(body.node):  # a graph's nodes are in the order of their computation
+        if needed.isdisjoint(node.output):
+            others.append(node.name)
+        else:
+            needed.update(node.input)
+    return others
 
 
 @contextmanager

@@ -7,6 +7,13 @@ import { Record } from "./request.js";
 
 const TOP = 5;
 const LIKELIEST = "";
+const UNFAMILIAR = 0.05; // one in twenty pictures of its own kinds
+
+/** In words how familiar a picture is, from the share of validation pictures that are less so. */
+function familiarity(share) {
+  const less = `Less familiar than ${Math.round((1 - share) * 100)} % of the pictures that it was checked with`;
+  return share < UNFAMILIAR ? `${less}: it may be of none of its classes` : less;
+}
 
 const percent = (share) => `${(share * 100).toFixed(1)} %`;
 
@@ -133,6 +140,7 @@ class ImagePanel {
 
   network({ classified, explained }) {
     const { model, version, results } = classified.document;
+    const { familiar } = results[0];
     const { saliency } = explained.document;
     const bars = results[0].top.map(({ label, probability }) => {
       const bar = html("span", { class: "bar" }, html("span"));
@@ -150,6 +158,7 @@ class ImagePanel {
         `, whose probability is ${percent(saliency.probability)}. `,
         html("span", { class: "map-key" }, "little", html("span", { class: "map-scale" }), "most"))),
       html("ol", { class: "bars", "aria-label": `Likeliest classes by ${model}` }, bars),
+      ...(familiar === undefined ? [] : [html("p", { class: "familiar" }, familiarity(familiar))]),
       html("p", { class: "time" }, `Classified in ${milliseconds(classified)}, explained in ${milliseconds(explained)}, with the way there and back`));
   }
 

@@ -1,11 +1,13 @@
 """/classify: forms, raw bodies, limits, and what the answer says."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from service.web.uploads import places
-from tests.tiny_artifacts import encoded, png
+from tests.tiny_artifacts import encoded, png, publish_classifier, publish_curve
 
 RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)
 
@@ -92,3 +94,67 @@ def test_large_uploads_take_as_many_places_as_they_have_mebibytes() -> None:
     assert places([b"x"]) == 1
     assert places([b"x"] * 5) == 5
     assert places([bytes(3 * 1024 * 1024)]) == 3
+
+
+def test_says_how_familiar_a_picture_is_where_the_model_tells(serve, tmp_path: Path) -> None:
+    publish_classifier(tmp_path, familiar=True)
+    publish_classifier(tmp_path, "silent")
+    client = serve(tmp_path)
+    files = [("file", ("a", png(RED))), ("file", ("b", png(GREEN)))]
+    results = client.post("/classify", files=files).json()["results"]
+    assert [result["familiar"] for result in results] == pytest.approx([250 / 255, 5 / 255])
+    assert results[0]["top"][0]["label"] == "red"
+    (silent,) = client.post("/classify?model=silent", files={"file": png(RED)}).json()["results"]
+    assert silent.keys() == {"top", "image"}
+    explained = client.post("/explain", files={"file": png(RED)}).json()
+    assert explained["familiar"] == pytest.approx(250 / 255)
+    assert explained["saliency"]["label"] == "red"
+    body = {
+        "inputs": [
+            {"name": "image", "datatype": "UINT8", "shape": [1, 32, 32, 3], "data": [51] * 3072}
+        ]
+    }
+    outputs = client.post("/v2/models/cifar-improved/infer", json=body).json()["outputs"]
+    found = {output["name"]: output["data"] for output in outputs}
+    assert found["familiar"] == pytest.approx([0.2])
+
+
+def test_the_only_classifier_answers_where_the_default_one_is_not_there(
+    serve, tmp_path: Path
+) -> None:
+    publish_classifier(tmp_path, "photos")
+    publish_curve(tmp_path)
+    client = serve(tmp_path)
+    assert client.post("/classify", files={"file": png(RED)}).json()["model"] == "photos"
+    assert client.post("/explain", files={"file": png(RED)}).json()["model"] == "photos"
+    assert client.get("/models").json()["default_classifier"] == "photos"
+    # Asked for by name, the absent one is not replaced.
+    assert (
+        client.post("/classify?model=cifar-improved", files={"file": png(RED)}).status_code == 503
+    )
+
+
+def test_the_default_classifier_is_a_setting(serve, tmp_path: Path) -> None:
+    publish_classifier(tmp_path, "photos")
+    publish_classifier(tmp_path, "plants")
+    unset = serve(tmp_path)
+    answer = unset.post("/classify", files={"file": png(RED)})
+    assert answer.status_code == 404
+    assert "?model=: photos, plants." in answer.json()["detail"]
+    assert unset.get("/models").json()["default_classifier"] is None
+    client = serve(tmp_path, default_classifier="plants")
+    assert client.post("/classify", files={"file": png(RED)}).json()["model"] == "plants"
+    assert client.get("/models").json()["default_classifier"] == "plants"
+    for path in ("/classify", "/explain"):
+        parameters = client.get("/openapi.json").json()["paths"][path]["post"]["parameters"]
+        (model,) = (p for p in parameters if p["name"] == "model")
+        assert model["schema"]["default"] == "plants"
+
+
+def test_a_default_classifier_that_was_refused_is_not_replaced(serve, tmp_path: Path) -> None:
+    publish_classifier(tmp_path, "photos")
+    artifact = publish_classifier(tmp_path)
+    (artifact.folder / "probabilities.onnx").write_bytes(b"damaged")
+    answer = serve(tmp_path).post("/classify", files={"file": png(RED)})
+    assert answer.status_code == 503
+    assert "version 1 was refused" in answer.json()["detail"]
