@@ -12,6 +12,7 @@ from training.errors import JobError
 from training.functions import described, publisher
 from training.functions.exported import export_plan
 from training.functions.refusal import Refusal
+from training.functions.time_limit import SECONDS, time_limit
 
 
 def attempt(model: Model) -> None:
@@ -31,7 +32,8 @@ def attempt(model: Model) -> None:
                 continue
             started = time.monotonic()
             try:
-                exported = export_plan(plan, tried.examples, Path(folder))
+                with time_limit(plan.name, SECONDS):
+                    exported = export_plan(plan, tried.examples, Path(folder))
             except Exception as error:  # whatever it is, it is a result
                 say(model.name, plan.name, error)
             else:

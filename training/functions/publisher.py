@@ -20,6 +20,8 @@ from training.functions.exported import Exported, export_plan
 from training.functions.plans import Plan, plan, require_distinct
 from training.functions.publication import Publication
 from training.functions.refusal import TOO_LARGE, Refusal
+from training.functions.time_limit import SECONDS
+from training.functions.time_limit import time_limit as limited
 from training.publish import report
 
 LARGE = 1000  # numbers; a longer example is not in the manifest
@@ -45,6 +47,7 @@ def publish(
     *,
     skip_failing: bool = False,
     int8: str | Path | None = None,
+    time_limit: float = SECONDS,
     say: Say = print,
 ) -> Artifact:
     """Publish as the next version of the model ``name`` under ``artifacts``.
@@ -52,14 +55,14 @@ def publish(
     Every function is checked against eager autograd at 1, 2, 7 and 64 rows, and autograd against
     central differences. With ``skip_failing`` derivatives that can't be published are left out, and
     said; the value must always work. ``int8`` is a folder of pictures to calibrate a classifier's
-    int8 variant on.
+    int8 variant on. ``time_limit`` is in seconds, for each function; 0 is none.
 
     Raises JobError, which names each function that failed and why; nothing is published then.
     """
     if int8 is not None and publication.classes is None:
         raise JobError("int8 is for classifiers: give classes= as well")
     with Draft(Path(artifacts), name) as draft, _prepared(publication):
-        tried = _try_all(publication, draft.folder, say)
+        tried = _try_all(publication, draft.folder, time_limit, say)
         _require(tried, skip_failing)
         if int8 is not None:
             side = publication.image_side or 0
@@ -73,13 +76,13 @@ def publish(
     return artifact
 
 
-def check(publication: Publication, *, say: Say = print) -> None:
-    """Try every function and say what works; publish nothing.
+def check(publication: Publication, *, time_limit: float = SECONDS, say: Say = print) -> None:
+    """Try every function and say what works; publish nothing. ``time_limit`` is as for ``publish``.
 
     Raises JobError if one can't be published.
     """
     with tempfile.TemporaryDirectory() as folder, _prepared(publication):
-        tried = _try_all(publication, Path(folder), say)
+        tried = _try_all(publication, Path(folder), time_limit, say)
     _require(tried, skip_failing=False)
     say("everything can be published")
 
@@ -101,13 +104,15 @@ def _prepared(publication: Publication) -> Iterator[None]:
         yield
 
 
-def _try_all(publication: Publication, folder: Path, say: Say) -> Tried:
+def _try_all(publication: Publication, folder: Path, seconds: float, say: Say) -> Tried:
     """Export and check every function into ``folder``. Raises JobError if the value fails."""
-    tried, plans = planned(publication)
+    with limited("value", seconds):
+        tried, plans = planned(publication)
     require_distinct(plans)
     for each in plans:
         try:
-            done = export_plan(each, tried.examples, folder)
+            with limited(each.name, seconds):
+                done = export_plan(each, tried.examples, folder)
         except Refusal as error:
             if not tried.exported:  # the value, which all others are derivatives of
                 raise
@@ -119,7 +124,8 @@ def _try_all(publication: Publication, folder: Path, say: Say) -> Tried:
             say(f"{each.name}: agrees with PyTorch to {done.checked.relative_error:.1e}{kinks}")
     if tried.described is not None:
         try:
-            tried.differences = differences.check(publication, tried.described)
+            with limited("central differences", seconds):
+                tried.differences = differences.check(publication, tried.described)
         except Refusal as error:
             # All derivatives come from the same autograd.
             tried.exported = tried.exported[:1]

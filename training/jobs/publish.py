@@ -4,9 +4,11 @@ python -m gradserve publish surrogate.py:build --name surrogate
 """
 
 import argparse
+import threading
 from pathlib import Path
 
 from training.functions import publisher, source
+from training.functions.time_limit import SECONDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PICTURES",
         help="a classifier: add an int8 variant, calibrated on the pictures of this folder",
     )
+    parser.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=SECONDS,
+        metavar="SECONDS",
+        help="stop a function that takes longer to try; 0: never",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 up")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.name or _name_of(arguments.source)
     publication = source.load(arguments.source)
     if arguments.check:
-        publisher.check(publication)
+        publisher.check(publication, time_limit=arguments.time_limit)
         return
     publisher.publish(
         publication,
@@ -40,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.artifacts,
         skip_failing=arguments.skip_failing,
         int8=arguments.int8,
+        time_limit=arguments.time_limit,
     )
 
 
