@@ -25,6 +25,7 @@ def use_everything(page: Page) -> None:
     """Bring every part of the page up, errors too."""
     page.get_by_label("f′", exact=True).check()
     page.get_by_label("f″", exact=True).check()
+    page.get_by_role("button", name="Take an example").click()
     page.get_by_role("button", name="20 steps").click()
     expect(page.locator("[data-figure=descent]")).to_contain_text("step 20")
     page.get_by_role("button", name="frog").click()
@@ -99,7 +100,7 @@ def test_the_policy_forbids_everything_inline(visit: Visit) -> None:
 def test_keys_alone_reach_every_control(visit: Visit) -> None:
     page = visit.open()
     wanted = page.evaluate(
-        """() => [...document.querySelectorAll("a, button, input, select, summary, [tabindex='0']")]
+        """() => [...document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex='0']")]
           .filter((e) => e.checkVisibility() && !e.disabled && e.type !== "radio").length"""
     )
     reached = set()

@@ -14,7 +14,7 @@ from training.fit.fitted import Array, Fitted, mean_squared_error
 from training.networks.curve import Polynomial, centre_and_half
 from training.networks.deviation import PolynomialDeviation
 
-HIGHEST_DEGREE = 12
+HIGHEST_DEGREE = 25  # 12 can't follow 1/(1 + 25x²), and its intervals then miss it
 REPRODUCES = 1e-6  # largest error at the data of coefficients in x, relative to the fit's range
 
 
@@ -47,18 +47,21 @@ class PolynomialFit(Fitted):
 def fit_polynomial(x: Array, y: Array, degree: int | None = None) -> PolynomialFit:
     """Least squares in the Chebyshev basis over the data's range.
 
-    Without ``degree`` the one with the smallest leave-one-out error is taken, up to 12. Raises
-    JobError if there are fewer different x than the polynomial has coefficients.
+    Without ``degree`` the lowest is taken whose leave-one-out error is within one standard error
+    of the smallest, up to 25 (the rule of Breiman, Friedman, Olshen and Stone 1984, 3.4.3, here
+    for differences point by point): the smallest itself is too often a high degree by chance, at
+    the cost of f′. Raises JobError if there are fewer different x than coefficients.
     """
     distinct = len(np.unique(x))
     require_enough(distinct, degree)
     # Leaving one out needs a point to spare; two points determine just a line.
     highest = max(1, min(HIGHEST_DEGREE, distinct - 2)) if degree is None else degree
-    errors = tuple(
+    found = [
         _leave_one_out(x, y, candidate)
         for candidate in (range(highest + 1) if degree is None else (degree,))
-    )
-    chosen = min(errors, key=lambda error: error.leave_one_out).degree
+    ]
+    errors = tuple(error for error, _ in found)
+    chosen = errors[_lowest([squares for _, squares in found])].degree
     low, high = float(x.min()), float(x.max())
     fitted = Chebyshev.fit(x, y, chosen, domain=[low, high])
     scaled = fitted.convert(kind=NumpyPolynomial, domain=[low, high], window=[-1, 1])
@@ -93,8 +96,21 @@ def require_enough(distinct: int, degree: int | None) -> None:
         )
 
 
-def _leave_one_out(x: Array, y: Array, degree: int) -> DegreeError:
-    """Training error, and the mean squared error at each point of a fit to all the others.
+def _lowest(squares: Sequence[Array]) -> int:
+    """The first of the candidates that isn't worse than the best by more than one standard error.
+
+    ``squares``: for each the squared error at every point [n] of a fit to the others.
+    """
+    best = min(range(len(squares)), key=lambda index: float(squares[index].mean()))
+    for index in range(best):
+        worse = squares[index] - squares[best]
+        if worse.mean() <= worse.std(ddof=1) / math.sqrt(len(worse)):
+            return index
+    return best
+
+
+def _leave_one_out(x: Array, y: Array, degree: int) -> tuple[DegreeError, Array]:
+    """Training error, and the squared error at each point [n] of a fit to all the others.
 
     The second without refitting: e_i / (1 − h_ii), where h is the hat matrix QQᵀ (Allen's PRESS
     statistic, Technometrics 16, 1974).
@@ -104,7 +120,8 @@ def _leave_one_out(x: Array, y: Array, degree: int) -> DegreeError:
     leverage = (basis**2).sum(1)
     # A point that alone determines a coefficient has leverage 1: there is no fit without it.
     spare = np.maximum(1 - leverage, 1e-12)
-    return DegreeError(degree, float(np.mean(residual**2)), float(np.mean((residual / spare) ** 2)))
+    squares = (residual / spare) ** 2
+    return DegreeError(degree, float(np.mean(residual**2)), float(np.mean(squares))), squares
 
 
 def _deviation(

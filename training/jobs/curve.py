@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--degree",
         type=_degree,
         default=None,
-        help="of the polynomial; by default the one with the smallest leave-one-out error",
+        help="of the polynomial; by default the lowest whose leave-one-out error is within one "
+        "standard error of the smallest",
     )
     parser.add_argument(
         "--mse",

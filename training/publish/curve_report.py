@@ -217,15 +217,16 @@ def _polynomial_text(fit: PolynomialFit) -> str:
         report.table(headers, columns),
         "## Degree",
         "Least squares in the Chebyshev basis over the data's range. For each degree the error on "
-        "the data, and the mean squared error at each point of a fit to all the others; the "
-        "smallest of these decides, unless `--degree` does.",
+        "the data, and the mean squared error at each point of a fit to all the others. The lowest "
+        "degree within one standard error of the smallest of these is taken, unless `--degree` "
+        "says another.",
         report.table(
             ("degree", "MSE", "leave-one-out MSE", ""),
             [
                 (
                     str(error.degree),
-                    f"{error.mse:.5f}",
-                    f"{error.leave_one_out:.5f}",
+                    f"{error.mse:.4g}",
+                    f"{error.leave_one_out:.4g}",
                     "chosen" if error.degree == fit.degree else "",
                 )
                 for error in fit.errors

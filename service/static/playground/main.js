@@ -6,9 +6,10 @@ import { tell } from "./dom.js";
 import * as functions from "./function.js";
 import * as image from "./image.js";
 import * as models from "./models.js";
+import * as points from "./points.js";
 import * as w10 from "./w10.js";
 
-const PANELS = { curve, image, w10, function: functions, models };
+const PANELS = { curve, points, image, w10, function: functions, models };
 
 try {
   const { document: list } = await send(get("models"));

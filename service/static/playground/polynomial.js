@@ -1,0 +1,143 @@
+// Points from text, and polynomials through them by least squares, with their bands. No network.
+
+export const MOST_POINTS = 200;
+export const HIGHEST_DEGREE = 12;
+
+/**
+ * Pairs from a CSV: a header or none, commas, semicolons, tabs or spaces between the two columns;
+ * of more columns the last two. With semicolons, tabs or spaces a comma is a decimal mark.
+ * Throws an Error that says what is wrong and where.
+ */
+export function parse(text) {
+  const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\r|\n/).map((line) => line.trim());
+  const numbered = lines.map((line, i) => ({ line, number: i + 1 })).filter(({ line }) => line !== "");
+  if (!numbered.length) throw new Error("There are no points yet: paste two columns, x and y.");
+  const between = [";", "\t"].find((mark) => numbered.every(({ line }) => line.includes(mark)))
+    ?? (numbered.every(({ line }) => line.includes(",") && !/\d\s+[-+\d]/.test(line)) ? "," : /\s+/);
+  const toNumber = (cell) => {
+    const plain = cell.trim().replace(/^"(.*)"$/, "$1").replace("−", "-");
+    const value = Number(between === "," ? plain : plain.replace(",", "."));
+    return plain === "" ? NaN : value;
+  };
+  const points = [];
+  numbered.forEach(({ line, number }, i) => {
+    const cells = line.split(between).slice(-2).map(toNumber);
+    if (cells.length === 2 && cells.every(Number.isFinite)) points.push(cells);
+    else if (i > 0) throw new Error(`Line ${number} is no pair of numbers: “${line.slice(0, 40)}”. Write x and y with a comma between.`);
+  });
+  if (points.length > MOST_POINTS) {
+    throw new Error(`There are ${points.length} points; this page takes ${MOST_POINTS}. Fit more with: python -m training curve --data FILE.csv`);
+  }
+  if (new Set(points.map(([x]) => x)).size < 3) throw new Error("There must be at least three different x.");
+  return points.sort((a, b) => a[0] - b[0]);
+}
+
+/** T_0 … T_m at t (order 0), or their first derivatives in t (order 1). */
+function chebyshev(t, degree, order) {
+  const value = [1, t];
+  const slope = [0, 1];
+  for (let k = 2; k <= degree; k += 1) {
+    value.push(2 * t * value[k - 1] - value[k - 2]);
+    slope.push(2 * value[k - 1] + 2 * t * slope[k - 1] - slope[k - 2]);
+  }
+  return (order ? slope : value).slice(0, degree + 1);
+}
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+
+/**
+ * The polynomial of that degree through points [[x, y], …], at least degree + 1 different x.
+ * ``at(x, order)`` gives {value, error}: f or f′, and its standard error, NaN without points to spare.
+ */
+export function fit(points, degree) {
+  const [low, high] = [points[0][0], points.at(-1)[0]];
+  const [centre, half] = [(low + high) / 2, (high - low) / 2];
+  const basis = points.map(([x]) => chebyshev((x - centre) / half, degree, 0));
+  const y = points.map((point) => point[1]);
+  // QR by Gram and Schmidt, each column twice: then it is as good as Householder's.
+  const columns = [];
+  const upper = Array.from({ length: degree + 1 }, () => Array(degree + 1).fill(0));
+  for (let j = 0; j <= degree; j += 1) {
+    let column = basis.map((row) => row[j]);
+    for (let pass = 0; pass < 2; pass += 1) {
+      columns.forEach((other, i) => {
+        const share = dot(other, column);
+        upper[i][j] += share;
+        column = column.map((value, n) => value - share * other[n]);
+      });
+    }
+    upper[j][j] = Math.sqrt(dot(column, column));
+    columns.push(column.map((value) => value / upper[j][j]));
+  }
+  const projected = columns.map((column) => dot(column, y));
+  const coefficients = Array(degree + 1).fill(0);
+  for (let j = degree; j >= 0; j -= 1) {
+    const known = upper[j].reduce((sum, value, k) => (k > j ? sum + value * coefficients[k] : sum), 0);
+    coefficients[j] = (projected[j] - known) / upper[j][j];
+  }
+  const residuals = basis.map((row, i) => y[i] - dot(row, coefficients));
+  const squares = dot(residuals, residuals);
+  const leverage = points.map((_, i) => columns.reduce((sum, column) => sum + column[i] ** 2, 0));
+  const deleted = residuals.map((r, i) => (r / Math.max(1 - leverage[i], 1e-12)) ** 2);
+  const freedom = points.length - degree - 1;
+  const noise = freedom > 0 ? Math.sqrt(squares / freedom) : NaN;
+  return {
+    degree, freedom, noise,
+    mse: squares / points.length,
+    leaveOneOut: mean(deleted),
+    deleted,
+    at(x, order) {
+      const row = chebyshev((x - centre) / half, degree, order).map((value) => value / half ** order);
+      // Standard error s·‖R⁻ᵀ row‖, by forward substitution.
+      const solved = [];
+      for (let j = 0; j <= degree; j += 1) {
+        solved.push((row[j] - solved.reduce((sum, value, i) => sum + value * upper[i][j], 0)) / upper[j][j]);
+      }
+      return { value: dot(row, coefficients), error: noise * Math.sqrt(dot(solved, solved)) };
+    },
+  };
+}
+
+/** Fits of every degree that leaves a point to spare, up to the highest. */
+export function fits(points) {
+  const distinct = new Set(points.map(([x]) => x)).size;
+  const most = Math.max(1, Math.min(HIGHEST_DEGREE, distinct - 2));
+  return Array.from({ length: most + 1 }, (_, degree) => fit(points, degree));
+}
+
+/** The lowest degree whose leave-one-out error is within one standard error of the smallest, as in training. */
+export function choose(all) {
+  const errors = all.map((each) => each.leaveOneOut);
+  const best = all[errors.indexOf(Math.min(...errors))];
+  return all.find(({ degree, deleted }) => {
+    const worse = deleted.map((square, i) => square - best.deleted[i]);
+    const middle = mean(worse);
+    const spread = Math.sqrt(worse.reduce((sum, each) => sum + (each - middle) ** 2, 0) / (worse.length - 1));
+    return degree >= best.degree || middle <= spread / Math.sqrt(worse.length);
+  }).degree;
+}
+
+/**
+ * Half width of an interval in standard errors, of Student's t: with T = √ν·tan θ the density is
+ * proportional to cos^(ν−1) θ, which Simpson's rule sums.
+ */
+export function quantile(level, freedom) {
+  const area = (end) => {
+    const pieces = 1000;
+    let sum = 0;
+    for (let i = 0; i <= pieces; i += 1) {
+      const weight = i === 0 || i === pieces ? 1 : i % 2 ? 4 : 2;
+      sum += weight * Math.cos((end * i) / pieces) ** (freedom - 1);
+    }
+    return (sum * end) / pieces;
+  };
+  const whole = area(Math.PI / 2);
+  let [low, high] = [0, Math.PI / 2];
+  for (let i = 0; i < 50; i += 1) {
+    const middle = (low + high) / 2;
+    if (area(middle) / whole < level) low = middle;
+    else high = middle;
+  }
+  return Math.sqrt(freedom) * Math.tan(low);
+}

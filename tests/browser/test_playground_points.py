@@ -1,0 +1,136 @@
+"""The panel for one's own points: read, fitted in the page, against numpy; nothing is uploaded."""
+
+import re
+
+import numpy as np
+import pytest
+from numpy.polynomial import Chebyshev
+from playwright.sync_api import Page, expect
+
+from contract.intervals import quantile
+from tests.browser.conftest import PHONE, Visit, Visitor, shown
+from tests.server_process import ServerProcess
+
+
+def points(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    x = np.sort(generator.uniform(-2, 5, count)).round(4)
+    return x, (np.sin(x) + 0.1 * generator.normal(size=count)).round(4)
+
+
+def csv(x: np.ndarray, y: np.ndarray) -> str:
+    return "x,y\n" + "\n".join(f"{a},{b}" for a, b in zip(x, y, strict=True))
+
+
+def figure(page: Page, name: str) -> str:
+    return page.locator(f"#points-result [data-figure='{name}']").text_content() or ""
+
+
+def left_out(x: np.ndarray, y: np.ndarray, degree: int) -> float:
+    """The mean squared error at each point of a fit to the others."""
+    total = 0.0
+    for index in range(len(x)):
+        kept = np.arange(len(x)) != index
+        fit = Chebyshev.fit(x[kept], y[kept], degree, domain=[x[0], x[-1]])
+        total += float((fit(x[index]) - y[index]) ** 2)
+    return total / len(x)
+
+
+def band(
+    x: np.ndarray, y: np.ndarray, degree: int, at: float, order: int
+) -> tuple[float, float, float]:
+    """f or f′ at a place with its 95 % interval, by the normal equations."""
+    basis = np.vander(x, degree + 1, increasing=True)
+    inverse = np.linalg.inv(basis.T @ basis)
+    coefficients = inverse @ basis.T @ y
+    freedom = len(x) - degree - 1
+    variance = float(np.sum((y - basis @ coefficients) ** 2)) / freedom
+    row = np.array([at**k if not order else k * at ** max(k - 1, 0) for k in range(degree + 1)])
+    half = quantile(0.95, freedom) * float(np.sqrt(variance * row @ inverse @ row))
+    value = float(row @ coefficients)
+    return value, value - half, value + half
+
+
+def test_a_polynomial_with_its_band_and_nothing_uploaded(visit: Visit) -> None:
+    page = visit.open()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    x, y = points()
+    expect(page.locator("#points-result")).to_be_hidden()
+    page.locator("#points-text").fill(csv(x, y))
+    expect(page.locator("#points-plots circle.data")).to_have_count(len(x))
+    chosen = int(page.locator("#points-degree-name").text_content() or "")
+    assert 3 <= chosen <= 8
+    page.locator("#points-x").fill("1.5")
+    for degree in (chosen, 3, 6):
+        page.locator("#points-degree").fill(str(degree))
+        expect(page.locator("#points-degree-name")).to_have_text(str(degree))
+        fit = Chebyshev.fit(x, y, degree)
+        assert shown(figure(page, "mse")) == pytest.approx(np.mean((fit(x) - y) ** 2), rel=1e-3)
+        number = re.match(r"[\d.e−]+", figure(page, "leave-one-out"))
+        assert number
+        assert shown(number[0]) == pytest.approx(left_out(x, y, degree), rel=1e-3)
+        for order, name in enumerate(("value", "slope")):
+            value, low, high = band(x, y, degree, 1.5, order)
+            assert shown(figure(page, name)) == pytest.approx(value, rel=1e-4)
+            words = figure(page, f"interval-{order}").removeprefix("95 %: ").split(" to ")
+            assert [shown(word) for word in words] == pytest.approx([low, high], rel=1e-3)
+    expect(page.locator("#points-plots path.band")).to_have_count(2)
+    expect(page.locator("#points-plots .tangent")).to_have_count(1)
+    # What leave-one-out says of each degree.
+    page.get_by_text("The error of every degree").click()
+    rows = page.locator("#points-degrees tbody tr").all_inner_texts()
+    assert len(rows) == 13
+    for row in rows[:7]:
+        degree, _, error = row.split("\t")
+        assert shown(error) == pytest.approx(left_out(x, y, int(degree)), rel=1e-2)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x;y\n0,5;1,25\n1;2\n1,5;2,5\n2;3,25",
+        "0.5\t1.25\n1\t2\n1.5\t2.5\n2\t3.25\n",
+        "0.5 1.25\r\n1 2\r\n1.5 2.5\r\n2 3.25",
+        "\ufeffid,x,y\n1,0.5,1.25\n2,1,2\n3,1.5,2.5\n4,2,3.25\n\n",
+    ],
+)
+def test_reads_tables_as_programs_write_them(visit: Visit, text: str) -> None:
+    page = visit.open()
+    page.locator("#points-file").set_input_files(
+        {"name": "points.csv", "mimeType": "text/csv", "buffer": text.encode()}
+    )
+    expect(page.locator("#points-plots circle.data")).to_have_count(4)
+    page.locator("#points-degree").fill("1")
+    page.locator("#points-x").fill("1")
+    slope, intercept = np.polyfit([0.5, 1, 1.5, 2], [1.25, 2, 2.5, 3.25], 1)
+    assert shown(figure(page, "slope")) == pytest.approx(slope, rel=1e-5)
+    assert shown(figure(page, "value")) == pytest.approx(slope + intercept, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1,2\n2,oops\n3,4", "Line 2 is no pair"),
+        ("1,2\n1,3\n2,4", "three different x"),
+        ("\n".join(f"{n},{n}" for n in range(201)), "this page takes 200"),
+    ],
+)
+def test_says_what_is_wrong_and_shows_no_old_result(visit: Visit, text: str, words: str) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="Take an example").click()
+    expect(page.locator("#points-result")).to_be_visible()
+    page.locator("#points-text").fill(text)
+    expect(page.locator("#points-problem")).to_contain_text(words)
+    expect(page.locator("#points-result")).to_be_hidden()
+
+
+def test_on_a_phone(visitor: Visitor, server: ServerProcess) -> None:
+    with visitor(server, width=PHONE) as visit:
+        page = visit.open()
+        page.get_by_role("button", name="Take an example").click()
+        expect(page.locator("#points-plots svg")).to_have_count(2)
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE
+        page.locator("#points-x").fill("9")
+        expect(page.locator("#points-result [data-figure='interval-1']")).to_contain_text("guess")
