@@ -1,4 +1,4 @@
-"""``/models/{model}/report``: the report that training wrote, as a page with its plots.
+"""``/models/{model}/report``: the report that training wrote, as a page, and its files.
 
 A report is untrusted text, and turning hostile Markdown into HTML can take seconds: it is rendered
 once, in a thread, and only up to a size limit; a longer one is shown as plain text.
@@ -24,11 +24,17 @@ from service.web.templating import templates
 
 REPORT_FILE = "report.md"
 PLOT_SUFFIX = ".png"
+# What can be downloaded besides plots.
+TEXTS = {
+    REPORT_FILE: "text/markdown; charset=utf-8",
+    "history.csv": "text/csv; charset=utf-8",
+    "metrics.json": "application/json",
+}
 # The shipped reports have 14 KB at most; 64 KiB of hostile Markdown take some 1.5 s.
 MARKDOWN_BYTES = 64 * 1024
 # Larger ones aren't shown.
 REPORT_BYTES = 1024 * 1024
-PLOT_BYTES = 8 * 1024 * 1024
+FILE_BYTES = 8 * 1024 * 1024
 # Rendered reports that are kept, and how large each may be.
 KEPT_PAGES = 32
 PAGE_BYTES = 1024 * 1024
@@ -37,7 +43,7 @@ SECONDS_OF_BYTE, BYTES_OF_BYTE = 2e-5, 400
 
 
 def router() -> APIRouter:
-    """The report and its plots."""
+    """The report, its plots and its data."""
     routes = APIRouter(prefix="/models/{model}/report", tags=["models"])
     pages = Pages()
 
@@ -55,23 +61,40 @@ def router() -> APIRouter:
         context = {
             "title": f"{loaded.manifest.model} version {loaded.manifest.version}",
             "report": await pages.get(loaded, services(request).room.pages),
+            "files": [name for name in TEXTS if name in loaded.manifest.files],
+            "plots": sorted(name for name in loaded.manifest.files if is_plot(name, loaded)),
+            "precisions": {
+                name: function.graph.precision for name, function in loaded.functions.items()
+            },
         }
         return templates.TemplateResponse(request, "report.html", context)
 
     @routes.get(
-        "/{plot}",
-        summary="Get a plot of a model's report",
+        "/{file}",
+        summary="Get a plot or the data of a model's report",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, **problems(404, 422, 503)},
+        responses={
+            200: {
+                "content": {kind.partition(";")[0]: {} for kind in ["image/png", *TEXTS.values()]}
+            },
+            **problems(404, 422, 503),
+        },
     )
-    async def plot(request: Request, model: Name, plot: str) -> Response:
-        """A picture that the report shows; only those that the manifest lists."""
+    async def file(request: Request, model: Name, file: str) -> Response:
+        """A plot, report.md, history.csv or metrics.json, as the manifest lists them."""
         loaded = services(request).registry.get(model)
-        if not is_plot(plot, loaded):
-            raise NotFound("The report has no such plot")
+        headers = {}
+        if is_plot(file, loaded):
+            kind = "image/png"
+        elif file in TEXTS and file in loaded.manifest.files:
+            kind = TEXTS[file]
+            name = f"{loaded.manifest.model}-{loaded.manifest.version}-{file}"
+            headers["content-disposition"] = f'attachment; filename="{name}"'
+        else:
+            raise NotFound("The report has no such file")
         lane = services(request).room.pages
-        content = await lane.in_thread(Cost(0.001, PLOT_BYTES), _read, loaded, plot, PLOT_BYTES)
-        return Response(content, media_type="image/png")
+        content = await lane.in_thread(Cost(0.001, FILE_BYTES), _read, loaded, file, FILE_BYTES)
+        return Response(content, media_type=kind, headers=headers)
 
     return routes
 

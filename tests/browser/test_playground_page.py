@@ -100,7 +100,8 @@ def test_the_policy_forbids_everything_inline(visit: Visit) -> None:
 def test_keys_alone_reach_every_control(visit: Visit) -> None:
     page = visit.open()
     wanted = page.evaluate(
-        """() => [...document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex='0']")]
+        """() => [...document.querySelectorAll(
+            "a, button, input, select, textarea, summary, [tabindex='0']")]
           .filter((e) => e.checkVisibility() && !e.disabled && e.type !== "radio").length"""
     )
     reached = set()

@@ -123,7 +123,8 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     return report.document(
         report.table(("split", "images", *(head for head, _, _ in columns)), rows),
         f"{chance}. Every figure is of a single view of each image, without augmentation, by "
-        "the very graph that is served (fp32).",
+        "the fp32 graph; those of the int8 variant, which serves where it agrees with it, are "
+        "below.",
         untested,
     )
 

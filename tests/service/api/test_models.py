@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from service.api import reports
 from service.runtime.loader import Model
-from tests.tiny_artifacts import publish_curve
+from tests.tiny_artifacts import REPORT, publish_curve
 
 
 def test_lists_what_serves(client: TestClient) -> None:
@@ -50,6 +50,30 @@ def test_report_is_a_page_with_its_own_plots_only(client: TestClient) -> None:
     plot = client.get("/models/curve-mlp/report/fit.png")
     assert plot.headers["content-type"] == "image/png"
     assert plot.content.startswith(b"\x89PNG")
+
+
+def test_the_data_of_a_report_can_be_downloaded(
+    serve: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    written = {"history.csv": b"degree,mse\n1,0.5\n", "metrics.json": b'{"mse": 0.5}'}
+    publish_curve(tmp_path, **written)
+    client = serve(tmp_path)
+    page = client.get("/models/curve-mlp/report").text
+    for name, content in (written | {"report.md": REPORT.encode()}).items():
+        assert f'<a href="report/{name}" download>' in page
+        answer = client.get(f"/models/curve-mlp/report/{name}")
+        assert answer.content == content
+        assert answer.headers["content-disposition"] == f'attachment; filename="curve-mlp-1-{name}"'
+    assert '<a href="report/fit.png" download>' in page
+    # Nothing else of the artifact is given away, and only what there is is offered.
+    for name in ("value.onnx", "manifest.json", "samples.npz", "..%2Fmanifest.json"):
+        assert client.get(f"/models/curve-mlp/report/{name}").status_code == 404
+
+
+def test_a_report_says_which_graph_serves(serve: Callable[..., TestClient], tmp_path: Path) -> None:
+    publish_curve(tmp_path)
+    page = serve(tmp_path).get("/models/curve-mlp/report").text
+    assert "gradient in fp64" in page
 
 
 HOSTILE = {
