@@ -41,7 +41,7 @@ from service.web.direct import DirectRoutes, direct_posts, paths
 from service.web.faces import FaceErrors
 from service.web.head import HeadAsGet
 from service.web.logs import Observe, RequestLog
-from service.web.metrics import ModelMetrics, RequestMetrics
+from service.web.metrics import ModelMetrics, RequestMetrics, flush
 from service.web.openapi import complete_document, operation_id
 from service.web.refusal import Refusals
 from service.web.security import SecurityHeaders
@@ -54,6 +54,7 @@ Predictions of small models **and their derivatives**, computed from graphs that
 wrote beforehand. Every answer names the model and the version that gave it. Errors are
 `application/problem+json` (RFC 9457).
 """
+WRITE_SECONDS = 0.25
 
 
 class State(TypedDict):
@@ -91,6 +92,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
+        writing = asyncio.create_task(_keep_writing_down(), name="log and count answers")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), FIRST_LOOK_SECONDS)
         tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -108,6 +110,8 @@ def create_app(
             "refusals": refusals,
             "shedder": Shedder(queue, refusals, checks),
         }
+        writing.cancel()
+        write_down()
         room.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
@@ -168,11 +172,23 @@ def create_app(
         checks.append(hosts.is_ours)
     known = frozenset(paths(routers))
     observers.append(RequestMetrics(known).observe)
-    refusals = Refusals(known, settings.cors_origins, settings.access_log)
     faces = {face.PREFIX: face.error for face in (v2, umbridge, tesseract)}
+    refusals = Refusals(known, settings.cors_origins, settings.access_log, faces)
     stack = FaceErrors(SecurityHeaders(stack), faces)
     log = RequestLog(stack, observers, enabled=settings.access_log)
     return KeepState(log)
+
+
+async def _keep_writing_down() -> None:
+    while True:
+        await asyncio.sleep(WRITE_SECONDS)
+        write_down()
+
+
+def write_down() -> None:
+    """Log and count the answers that were noted meanwhile: together they take a third."""
+    logs.flush()
+    flush()
 
 
 def _version() -> str:

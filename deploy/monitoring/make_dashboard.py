@@ -95,6 +95,11 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("rate(process_cpu_seconds_total[1m])", "{{worker}}")],
     ),
     ("Open files, by worker", "short", [("process_open_fds", "{{worker}}")]),
+    (
+        "Log records dropped a second",
+        "short",
+        [("sum(rate(gradserve_log_records_dropped_total[1m]))", "records")],
+    ),
     ("Uptime", "s", [("time() - gradserve_start_time_seconds", "oldest worker")]),
 ]
 

@@ -26,7 +26,6 @@ from service.server.framing import (
 )
 from service.server.shedding import AT_ONCE_SECONDS, Shedder
 from service.settings import Settings
-from service.web.errors import problem_response
 from service.web.refusal import Refusals, static_lines
 
 # Not 100 Continue, after which the client has yet to send its body.
@@ -431,7 +430,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()  # it was answered before its body was found to be wrong
             return
         self.refused = True
-        response = problem_response(status, detail)
+        response = self.refusals.response(status, detail, self.head)
         request_id, lines = self.refusals.headers(self.head)
         date = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
         self.transport.write(

@@ -120,6 +120,8 @@ class Supervisor:
             _count_for_itself()
             self.lifecycle.worker, self.lifecycle.parent = worker.number, os.getppid()
             self.serve()
+            metrics.flush()  # what was cut off at the end
+            logging.shutdown()
             status = 0
         except BaseException:
             traceback.print_exc()

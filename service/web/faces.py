@@ -16,13 +16,18 @@ Document = dict[str, Any]
 Face = Callable[[int, Document], tuple[int, Document]]
 
 
+def face_of(path: str, faces: Mapping[str, Face]) -> Face | None:
+    """The face under whose prefix a path is."""
+    end = path.find("/", 1)
+    return faces.get(path if end < 0 else path[:end])
+
+
 class FaceErrors:
     """Rewrites the problems of paths under each of ``faces``: status and document in, and out."""
 
     def __init__(self, app: ASGIApp, faces: Mapping[str, Face]) -> None:
         self.app = app
         self.faces = faces
-        self.prefixes = tuple(faces)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -30,11 +35,7 @@ class FaceErrors:
             await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if not path.startswith(self.prefixes):
-            await self.app(scope, receive, send)
-            return
-        prefix = path[: path.find("/", 1)] if "/" in path[1:] else path
-        face = self.faces.get(prefix)
+        face = face_of(path, self.faces)
         if face is None:
             await self.app(scope, receive, send)
             return

@@ -36,13 +36,15 @@ class Facts:
         self.runs = 0
         self.warnings = 0  # of libraries, logged so far
         self.seconds: dict[str, float] = {}  # by stage, added up
-        self.starts: dict[str, int] = {}  # when each stage first began, ns since the epoch
+        self.starts: dict[str, float] = {}  # when each stage first began, by ``perf_counter``
 
     def add(self, stage: str, seconds: float) -> None:
         """Note that so many seconds, which end now, went into ``stage``."""
-        if stage not in self.starts:
-            self.starts[stage] = time.time_ns() - int(seconds * 1e9)
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        if stage in self.seconds:
+            self.seconds[stage] += seconds
+        else:
+            self.seconds[stage] = seconds
+            self.starts[stage] = time.perf_counter() - seconds
 
 
 current: ContextVar[Facts | None] = ContextVar("facts", default=None)

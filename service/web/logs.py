@@ -7,7 +7,9 @@ import re
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
@@ -17,8 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.web.errors import ClientGone
 from service.web.facts import Facts, current
+from service.web.metrics import DROPPED
 from service.web.stderr import DroppingStream
 
+_root = logging.getLogger("gradserve")
 access = logging.getLogger("gradserve.access")
 Observe = Callable[[Scope, int, float, Facts], None]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -28,6 +32,7 @@ _TRACEPARENT = re.compile(
 )
 MAX_WARNINGS, MAX_WARNING = 3, 300  # logged of one request; characters of each
 MAX_PATH = 200  # characters of a path in the log
+MOST_WAITING = 1000  # records of answers
 CLIENT_GONE = 499  # nginx's status for it; nothing is sent
 
 
@@ -52,7 +57,7 @@ class JsonFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line; a traceback is a member of it."""
         document: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
@@ -65,18 +70,95 @@ class JsonFormat(logging.Formatter):
         return orjson.dumps(document, default=str).decode()
 
 
+# Of one request: when, method, path, client, route, status, seconds, bytes, facts.
+_Answer = tuple[float, str, str, str | None, str | None, int, float, int, Facts]
+
+
+def _described(answer: _Answer) -> dict[str, Any]:
+    """The members of its record."""
+    _, method, path, client, route, status, seconds, size, facts = answer
+    if not (path.isascii() and path.isprintable()) or "\\" in path:
+        path = path.encode("unicode_escape").decode()
+    path = path[:MAX_PATH]
+    members: dict[str, Any] = {
+        "message": f"{method} {path} {status} {seconds * 1000:.1f} ms {facts.request_id}",
+        "request_id": facts.request_id,
+        "method": method,
+        "path": path,
+        "status": status,
+        "ms": round(seconds * 1000, 2),
+        "bytes": size,
+    }
+    if client:
+        members["client"] = client
+    if route:
+        members["route"] = route
+    if facts.model:
+        members["model"], members["version"] = facts.model, facts.version
+    if facts.trace:
+        members["traceparent"] = facts.trace
+    if facts.seconds:  # copied: a thread may still work on a request whose client has gone
+        stages = tuple(facts.seconds.items())
+        members["stages_ms"] = {stage: int(spent * 1e6) / 1000 for stage, spent in stages}
+    return members
+
+
+class _Together(logging.StreamHandler[DroppingStream]):
+    """Writes the records of answers together, and each other record at once.
+
+    Each write wakes the reader, and each record that ``logging`` makes takes four times as long as
+    the JSON alone; right after the model, whose weights fill the caches, three times that.
+    """
+
+    def __init__(self, stream: DroppingStream) -> None:
+        super().__init__(stream)
+        self._answers: deque[_Answer] = deque()
+
+    def note(self, answer: _Answer) -> None:
+        """Write its record later."""
+        self._answers.append(answer)
+        if len(self._answers) >= MOST_WAITING:
+            self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, after those that wait."""
+        self.flush()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        # Where standard error is closed there is no log.
+        with self.lock or nullcontext(), suppress(OSError, ValueError):
+            answers = [self._answers.popleft() for _ in range(len(self._answers))]
+            self.stream.write_all([self._line(answer) for answer in answers])
+            super().flush()
+
+    def _line(self, answer: _Answer) -> bytes:
+        when = datetime.fromtimestamp(answer[0], UTC)
+        return orjson.dumps({"time": when, "level": "info", **_described(answer)}) + b"\n"
+
+
+# The handler that ``configure`` has made, if it writes answers together.
+_together: _Together | None = None
+
+
 def configure(level: str, style: str = "auto") -> None:
     """Send the service's log to standard error: ``style`` text, json, or auto.
 
     ``auto`` writes JSON unless standard error is a terminal.
     """
-    handler = logging.StreamHandler(DroppingStream(sys.stderr))
-    text = style == "text" or (style == "auto" and sys.stderr.isatty())
-    handler.setFormatter(TextFormat() if text else JsonFormat())
-    root = logging.getLogger("gradserve")
-    root.handlers = [handler]
-    root.propagate = False
-    root.setLevel(level.upper())
+    global _together  # noqa: PLW0603
+    stream = DroppingStream(sys.stderr, DROPPED.inc)
+    handler: logging.Handler
+    if style == "text" or (style == "auto" and sys.stderr.isatty()):
+        handler, _together = logging.StreamHandler(stream), None
+        handler.setFormatter(TextFormat())
+    else:
+        handler = _together = _Together(stream)
+        handler.setFormatter(JsonFormat())
+    _root.handlers = [handler]
+    _root.propagate = False
+    _root.setLevel(level.upper())
     # Pillow warns about damaged files. "always": otherwise Python remembers every warning text that
     # was shown, and each damaged file can bring a new one.
     warnings.filterwarnings("always", module=r"PIL\.")
@@ -163,31 +245,27 @@ class RequestLog:
 
 
 def log_answer(scope: Scope, status: int, seconds: float, size: int, facts: Facts) -> None:
-    """Write the record of one request; the text format shows only the most important members."""
-    path = scope["path"].encode("unicode_escape").decode()[:MAX_PATH]
-    client = scope.get("client")
-    members = {
-        "client": client[0] if client else None,
-        "method": scope["method"],
-        "path": path,
-        "route": getattr(scope.get("route"), "path", None),
-        "status": status,
-        "ms": round(seconds * 1000, 2),
-        "bytes": size,
-        "model": facts.model or None,
-        "version": facts.version or None,
-        "traceparent": facts.trace or None,
-        "stages_ms": {stage: round(s * 1000, 3) for stage, s in facts.seconds.items()} or None,
-    }
-    access.info(
-        "%s %s %d %.1f ms %s",
-        scope["method"],
-        path,
-        status,
-        seconds * 1000,
-        facts.request_id,
-        extra={"members": {name: value for name, value in members.items() if value is not None}},
-    )
+    """Log one request; the text format shows only the most important members.
+
+    JSON is written at the next ``flush``, or before the next record of another kind.
+    """
+    if not access.isEnabledFor(logging.INFO):
+        return
+    client, route = scope.get("client"), getattr(scope.get("route"), "path", None)
+    host = client[0] if client else None
+    now, method, path = time.time(), scope["method"], scope["path"]
+    answer = (now, method, path, host, route, status, seconds, size, facts)
+    if _together is not None and _root.handlers == [_together]:
+        _together.note(answer)
+    else:
+        members = _described(answer)
+        access.info("%s", members.pop("message"), extra={"members": members})
+
+
+def flush() -> None:
+    """Write the records of answers that wait to be written together."""
+    if _together is not None:
+        _together.flush()
 
 
 def read_facts(scope: Scope) -> Facts:

@@ -11,9 +11,13 @@ where these count the same thing, so that dashboards made for them work.
 import logging
 import os
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from prometheus_client import (
     REGISTRY,
@@ -60,6 +64,9 @@ STAGE = Histogram(
     "Where a request's time goes: read, parse, decode, queue, infer, write",
     ["stage"],
     buckets=SECONDS,
+)
+DROPPED = Counter(
+    "gradserve_log_records_dropped", "Log records that standard error's reader did not take"
 )
 IMAGES = Counter("gradserve_images", "Images decoded, by format", ["format"])
 BATCH = Histogram(
@@ -167,15 +174,10 @@ class ModelMetrics(Observer):
 
 
 class RequestMetrics:
-    """Counts answers. Paths that do not exist all count as ``other``."""
+    """Notes answers, which ``flush`` counts. Paths that do not exist all count as ``other``."""
 
     def __init__(self, paths: frozenset[str]) -> None:
         self.paths = paths
-        # Caches: looking up a metric by its labels takes longer than incrementing it.
-        self._requests: dict[tuple[str, str, int, str, int], Counter] = {}
-        self._durations: dict[tuple[str, str], Histogram] = {}
-        self._stages: dict[str, Histogram] = {}
-        self._models: dict[tuple[str, int], _ModelFigures] = {}
         STARTED.set(time.time())
 
     def handler(self, scope: Scope) -> str:
@@ -188,57 +190,66 @@ class RequestMetrics:
 
     def observe(self, scope: Scope, status: int, seconds: float, facts: Facts) -> None:
         """Note an answer."""
-        handler, method = self.handler(scope), scope["method"]
-        key = (handler, method, status, facts.model, facts.version)
-        counter = self._requests.get(key)
-        if counter is None:
-            version = str(facts.version) if facts.version else ""
-            counter = REQUESTS.labels(handler, method, status, facts.model, version)
-            self._requests[key] = counter
-        counter.inc()
-        duration = self._durations.get((handler, method))
-        if duration is None:
-            duration = DURATION.labels(handler, method)
-            self._durations[handler, method] = duration
-        duration.observe(seconds)
-        for stage, spent in facts.seconds.items():
-            histogram = self._stages.get(stage)
-            if histogram is None:
-                histogram = self._stages[stage] = STAGE.labels(stage)
-            histogram.observe(spent)
-        if status in REASONS and handler != OTHER:
-            REFUSALS.labels(REASONS[status]).inc()
-        if facts.model:
-            figures = self._models.get((facts.model, facts.version))
-            if figures is None:
-                figures = _ModelFigures(facts.model, facts.version)
-                self._models[facts.model, facts.version] = figures
-            figures.add(facts, status, seconds)
+        _noted.append((self.handler(scope), scope["method"], status, seconds, facts))
+        if len(_noted) >= MOST_NOTED:
+            flush()
 
 
-class _ModelFigures:
-    """The counters of one version of a model."""
+# Answers that are not counted yet. Counting them one by one takes three times as long.
+_noted: deque[tuple[str, str, int, float, Facts]] = deque()
+MOST_NOTED = 1000
+_flushing = Lock()
 
-    def __init__(self, model: str, version: int) -> None:
-        labels = (model, str(version))
-        self.success, self.failure = SUCCESS.labels(*labels), FAILURE.labels(*labels)
-        self.rows, self.runs = INFERENCES.labels(*labels), RUNS.labels(*labels)
-        self.total, self.queue = TOTAL_US.labels(*labels), QUEUE_US.labels(*labels)
-        self.infer, self.batch = INFER_US.labels(*labels), BATCH.labels(model)
 
-    def add(self, facts: Facts, status: int, seconds: float) -> None:
-        """Note a request that this version answered."""
-        if status >= 400:
-            self.failure.inc()
-            return
-        self.success.inc()
-        self.rows.inc(facts.rows)
-        self.runs.inc(facts.runs)
-        self.total.inc(seconds * 1e6)
-        self.infer.inc(facts.seconds.get("infer", 0.0) * 1e6)
-        if "queue" in facts.seconds:
-            self.queue.inc(facts.seconds["queue"] * 1e6)
-        self.batch.observe(facts.rows / max(1, facts.runs))
+def flush() -> None:
+    """Count the answers that were noted until now. May be called from any thread."""
+    with _flushing:
+        requests: Tally[tuple[str, str, int, str, str]] = Tally()
+        refusals: Tally[str] = Tally()
+        durations, stages, models = defaultdict(list), defaultdict(list), defaultdict(list)
+        for _ in range(len(_noted)):
+            handler, method, status, seconds, facts = _noted.popleft()
+            version = str(facts.version or "")
+            requests[handler, method, status, facts.model, version] += 1
+            durations[handler, method].append(seconds)
+            # A copy: a thread may still work on a request whose client has gone.
+            for stage, spent in tuple(facts.seconds.items()):
+                stages[stage].append(spent)
+            if status in REASONS and handler != OTHER:
+                refusals[REASONS[status]] += 1
+            if facts.model:
+                models[facts.model, version].append((status, seconds, facts))
+        for request, times in requests.items():
+            REQUESTS.labels(*request).inc(times)
+        for reason, times in refusals.items():
+            REFUSALS.labels(reason).inc(times)
+        for endpoint, values in durations.items():
+            _observe(DURATION.labels(*endpoint), values)
+        for stage, values in stages.items():
+            _observe(STAGE.labels(stage), values)
+        for (model, version), answers in models.items():
+            _count_for_model(model, version, answers)
+
+
+def _count_for_model(model: str, version: str, answers: Sequence[tuple[int, float, Facts]]) -> None:
+    right = [(seconds, facts) for status, seconds, facts in answers if status < 400]
+    spent = [facts.seconds for _, facts in right]
+    SUCCESS.labels(model, version).inc(len(right))
+    FAILURE.labels(model, version).inc(len(answers) - len(right))
+    INFERENCES.labels(model, version).inc(sum(facts.rows for _, facts in right))
+    RUNS.labels(model, version).inc(sum(facts.runs for _, facts in right))
+    TOTAL_US.labels(model, version).inc(sum(seconds for seconds, _ in right) * 1e6)
+    INFER_US.labels(model, version).inc(sum(s.get("infer", 0.0) for s in spent) * 1e6)
+    QUEUE_US.labels(model, version).inc(sum(s.get("queue", 0.0) for s in spent) * 1e6)
+    _observe(BATCH.labels(model), [facts.rows / max(1, facts.runs) for _, facts in right])
+
+
+def _observe(histogram: Histogram, values: Sequence[float]) -> None:
+    """``histogram.observe`` for each of ``values``, with one write a bucket (its private parts)."""
+    counts = Tally(bisect_left(histogram._upper_bounds, value) for value in values)
+    for bucket, times in counts.items():
+        histogram._buckets[bucket].inc(times)
+    histogram._sum.inc(sum(values))
 
 
 class _Workers(Collector):
@@ -280,7 +291,10 @@ def switch_off(reason: str) -> None:
 
 
 def exposition() -> bytes:
-    """All figures, in Prometheus's text format. Raises NotReady if there are none."""
+    """All figures, in Prometheus's text format. Raises NotReady if there are none.
+
+    Those of other workers are as of their last ``flush``.
+    """
     return generate_latest(_figures())
 
 
@@ -298,6 +312,7 @@ def model_figures() -> dict[tuple[str, str], dict[str, float]]:
 def _figures() -> CollectorRegistry:
     if _why_off:
         raise NotReady(f"There are no metrics: {_why_off}")
+    flush()
     if DIRECTORY not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()

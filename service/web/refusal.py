@@ -7,9 +7,13 @@ like it. Even an incomplete or malformed head is searched for the client's reque
 import random
 import re
 from collections import Counter
+from collections.abc import Mapping
 
+import orjson
 from starlette.responses import Response
 
+from service.web.errors import PROBLEM_TYPE, problem_response
+from service.web.faces import Face, face_of
 from service.web.facts import Facts
 from service.web.logs import REQUEST_ID, access, log_answer
 from service.web.metrics import OTHER, REASONS, REFUSALS, REQUESTS
@@ -24,12 +28,19 @@ LOGGED_EACH_SECOND = 100
 
 
 class Refusals:
-    """Writes the refusals of one worker. ``paths`` are those that metrics name."""
+    """Writes the refusals of one worker. ``paths`` are those that metrics name; ``faces`` give the
+    errors of a protocol the form that its clients expect, by the prefix of its paths.
+    """
 
     def __init__(
-        self, paths: frozenset[str], cors_origins: tuple[str, ...] = (), log: bool = True
+        self,
+        paths: frozenset[str],
+        cors_origins: tuple[str, ...] = (),
+        log: bool = True,
+        faces: Mapping[str, Face] | None = None,
     ) -> None:
         self._paths = paths
+        self._faces = faces or {}
         self._origins = frozenset(origin.encode() for origin in cors_origins)
         self._log = log
         self._second = 0
@@ -47,6 +58,15 @@ class Refusals:
         if self._origins:
             lines += self._cors(head)
         return request_id, lines
+
+    def response(self, status: int, detail: str, head: bytes) -> Response:
+        """The answer, in the form for the path if the head has one."""
+        response = problem_response(status, detail)
+        face = face_of(self._request(head)[1], self._faces)
+        if face is None:
+            return response
+        _, document = face(status, orjson.loads(response.body))
+        return Response(orjson.dumps(document), status, media_type=PROBLEM_TYPE)
 
     def _cors(self, head: bytes) -> bytes:
         found = _ORIGIN.search(head)

@@ -11,18 +11,26 @@ import select
 import socket
 import stat
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
 # A write of so much to a pipe is taken whole or not at all (POSIX says 512; Linux has 4096).
 ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
+_NOTE = b"%d log records were dropped: standard error was not being read\n"
 
 
 class DroppingStream:
-    """Writes to ``stream``. Only if that is a pipe, a terminal or a socket can it drop anything."""
+    """Writes to ``stream``. Only if that is a pipe, a terminal or a socket can it drop anything.
 
-    def __init__(self, stream: TextIO) -> None:
+    ``count_dropped`` is told how many records were dropped.
+    """
+
+    def __init__(
+        self, stream: TextIO, count_dropped: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._stream = stream
+        self._count_dropped = count_dropped
         self._dropped = 0
         self._socket: socket.socket | None = None
         self._descriptor = -1
@@ -38,24 +46,40 @@ class DroppingStream:
                 self._descriptor, self._shared = _reopen(number)
 
     def write(self, text: str) -> int:
-        """Write ``text``, or count it as dropped."""
-        if self._descriptor < 0 and self._socket is None:
-            return self._stream.write(text)
-        note = ""
-        if self._dropped:
-            note = f"{self._dropped} log records were dropped: standard error was not being read\n"
-        data = (note + text).encode("utf-8", "backslashreplace")
-        for start in range(0, len(data), ATOMIC_BYTES):
-            if not self._send(data[start : start + ATOMIC_BYTES]):
-                self._dropped += 1
-                return len(text)
-        self._dropped = 0
+        """Write the record ``text``, or count it as dropped."""
+        self.write_all([text.encode("utf-8", "backslashreplace")])
         return len(text)
 
     def flush(self) -> None:
         """Flush the original stream; nothing is buffered here."""
         if self._descriptor < 0 and self._socket is None:
             self._stream.flush()
+
+    def write_all(self, records: Sequence[bytes]) -> None:
+        """Write records, many at a time, or count those that are dropped."""
+        if self._descriptor < 0 and self._socket is None:
+            self._stream.write(b"".join(records).decode())
+            return
+        done = 0
+        while done < len(records):
+            begun, data = done, b""
+            if self._dropped:
+                data = _NOTE % self._dropped
+            while done == begun or (
+                done < len(records) and len(data) + len(records[done]) <= ATOMIC_BYTES
+            ):
+                data += records[done]
+                done += 1
+            if not self._send_whole(data):
+                dropped = len(records) - begun
+                self._dropped += dropped
+                self._count_dropped(dropped)
+                return
+            self._dropped = 0
+
+    def _send_whole(self, data: bytes) -> bool:
+        starts = range(0, len(data), ATOMIC_BYTES)
+        return all(self._send(data[start : start + ATOMIC_BYTES]) for start in starts)
 
     def _send(self, data: bytes) -> bool:
         try:

@@ -55,6 +55,7 @@ class Tracing:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
         end = time.time_ns()
+        epoch = end - int(time.perf_counter() * 1e9)  # of ``perf_counter``
         route = getattr(scope.get("route"), "path", scope["path"])
         parent = self._propagator.extract({"traceparent": facts.trace}) if facts.trace else None
         span = self._tracer.start_span(
@@ -77,7 +78,7 @@ class Tracing:
         inside = set_span_in_context(span)
         for stage in STAGES:
             if stage in facts.starts:
-                start = facts.starts[stage]
+                start = epoch + int(facts.starts[stage] * 1e9)
                 child = self._tracer.start_span(stage, context=inside, start_time=start)
                 child.end(start + int(facts.seconds[stage] * 1e9))
         span.end(end)

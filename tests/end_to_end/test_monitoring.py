@@ -1,6 +1,7 @@
 """The dashboard's every query has data, in the real Prometheus, from two workers under load."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -23,16 +24,53 @@ def test_the_dashboard_is_the_one_that_is_described() -> None:
     assert json.loads(TARGET.read_text()) == dashboard()
 
 
-@pytest.mark.skipif(
-    shutil.which("prometheus") is None,
-    reason="Prometheus is not installed: apt-get install prometheus",
-)
-def test_every_query_of_the_dashboard_has_data(tmp_path: Path) -> None:
+def with_a_refused_version(tmp_path: Path) -> Path:
+    """Artifacts of every kind, and one that is refused."""
     root = tmp_path / "artifacts"
     publish_all(root)
     refused = root / "curve-mlp" / "2"
     refused.mkdir()
     (refused / "manifest.json").write_text("{}")
+    return root
+
+
+def queries() -> list[str]:
+    """Every query of the dashboard as it is published."""
+    panels = json.loads(TARGET.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_every_metric_of_the_dashboard_is_one_of_ours(tmp_path: Path) -> None:
+    root = with_a_refused_version(tmp_path)
+    with ServerProcess(root).wait_ready() as server:
+        server.post("/gradient", {"x": [1, 2]})
+        server.post("/predict", {"x": "bad"})
+        server.classify(png((200, 30, 30)))
+        text = server.request("GET", "/metrics")[1].decode()
+    exposed = set(re.findall(r"^# TYPE (\w+)", text, re.M))
+    exposed |= set(re.findall(r"^(\w+)(?:\{| )", text, re.M))
+    for query in queries():
+        named = set(re.findall(r"\b(?:http|gradserve|nv|process|go|up)_\w+", query))
+        assert named, query
+        assert named <= exposed, query
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_every_query_of_the_dashboard_is_promql(tmp_path: Path) -> None:
+    rules = [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries())]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    command = ["promtool", "check", "rules", file]
+    checked = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="Prometheus is not installed: apt-get install prometheus",
+)
+def test_every_query_of_the_dashboard_has_data(tmp_path: Path) -> None:
+    root = with_a_refused_version(tmp_path)
     with ServerProcess(root, workers=2).wait_ready() as server:
         configuration = tmp_path / "prometheus.yml"
         configuration.write_text(
@@ -56,11 +94,8 @@ def test_every_query_of_the_dashboard_has_data(tmp_path: Path) -> None:
         load = threading.Thread(target=keep_asking, args=(server, done))
         load.start()
         try:
-            queries = [
-                target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]
-            ]
             deadline = time.monotonic() + SECONDS
-            while lacking := [query for query in queries if not has_data(port, query)]:
+            while lacking := [query for query in queries() if not has_data(port, query)]:
                 assert time.monotonic() < deadline, f"no data for {lacking}"
                 time.sleep(1)
         finally:

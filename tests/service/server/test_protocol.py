@@ -163,6 +163,21 @@ def test_a_thousand_refused_requests_in_one_write(server: ServerProcess) -> None
     assert set(found) <= {200, 429}
 
 
+def test_what_is_written_below_the_application_has_the_form_of_its_protocol(
+    server: ServerProcess,
+) -> None:
+    line = b"POST /v2/models/curve-mlp/infer HTTP/1.1\r\n"
+    for status, sent in {
+        408: line + HOST + JSON + SIZED + b"\r\n{",
+        400: line + b"\r\n",
+        431: line + b"X: " + b"y" * 70_000,
+    }.items():
+        problem = json.loads(ask(server.port, sent).partition(b"\r\n\r\n")[2])
+        assert problem["status"] == status
+        assert problem["error"] == problem["detail"]
+    assert b'"error"' not in ask(server.port, LINE + b"\r\n")
+
+
 def test_what_is_written_below_the_application_is_like_every_other_answer(
     server: ServerProcess,
 ) -> None:

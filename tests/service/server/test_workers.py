@@ -1,11 +1,13 @@
 """Which workers are replaced, how the service ends, what it leaves, and where it can't fork."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,13 @@ def test_without_room_it_serves_without_metrics(artifacts: Path, tmp_path: Path)
     assert "without metrics" in server.log.read_text()
 
 
+def dropped_records(port: int) -> float:
+    """How many log records a server has dropped, by its metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        found = re.search(rb"\ngradserve_log_records_dropped_total (\S+)\n", answer.read())
+    return float(found[1]) if found else 0.0
+
+
 def test_who_never_reads_its_log_does_not_stop_it(artifacts: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -161,8 +170,9 @@ def test_who_never_reads_its_log_does_not_stop_it(artifacts: Path) -> None:
             log = b""
             while piece := process.stderr.read(65536):
                 log += piece
-            client.sendall(ask)
-            client.recv(4096)
+            while not dropped_records(port):
+                assert time.monotonic() < end, "no record was dropped"
+                time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         os.set_blocking(process.stderr.fileno(), True)
         assert b"log records were dropped" in log + process.stderr.read()
