@@ -4,14 +4,16 @@ Each protocol is a thin file beside this one, which reads its messages, calls ``
 its answer. All of them so have the same limits, and reach a model by the one data plane.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import isfinite, prod
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import Field, WithJsonSchema
+from fastapi import Request
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 
 from contract.manifest import Tensor
@@ -20,7 +22,9 @@ from service.runtime.dataplane import infer
 from service.runtime.errors import BadTensor
 from service.runtime.loader import Model
 from service.runtime.session import Array
-from service.web.errors import ErrorItem, Invalid, Malformed, invalid
+from service.settings import Settings
+from service.web.body import check_json, parsing, read_body
+from service.web.errors import ErrorItem, Invalid, Malformed, from_validation, invalid
 from service.web.state import Services
 
 DIRECTIONS = "k"  # the name of the dimension that counts tangents, or cotangents, of a row
@@ -35,6 +39,9 @@ Nested = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {}}]}),
     Field(examples=[[[1.0, 2.0, 3.0]]]),
 ]
+
+
+Query = TypeVar("Query", bound=BaseModel)
 
 
 class Unreadable(Exception):
@@ -56,6 +63,29 @@ def read_document(body: bytes | bytearray | memoryview) -> Any:
     except ValueError as error:
         # Its message gives line and column, and never quotes the text.
         raise Malformed(f"Invalid JSON: {error}") from None
+
+
+async def read_query(request: Request, kind: type[Query], settings: Settings) -> Query:
+    """The JSON body of a request, under whatever content type. Raises Malformed or Invalid."""
+    body = await read_body(request, settings.max_json_bytes)
+    if not body:
+        raise Malformed("The body is empty; send a JSON object")
+    check_json(request, body)
+    async with parsing(request, body):
+        return await as_query(body, kind)
+
+
+async def as_query(body: bytes | bytearray | memoryview, kind: type[Query]) -> Query:
+    """A body as a ``kind``; others get a turn between the two steps. Raises Malformed or Invalid.
+
+    Call it within ``parsing``.
+    """
+    parsed = read_document(body)
+    await asyncio.sleep(0)
+    try:
+        return kind.model_validate(parsed)
+    except ValidationError as error:
+        raise from_validation(error) from None
 
 
 def read_array(data: Any, dtype: "np.dtype[np.generic]") -> Array:

@@ -1,22 +1,21 @@
 """``/evaluate``: any function of any model, by the names of its inputs and outputs."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.calling import (
     Nested,
     Unreadable,
     add_dimensions,
+    as_query,
     at,
     check_finite,
     compute,
     drop_dimensions,
     read_array,
-    read_document,
 )
 from service.api.derivatives import VALUE
 from service.runtime.loader import Model
@@ -24,7 +23,6 @@ from service.runtime.session import Array
 from service.settings import Settings
 from service.web.body import parsing, read_json
 from service.web.direct import direct
-from service.web.errors import from_validation
 from service.web.openapi import json_body, json_response, problems
 from service.web.query import refuse_query
 from service.web.state import services
@@ -89,16 +87,10 @@ def router(settings: Settings) -> APIRouter:
         shared = services(request)
         body = await read_json(request, settings.max_json_bytes)
         async with parsing(request, body):
-            parsed = read_document(body)
-            await asyncio.sleep(0)
-            try:
-                query = EvaluateQuery.model_validate(parsed)
-            except ValidationError as error:
-                raise from_validation(error) from None
+            query = await as_query(body, EvaluateQuery)
             model = shared.registry.get(query.model)
             given = {name: _read(name, data, model) for name, data in query.inputs.items()}
             query.inputs.clear()  # the arrays take a tenth of the memory
-            parsed.clear()
         known = model.signature
         wanted = query.outputs or _value(model)
         for index, name in enumerate(wanted):

@@ -7,17 +7,16 @@ as ``jax.vmap`` wants it. The Jacobian has the shape [*y.shape, *x.shape]: with 
 block-diagonal.
 """
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from math import prod
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from contract.manifest import Tensor
@@ -29,7 +28,7 @@ from service.api.calling import (
     check_finite,
     drop_dimensions,
     read_array,
-    read_document,
+    read_query,
     row_numbers,
 )
 from service.api.derivatives import Call, Derivatives, Unsupported, derivatives
@@ -37,9 +36,8 @@ from service.api.models import Name
 from service.runtime.loader import Model
 from service.runtime.session import Array
 from service.settings import Settings
-from service.web.body import check_json, parsing, read_body
 from service.web.direct import direct
-from service.web.errors import Malformed, NotFound, ProblemDetails, from_validation
+from service.web.errors import NotFound, ProblemDetails
 from service.web.faces import Document, in_words
 from service.web.facts import Stage
 from service.web.openapi import json_body, path_parameters, problems
@@ -182,7 +180,6 @@ class TesseractProblem(ProblemDetails):
 
 
 Decorator = Callable[[Callable[[Request], Awaitable[Response]]], Any]
-Body = TypeVar("Body", bound=BaseModel)
 
 
 def error(status: int, document: Document) -> tuple[int, Document]:
@@ -238,7 +235,7 @@ def router(settings: Settings) -> APIRouter:
     async def apply(request: Request) -> Response:
         """Every output."""
         asked = _Asked(request)
-        call = asked.call(await _read(request, ApplyBody, settings))
+        call = asked.call(await read_query(request, ApplyBody, settings))
         return asked.answer({y: asked.shaped(y, a) for y, a in (await call.value()).items()})
 
     @post("/jacobian", JacobianBody, dict[str, dict[str, EncodedArray]], "Differentiate a model")
@@ -246,10 +243,8 @@ def router(settings: Settings) -> APIRouter:
     async def jacobian(request: Request) -> Response:
         """The Jacobian of each output by each input."""
         asked = _Asked(request)
-        body = await _read(request, JacobianBody, settings)
-        call = asked.call(body)
-        inputs = asked.inputs("jac_inputs", body.jac_inputs)
-        outputs = asked.outputs("jac_outputs", body.jac_outputs)
+        body = await read_query(request, JacobianBody, settings)
+        call, inputs, outputs = asked.pairs(body, body.jac_inputs, body.jac_outputs, "jac")
         call.limit(sum(asked.jacobian_numbers(call, y, x) for y in outputs for x in inputs))
         found = await asked.derive(call.jacobian(outputs, inputs))
         blocks = {(y, x): asked.dense(y, x, block) for (y, x), block in found.items()}
@@ -266,10 +261,8 @@ def router(settings: Settings) -> APIRouter:
     async def jacobian_vector_product(request: Request) -> Response:
         """The derivative of each output along the tangents."""
         asked = _Asked(request)
-        body = await _read(request, JvpBody, settings)
-        call = asked.call(body)
-        inputs = asked.inputs("jvp_inputs", body.jvp_inputs)
-        outputs = asked.outputs("jvp_outputs", body.jvp_outputs)
+        body = await read_query(request, JvpBody, settings)
+        call, inputs, outputs = asked.pairs(body, body.jvp_inputs, body.jvp_outputs, "jvp")
         tangents = asked.vectors("tangent_vector", body.tangent_vector, inputs, call)
         found = await asked.derive(call.jvp(tangents, outputs))
         return asked.answer({y: asked.shaped(y, found[y]) for y in outputs})
@@ -284,10 +277,8 @@ def router(settings: Settings) -> APIRouter:
     async def vector_jacobian_product(request: Request) -> Response:
         """The gradient, by each input, of the scalar product of cotangents with outputs."""
         asked = _Asked(request)
-        body = await _read(request, VjpBody, settings)
-        call = asked.call(body)
-        inputs = asked.inputs("vjp_inputs", body.vjp_inputs)
-        outputs = asked.outputs("vjp_outputs", body.vjp_outputs)
+        body = await read_query(request, VjpBody, settings)
+        call, inputs, outputs = asked.pairs(body, body.vjp_inputs, body.vjp_outputs, "vjp")
         cotangents = asked.vectors("cotangent_vector", body.cotangent_vector, outputs, call)
         found = await asked.derive(call.vjp(cotangents, inputs))
         return asked.answer({x: asked.shaped(x, found[x]) for x in inputs})
@@ -297,7 +288,7 @@ def router(settings: Settings) -> APIRouter:
     async def abstract_eval(request: Request) -> Response:
         """Shape and type of each output, from those of the inputs; nothing is computed."""
         asked = _Asked(request)
-        body = await _read(request, AbstractBody, settings)
+        body = await read_query(request, AbstractBody, settings)
         return _json(asked.shapes(body), asked.headers)
 
     return routes
@@ -333,13 +324,18 @@ class _Asked:
         pointers = {name: f"#/inputs/{name}" for name in arrays}
         return Call(self.model, arrays, self.shared, pointers)
 
-    def inputs(self, member: str, names: list[str]) -> list[str]:
-        """Names of inputs that can be differentiated by. Raises Invalid."""
-        return self._names(member, names, self.known.differentiable_inputs)
+    def pairs(
+        self, body: ApplyBody, inputs: list[str], outputs: list[str], prefix: str
+    ) -> tuple[Call, list[str], list[str]]:
+        """The call, the inputs to differentiate by, and the outputs. Raises Invalid.
 
-    def outputs(self, member: str, names: list[str]) -> list[str]:
-        """Names of outputs that can be differentiated. Raises Invalid."""
-        return self._names(member, names, self.known.differentiable_outputs)
+        The names are those of the members ``<prefix>_inputs`` and ``<prefix>_outputs``.
+        """
+        return (
+            self.call(body),
+            self._names(f"{prefix}_inputs", inputs, self.known.differentiable_inputs),
+            self._names(f"{prefix}_outputs", outputs, self.known.differentiable_outputs),
+        )
 
     def _names(self, member: str, names: list[str], good: list[str]) -> list[str]:
         for index, name in enumerate(names):
@@ -489,21 +485,6 @@ def _decode(given: EncodedArray, tensor: Tensor, pointer: str) -> Array:
     if array.size != prod(given.shape):
         raise at(pointer, ["data", "buffer"], "it should have as many elements as shape says")
     return array.reshape(given.shape)
-
-
-async def _read(request: Request, kind: type[Body], settings: Settings) -> Body:
-    """The body; clients send JSON. Raises Malformed or Invalid."""
-    body = await read_body(request, settings.max_json_bytes)
-    if not body:
-        raise Malformed("The body is empty; send a JSON object")
-    check_json(request, body)
-    async with parsing(request, body):
-        parsed = read_document(body)
-        await asyncio.sleep(0)
-        try:
-            return kind.model_validate(parsed)
-        except ValidationError as error:
-            raise from_validation(error) from None
 
 
 def _json(document: Any, headers: Mapping[str, str]) -> Response:

@@ -5,13 +5,12 @@ model is a vector here: a row of it, flattened. The member ``config`` may give s
 chooses: ``{"n": 100}`` makes an input 100 rows long, and so evaluates 100 of them at once.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from contract.manifest import Tensor
@@ -22,7 +21,7 @@ from service.api.calling import (
     at,
     not_finite,
     read_array,
-    read_document,
+    read_query,
     row_numbers,
 )
 from service.api.derivatives import Call, Derivatives, Unsupported, derivatives
@@ -31,9 +30,8 @@ from service.runtime.loader import Model
 from service.runtime.registry import Registry
 from service.runtime.session import Array
 from service.settings import Settings
-from service.web.body import check_json, parsing, read_body
 from service.web.direct import direct
-from service.web.errors import Invalid, Malformed, NotFound, from_validation
+from service.web.errors import Invalid, NotFound
 from service.web.faces import Document, in_words
 from service.web.openapi import json_body, json_response, problems
 from service.web.state import Services, services
@@ -152,7 +150,6 @@ def error(status: int, document: Document) -> tuple[int, Document]:
 
 
 Decorator = Callable[[Callable[[Request], Awaitable[Response]]], Any]
-Query = TypeVar("Query", bound=Question)
 
 
 def router(settings: Settings) -> APIRouter:
@@ -179,7 +176,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def model_info(request: Request) -> Response:
         """Which derivatives the model was published with."""
-        question = await _read(request, Question, settings)
+        question = await read_query(request, Question, settings)
         known = derivatives(_model(services(request).registry, question.name))
         support = Support(
             Evaluate=True,
@@ -193,7 +190,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def input_sizes(request: Request) -> Response:
         """The length of each input."""
-        question = await _read(request, Question, settings)
+        question = await read_query(request, Question, settings)
         known = derivatives(_model(services(request).registry, question.name))
         sizes = _sizes(known, question.config)
         return json_response({"inputSizes": _lengths(known.inputs.values(), sizes)})
@@ -202,7 +199,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def output_sizes(request: Request) -> Response:
         """The length of each output."""
-        question = await _read(request, Question, settings)
+        question = await read_query(request, Question, settings)
         known = derivatives(_model(services(request).registry, question.name))
         sizes = _sizes(known, question.config)
         return json_response({"outputSizes": _lengths(known.outputs.values(), sizes)})
@@ -220,9 +217,8 @@ def router(settings: Settings) -> APIRouter:
     async def gradient(request: Request) -> Response:
         """sens · J: the gradient of the scalar product of sens with the output."""
         asked = await _ask(request, GradientRequest, settings)
-        query = asked.query
-        y, x = asked.output("outWrt", query.out_wrt), asked.input("inWrt", query.in_wrt)
-        cotangent = asked.vector("sens", query.sens, asked.known.outputs[y])
+        y, x = asked.pair()
+        cotangent = asked.vector("sens", asked.query.sens, asked.known.outputs[y])
         found = await asked.derive(asked.call.vjp({y: cotangent}, [x]))
         return asked.answer(found, found[x].ravel())
 
@@ -231,9 +227,8 @@ def router(settings: Settings) -> APIRouter:
     async def apply_jacobian(request: Request) -> Response:
         """J · vec: the derivative of the output along vec."""
         asked = await _ask(request, ApplyJacobianRequest, settings)
-        query = asked.query
-        y, x = asked.output("outWrt", query.out_wrt), asked.input("inWrt", query.in_wrt)
-        tangent = asked.vector("vec", query.vec, asked.known.inputs[x])
+        y, x = asked.pair()
+        tangent = asked.vector("vec", asked.query.vec, asked.known.inputs[x])
         found = await asked.derive(asked.call.jvp({x: tangent}, [y]))
         return asked.answer(found, found[y].ravel())
 
@@ -283,6 +278,11 @@ class _Asked:
             raise at(f"#/{place}", (), f"it should be a list of {length} numbers")
         return found.reshape([self.named[s] if isinstance(s, str) else s for s in tensor.shape])
 
+    def pair(self) -> tuple[str, str]:
+        """The output and the input that outWrt and inWrt name. Raises Invalid."""
+        query = self.query
+        return self.output("outWrt", query.out_wrt), self.input("inWrt", query.in_wrt)
+
     def output(self, member: str, index: int) -> str:
         """The name of an output that can be differentiated. Raises Invalid."""
         found = self.known.differentiable_outputs
@@ -320,23 +320,8 @@ class _Asked:
 
 async def _ask(request: Request, kind: type[Question], settings: Settings) -> _Asked:
     shared = services(request)
-    query = await _read(request, kind, settings)
+    query = await read_query(request, kind, settings)
     return _Asked(query, _model(shared.registry, query.name), shared)
-
-
-async def _read(request: Request, kind: type[Query], settings: Settings) -> Query:
-    """The question; clients send JSON under any content type. Raises Malformed or Invalid."""
-    body = await read_body(request, settings.max_json_bytes)
-    if not body:
-        raise Malformed("The body is empty; send a JSON object")
-    check_json(request, body)
-    async with parsing(request, body):
-        parsed = read_document(body)
-        await asyncio.sleep(0)
-        try:
-            return kind.model_validate(parsed)
-        except ValidationError as error:
-            raise from_validation(error) from None
 
 
 def _names(registry: Registry) -> list[str]:

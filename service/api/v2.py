@@ -5,7 +5,6 @@ curve, the saliency map of a classifier and the gradients of a loss are named ou
 have the member ``error`` as well, of which the protocol's clients show nothing but the text.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from contract.manifest import Tensor
-from service.api.calling import at, check_finite, compute, read_document
+from service.api.calling import as_query, at, check_finite, compute, read_document
 from service.api.models import Name
 from service.api.pictures import decode_all
 from service.api.v2_messages import (
@@ -305,12 +304,7 @@ async def _read(request: Request, found: Model, settings: Settings) -> tuple[Inf
     text = body if length is None else bytes(document)
     check_json(request, text)
     async with parsing(request, text):
-        parsed = read_document(text)
-        await asyncio.sleep(0)
-        try:
-            query = InferQuery.model_validate(parsed)
-        except ValidationError as error:
-            raise from_validation(error) from None
+        query = await as_query(text, InferQuery)
         inputs = read_inputs(query, binary, found)
         for tensor in query.inputs:
             tensor.data = None  # the arrays take a tenth of the memory

@@ -117,35 +117,37 @@ def _ports(described: Described) -> tuple[list[Port], list[Port]]:
 
 def _vjp(described: Described) -> Plan:
     varied, wanted = _ports(described)
-
-    def build() -> nn.Module:
-        recorded = _recorded_rows(rowwise.vjp_rows(described, described.of), described, wanted)
-        return Directions(recorded, described, wanted, varied)
-
-    return Plan(
-        "vjp",
-        _inputs(described),
-        _cotangents(described),
-        tuple(f"vjp_{port.name}" for port in varied),
-        build,
-        lambda inputs, cotangents: eager.vjp(described, inputs, cotangents),
-    )
+    return _along(
+        "vjp", described, rowwise.vjp_rows(described, described.of), wanted, varied,
+        _cotangents(described), eager.vjp,
+    )  # fmt: skip
 
 
 def _jvp(described: Described) -> Plan:
     varied, wanted = _ports(described)
+    return _along(
+        "jvp", described, rowwise.jvp_rows(described), varied, wanted, _tangents(described),
+        eager.jvp,
+    )  # fmt: skip
 
-    def build() -> nn.Module:
-        recorded = _recorded_rows(rowwise.jvp_rows(described), described, varied)
-        return Directions(recorded, described, varied, wanted)
 
+def _along(
+    name: str,
+    described: Described,
+    rows: rowwise.Rows,
+    given: Sequence[Port],
+    results: Sequence[Port],
+    vectors: Mapping[str, Shaped],
+    reference: Callable[[Described, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]],
+) -> Plan:
+    """``rows`` for k vectors a row, each like ``given``; one of ``results`` for each vector."""
     return Plan(
-        "jvp",
+        name,
         _inputs(described),
-        _tangents(described),
-        tuple(f"jvp_{port.name}" for port in wanted),
-        build,
-        lambda inputs, tangents: eager.jvp(described, inputs, tangents),
+        vectors,
+        tuple(f"{name}_{port.name}" for port in results),
+        lambda: Directions(_recorded_rows(rows, described, given), described, given, results),
+        lambda inputs, directions: reference(described, inputs, directions),
     )
 
 
