@@ -158,6 +158,9 @@ class Parameters(Record):
     """Parameter summary, with the comparison against independent counts."""
 
     total: int = Field(ge=0)
+    trainable: int | None = Field(
+        default=None, ge=0, description="How many of them were trained; null where not recorded"
+    )
     multiply_adds: int = Field(ge=0, description="Multiply-adds for one example, all layers")
     layers: tuple[Layer, ...]
     compared: dict[str, int] = Field(

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from contract.intervals import quantile
 from service.api import w10
 from service.api.homework_models import COMMANDS
 from service.runtime.dataplane import infer
@@ -24,7 +25,8 @@ Language = Literal["en", "zh-Hant"]
 LANGUAGES: dict[Language, str] = {"en": "English", "zh-Hant": "繁體中文"}
 
 PLACES = (3.0, 0.1, -0.5)  # where the homework asks for slopes
-CURVES = ("curve-mlp", "curve-poly")
+CURVES = ("curve-mlp", "curve-poly", "curve-gp")
+LEVEL = 0.95  # of the intervals
 CLASSIFIERS = ("cifar-baseline", "cifar-improved")
 DRAWING = "network.svg"
 SCORES = ("top1", "top5", "loss")
@@ -94,7 +96,10 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
         return None
     x = np.array(PLACES)
     slope = curve.derivatives[1]
-    found = await infer(model, {curve.x: x}, [curve.y, slope], shared.queue)
+    errors = [curve.deviations[1]] if 1 in curve.deviations else []
+    found = await infer(model, {curve.x: x}, [curve.y, slope, *errors], shared.queue)
+    reach = quantile(LEVEL, curve.degrees_of_freedom)
+    halves = reach * found[errors[0]] if errors else [None] * len(PLACES)
     metrics: Any = model.manifest.metrics
     truth = _truth(metrics.get("derivatives"))
     return {
@@ -102,10 +107,14 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
         "mse": _number(metrics.get("mse")),
         "degree": metrics.get("degree"),
         "coefficients": getattr(model.manifest, "coefficients", None),
+        "scaled_coefficients": getattr(model.manifest, "scaled_coefficients", None),
+        "scaling": getattr(model.manifest, "scaling", None),
         "data": model.manifest.data,
         "slopes": [
-            {"x": place, "y": y, "slope": value, "truth": truth.get(place)}
-            for place, y, value in zip(PLACES, found[curve.y], found[slope], strict=True)
+            {"x": place, "y": y, "slope": value, "half": half, "truth": truth.get(place)}
+            for place, y, value, half in zip(
+                PLACES, found[curve.y], found[slope], halves, strict=True
+            )
         ],
     }
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 COMMANDS = {
     "curve-mlp": "python -m training curve",
     "curve-poly": "python -m training curve",
+    "curve-gp": "python -m training curve",
     "cifar-baseline": "python -m training cifar --network baseline",
     "cifar-improved": "python -m training cifar --network improved",
     "sigmoid-conv": "python -m training sigmoid-conv",

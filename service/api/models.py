@@ -135,6 +135,9 @@ class Summary(BaseModel):
     model: str = Field(description="Its name", examples=["cifar-baseline"])
     version: int = Field(description="The version in service", examples=[1])
     total: int = Field(description="Number of parameters", examples=[3177418])
+    trainable: int | None = Field(
+        default=None, description="How many of them were trained; null where not recorded"
+    )
     multiply_adds: int = Field(description="Multiply-adds for one example", examples=[6400000])
     layers: tuple[Layer, ...] = Field(description="In order, each with its arithmetic")
     compared: dict[str, int] = Field(description="The same total by other means")
@@ -178,6 +181,7 @@ def router() -> APIRouter:
             model=manifest.model,
             version=manifest.version,
             total=parameters.total,
+            trainable=parameters.trainable,
             multiply_adds=parameters.multiply_adds,
             layers=parameters.layers,
             compared=parameters.compared,

@@ -44,6 +44,9 @@ def test_accuracy_stands_beside_chance(visit: Visit) -> None:
         top1, top5 = details["metrics"]["top1"]["test"], details["metrics"]["top5"]["test"]
         assert texts["top-1, test images (chance: 10 %)"] == f"{top1 * 100:.2f} %"
         assert texts["top-5, test images (chance: 50 %)"] == f"{top5 * 100:.2f} %"
+        for split in ("train", "validation"):
+            expected = f"{details['metrics']['top1'][split] * 100:.2f} %"
+            assert texts[f"top-1, {split} images (chance: 10 %)"] == expected
 
 
 @pytest.mark.parametrize("width", [1280, 1920])

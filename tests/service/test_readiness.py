@@ -28,7 +28,7 @@ def test_without_artifacts_it_is_live_not_ready_and_says_what_to_do(serve, tmp_p
     assert "python -m training cifar --network improved" in ready.text
     folder, *models = (error["detail"] for error in ready.json()["errors"])
     assert folder == f"the artifacts folder {tmp_path / 'none'} is missing"
-    assert len(models) == 5  # and how to get each
+    assert len(models) == 6  # and how to get each
     predict = client.post("/predict", json={"x": 1})
     assert predict.status_code == 503
     assert "python -m training curve" in predict.json()["detail"]

@@ -59,6 +59,7 @@ def summarise(network: nn.Module, example_input: Tensor) -> Parameters:
             raise JobError(f"the layers have {total:,} parameters, but {means} counts {count:,}")
     return Parameters(
         total=total,
+        trainable=sum(p.numel() for p in network.parameters() if p.requires_grad),
         multiply_adds=sum(layer.multiply_adds for layer in layers),
         layers=tuple(layers),
         compared=compared,

@@ -30,8 +30,7 @@ const percent = (share) => `${(share * 100).toFixed(2)} %`;
 function headline({ kind, metrics, classes }) {
   if (kind === "classifier") {
     const chance = (k) => `chance: ${number((k * 100) / classes.length, 3)} %`;
-    const splits = Object.keys(metrics.top1 ?? {}).filter((split) => split !== "train");
-    return splits.reverse().flatMap((split) => [
+    return Object.keys(metrics.top1 ?? {}).reverse().flatMap((split) => [
       [`top-1, ${split} images (${chance(1)})`, percent(metrics.top1[split])],
       [`top-5, ${split} images (${chance(5)})`, percent(metrics.top5[split])],
     ]);

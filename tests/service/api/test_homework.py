@@ -66,6 +66,27 @@ def test_its_figures_are_the_services(shipped: TestClient) -> None:
         assert f"{weight:.10g}" in text
 
 
+def test_intervals_and_scaled_coefficients_are_the_services(shipped: TestClient) -> None:
+    text = shipped.get("/homework/homework.md").text
+    for model in ("curve-mlp", "curve-poly", "curve-gp"):
+        query = {"x": [3.0, 0.1, -0.5], "model": model, "uncertainty": True}
+        for low, high in shipped.post("/gradient", json=query).json()["interval"]:
+            assert f"{low:.3f} … {high:.3f}" in text
+    folder = max((SHIPPED / "curve-poly").iterdir(), key=lambda path: int(path.name))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for value in manifest["scaled_coefficients"]:
+        assert f"| {value:.10g} |" in text
+
+
+def test_the_summary_adds_up(shipped: TestClient) -> None:
+    text = shipped.get("/homework/homework.md").text
+    printed = text.partition("```text\n")[2].partition("```")[0]
+    _, layers, totals = printed.split("=" * 66)
+    counts = [int(line.split()[-1].replace(",", "")) for line in layers.strip().splitlines()]
+    assert sum(counts) == 3_177_418
+    assert "Trainable params: 3,177,418\nNon-trainable params: 0" in totals
+
+
 def test_pictures_are_there(shipped: TestClient) -> None:
     page = shipped.get("/homework").text
     addresses = re.findall(r'<img src="([^"]+)"', page)
@@ -121,6 +142,13 @@ def test_what_a_manifest_lacks_is_a_dash(
     assert "| cifar-baseline | train | 50.00 % | – | – |" in text
     assert "| cifar-baseline | test | – | – | – |" in text
     assert "| cifar-improved | test | – | – | – |" in text
+    # It serves, so it isn't said not to.
+    absent = {
+        "en": "`cifar-baseline` is not in service",
+        "zh-Hant": "`cifar-baseline` 目前未在服務",
+    }
+    assert absent[language] not in text
+    assert {"en": "without its table", "zh-Hant": "未附參數表"}[language] in text
 
 
 @pytest.mark.parametrize(
