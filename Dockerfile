@@ -3,6 +3,8 @@
 #   docker build -t gradserve .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/artifacts:/app/artifacts:ro" gradserve
 #
+# With what artifacts from an object store need (s3://…):  docker build --build-arg LOCK=s3 -t gradserve .
+#
 # The image holds no artifact. The training jobs have an image of their own, Dockerfile.train: in
 # one file with this one, a builder without BuildKit would install PyTorch on its way here.
 
@@ -13,8 +15,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /build
 # The packages before the code, so that a change of the code does not install them anew.
-COPY locks/build.txt locks/service.txt locks/
-RUN python -m pip --python /opt/venv/bin/python install --require-hashes -r locks/service.txt
+COPY locks/build.txt locks/service.txt locks/s3.txt locks/
+ARG LOCK=service
+RUN python -m pip --python /opt/venv/bin/python install --require-hashes -r locks/${LOCK}.txt
 # A third of that is never run here: the packages' own tests, NumPy's build tools, ONNX Runtime's
 # model converters, and its second copy of itself for programs written in C.
 RUN cd /opt/venv/lib/python3*/site-packages \

@@ -5,9 +5,12 @@ from pathlib import Path
 
 
 class ArtifactError(Exception):
-    """An artifact cannot be used. ``path`` is the file or folder, ``reason`` says why."""
+    """An artifact cannot be used. ``path`` is the file or folder, ``reason`` says why.
 
-    def __init__(self, path: Path, reason: str) -> None:
+    Of an artifact in an object store, ``path`` is its address.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
         # A name on disk need not be UTF-8; the message must print and travel in JSON all the same.
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
         super().__init__(f"{shown}: {reason}")
@@ -49,6 +52,10 @@ class PublishConflict(ArtifactError):
 
 class VersionNotFound(ArtifactError):
     """No such model, or no such version of it."""
+
+
+class StoreUnavailable(ArtifactError):
+    """The object store can't be read or written; ``path`` is its address."""
 
 
 class PictureError(Exception):

@@ -74,7 +74,7 @@ class Artifact:
             raise FileMissing(self.folder / name, "the manifest lists no such file")
         with _open_plain(self.folder / name) as stream:
             content = stream.read()
-        _check(self.folder / name, expected, hashlib.sha256(content).hexdigest(), len(content))
+        check_file(self.folder / name, expected, hashlib.sha256(content).hexdigest(), len(content))
         return content
 
 
@@ -87,7 +87,9 @@ def list_models(root: Path) -> list[str]:
     """Names of the models under ``root`` that have a folder, sorted. A missing root has none."""
     if not root.is_dir():
         return []
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and _is_model(entry))
+    return sorted(
+        entry.name for entry in root.iterdir() if entry.is_dir() and is_model_name(entry.name)
+    )
 
 
 def list_versions(root: Path, model: str) -> list[int]:
@@ -96,11 +98,7 @@ def list_versions(root: Path, model: str) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(
-        (
-            int(entry.name)
-            for entry in folder.iterdir()
-            if entry.name.isdecimal() and entry.name.isascii() and entry.name[0] != "0"
-        ),
+        (int(entry.name) for entry in folder.iterdir() if is_version_number(entry.name)),
         reverse=True,
     )
 
@@ -183,7 +181,7 @@ def verify(folder: Path) -> Artifact:
         with _open_plain(folder / name) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()
-        _check(folder / name, expected, digest, size)
+        check_file(folder / name, expected, digest, size)
     return artifact
 
 
@@ -225,15 +223,14 @@ class Draft:
     """
 
     def __init__(self, root: Path, model: str) -> None:
-        try:
-            _model_name.validate_python(model)
-        except ValidationError:
+        if not is_model_name(model):
             raise UnsafePath(
                 root / model, "a model's name has lower-case letters, digits and hyphens only"
-            ) from None
+            )
         self.root = root
         self.model = model
         self.folder = Path()
+        self.published = ""  # where the version lies once it is published, for people
         self._lock: BufferedWriter | None = None
 
     def __enter__(self) -> Self:
@@ -280,7 +277,7 @@ class Draft:
                 files[path.name] = File(sha256=digest, bytes=stream.tell())
             sync_file(path)
             path.chmod(0o644)
-        version = max(list_versions(self.root, self.model), default=0) + 1
+        version = self._next_version()
         if version > MAX_VERSION:
             raise PublishConflict(
                 self.root / self.model, f"there is no number left: a version is over {MAX_VERSION}"
@@ -301,19 +298,35 @@ class Draft:
             os.fsync(stream.fileno())
         (self.folder / MANIFEST_FILE).chmod(0o644)
         sync_folder(self.folder)
+        target = self._place(version)
+        return Artifact(target, complete, hashlib.sha256(content).hexdigest())
+
+    def _next_version(self) -> int:
+        """The number that the draft gets."""
+        return max(list_versions(self.root, self.model), default=0) + 1
+
+    def _place(self, version: int) -> Path:
+        """Put the complete draft in its place; the folder where it then lies."""
         target = version_folder(self.root, self.model, version)
         self.folder.rename(target)
         sync_folder(target.parent)
         sync_folder(self.root)  # the model's own folder may be new
-        return Artifact(target, complete, hashlib.sha256(content).hexdigest())
+        self.published = str(target)
+        return target
 
 
-def _is_model(folder: Path) -> bool:
+def is_model_name(name: str) -> bool:
+    """May a model be called so?"""
     try:
-        _model_name.validate_python(folder.name)
+        _model_name.validate_python(name)
     except ValidationError:
         return False
     return True
+
+
+def is_version_number(name: str) -> bool:
+    """Is it a number as versions have them: 1, 2, 3, …, written without zeros in front?"""
+    return name.isdecimal() and name.isascii() and name[0] != "0"
 
 
 def _check_file_name(folder: Path, name: str) -> None:
@@ -343,7 +356,8 @@ def _open_plain(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def _check(path: Path, expected: File, digest: str, size: int) -> None:
+def check_file(path: Path, expected: File, digest: str, size: int) -> None:
+    """Compare a file's sha256 and size with those published. Raises HashMismatch."""
     if (digest, size) != (expected.sha256, expected.bytes):
         raise HashMismatch(
             path,

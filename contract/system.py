@@ -2,7 +2,7 @@
 
 import os
 import sys
-from io import BufferedWriter
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -17,12 +17,22 @@ else:
 _PLAIN = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 
 
-def lock(stream: BufferedWriter) -> None:
+def lock(stream: BufferedWriter | BufferedReader) -> None:
     """Lock a file until it is closed. Raises OSError if another process has locked it."""
     if sys.platform == "win32":
         msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
     elif fcntl is not None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def lock_shared(stream: BufferedReader) -> None:
+    """Lock a file against ``lock`` until it is closed; others may do so as well.
+
+    Raises OSError if a process has locked it for itself. Windows has no such locks: there it does
+    nothing.
+    """
+    if sys.platform != "win32" and fcntl is not None:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def open_plain(path: Path) -> int:

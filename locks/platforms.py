@@ -25,9 +25,10 @@ PLATFORMS = {
 # Runtime that was is for Python 3.13 and older. locks/install.py says so before it installs.
 NOWHERE = {
     ("macOS 14, Intel", "3.14", "service"),
+    ("macOS 14, Intel", "3.14", "s3"),
     *(("macOS 14, Intel", p, "dev") for p in PYTHONS),
 }
-LISTS = {"service": ("service",), "dev": ("dev", "torch")}
+LISTS = {"service": ("service",), "s3": ("s3",), "dev": ("dev", "torch")}
 
 
 def missing(platform: str, python: str, locks: tuple[str, ...]) -> str:

@@ -28,6 +28,7 @@ OF_TORCH = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
 # Name → what uv is asked to resolve.
 ENVIRONMENTS = {
     "service": ("pyproject.toml",),
+    "s3": ("pyproject.toml", "--extra", "s3"),
     "dev": ("pyproject.toml", "--extra", "test"),
     "bench": ("bench/requirements.txt",),
     "audit": ("locks/audit.in",),
@@ -85,9 +86,11 @@ def main() -> None:
             "dev", "pyproject.toml, with the extra test; PyTorch is in torch.txt", "".join(others)
         )
         write("torch", "pyproject.toml, with the extra test: PyTorch from PyPI", "".join(of_torch))
-        for name in ("service", "audit", "build", "bench"):
-            # The peers of the benchmark want versions of their own, but the same PyTorch.
-            given = pins("".join(of_torch) if name == "bench" else dev)
+        for name in ("service", "s3", "audit", "build", "bench"):
+            # The peers of the benchmark want versions of their own, but the same PyTorch; what the
+            # object store's client needs contradicts dev, but not the service.
+            entries = {"bench": "".join(of_torch), "s3": locked("service")}
+            given = pins(entries.get(name, dev))
             before = [] if upgrade or name == "service" else pins(locked(name)).splitlines()
             there = {line.split("==")[0] for line in given.splitlines()}
             before = [line for line in before if line.split("==")[0] not in there]

@@ -29,7 +29,7 @@ from service.api import (
 from service.api.homework_models import makers
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
-from service.runtime.registry import FIRST_LOOK_SECONDS, Registry
+from service.runtime.registry import Registry
 from service.runtime.room import Room
 from service.server.cores import available_cores
 from service.server.memory import give_back
@@ -94,7 +94,7 @@ def create_app(
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         writing = asyncio.create_task(_keep_writing_down(), name="log and count answers")
         with suppress(TimeoutError):
-            await asyncio.wait_for(registry.looked.wait(), FIRST_LOOK_SECONDS)
+            await asyncio.wait_for(registry.looked.wait(), registry.start_seconds)
         tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
         if tracing is not None:
             observers.append(tracing.record)

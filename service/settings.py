@@ -1,5 +1,6 @@
 """Every setting of the service: typed, documented, read from ``GRADSERVE_*`` variables."""
 
+import hashlib
 import json
 import os
 import re
@@ -58,8 +59,19 @@ class Settings(BaseSettings):
     workers: int | None = Field(
         default=None, ge=1, description="Processes; by default one for each core that may be used"
     )
-    artifacts: Path = Field(
-        default=Path("artifacts"), description="Folder with <model>/<version>/manifest.json"
+    artifacts: Path | str = Field(
+        default=Path("artifacts"),
+        description="Folder with <model>/<version>/manifest.json, or s3://bucket/prefix",
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="Folder for copies from an object store; gradserve in ~/.cache by default",
+    )
+    keep: int = Field(
+        default=2, ge=1, description="Versions of a model that are copied from an object store"
+    )
+    store_seconds: float = Field(
+        default=10.0, gt=0, le=3600, description="Seconds between looks at an object store"
     )
     precision: Literal["auto", "fp32"] = Field(
         default="auto",
@@ -192,6 +204,26 @@ class Settings(BaseSettings):
         if sentences:
             raise ValueError("\n".join(sentences))
         return values
+
+    @field_validator("artifacts", mode="after")
+    @classmethod
+    def folder_or_address(cls, value: Path | str) -> Path | str:
+        """A path, unless it is an address such as s3://bucket/prefix."""
+        return value if isinstance(value, str) and "://" in value else Path(value)
+
+    @property
+    def store(self) -> str | None:
+        """The address of the object store that the artifacts come from, if it isn't a folder."""
+        return self.artifacts if isinstance(self.artifacts, str) else None
+
+    @property
+    def folder(self) -> Path:
+        """Where on this machine the artifacts are: of an object store, copies of them."""
+        if isinstance(self.artifacts, Path):
+            return self.artifacts
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = hashlib.sha256(self.artifacts.rstrip("/").encode()).hexdigest()[:16]
+        return (self.cache or home / "gradserve") / name
 
     @field_validator("port", mode="before")
     @classmethod

@@ -23,7 +23,7 @@ class ServerProcess:
 
     program = ("-m", "service")
 
-    def __init__(self, artifacts: Path, workers: int = 1, **settings: object) -> None:
+    def __init__(self, artifacts: Path, /, workers: int = 1, **settings: object) -> None:
         self.port = 0
         self.log = artifacts.parent / f"server-{time.monotonic_ns()}.log"
         environment = {

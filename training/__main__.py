@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import ArtifactError
+from contract.remote import Remote, Root, root_of
 from training.errors import JobError
 
 JOBS = {
@@ -93,8 +94,11 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def _require_writable(artifacts: Path) -> None:
+def _require_writable(artifacts: Root) -> None:
     """Find out now, and not after hours of training."""
+    if isinstance(artifacts, Remote):
+        artifacts.require_writable()
+        return
     artifacts.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryFile(dir=artifacts):
@@ -127,12 +131,19 @@ def _add(jobs: Any, name: str, text: str) -> argparse.ArgumentParser:
     )
     job.add_argument(
         "--artifacts",
-        type=Path,
+        type=_artifacts,
         default=Path("artifacts"),
         metavar="DIR",
-        help="where versions are published",
+        help="where versions are published: a folder, or s3://bucket/prefix",
     )
     return job
+
+
+def _artifacts(text: str) -> Root:
+    try:
+        return root_of(text)
+    except ArtifactError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _steps(parsed: argparse.Namespace) -> list[tuple[str, argparse.Namespace]]:

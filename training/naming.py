@@ -11,9 +11,8 @@ import shlex
 import unicodedata
 from pathlib import Path
 
-from contract.errors import ArtifactError
 from contract.manifest import Data
-from contract.store import list_versions, read_manifest, version_folder
+from contract.remote import Root, manifests
 from training.errors import JobError
 
 LONGEST = 63  # as the contract has it
@@ -60,21 +59,18 @@ def folded(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
-def require_replaceable(artifacts: Path, model: str, data: Data, *, replace: bool) -> None:
+def require_replaceable(artifacts: Root, model: str, data: Data, *, replace: bool) -> None:
     """Raise JobError if ``model`` has a version that was trained on other data than ``data``.
 
     Versions that can't be read say nothing.
     """
     if replace:
         return
-    for version in list_versions(artifacts, model):
-        try:
-            published = read_manifest(version_folder(artifacts, model, version)).data
-        except ArtifactError:
-            continue
+    for manifest in manifests(artifacts, model):
+        published = manifest.data
         if published is not None and published.sha256 != data.sha256:
             raise JobError(
-                f"{model} version {version} was trained on other data ({published.name}); "
+                f"{model} version {manifest.version} was trained on other data ({published.name}); "
                 "to publish over it add --replace, or choose another --name"
             )
         return

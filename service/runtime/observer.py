@@ -24,3 +24,9 @@ class Observer:
 
     def folder_readable(self, readable: bool) -> None:
         """Whether the artifacts folder is there, readable and holds artifacts."""
+
+    def store_seen(self, reached: bool, succeeded: float, refused: int) -> None:
+        """The last look at the object store; when one last succeeded, s since the epoch.
+
+        ``refused`` versions of it could not be copied.
+        """

@@ -22,6 +22,8 @@ from contract.errors import ArtifactError
 from contract.manifest import Function
 from contract.signatures import Classifier, Curve
 from contract.store import MANIFEST_FILE, is_foreign, list_models, list_versions, version_folder
+from service.runtime.cache import FIRST_LOOK_SECONDS as STORE_SECONDS
+from service.runtime.cache import Cache
 from service.runtime.errors import ModelNotReady, NoSuchModel
 from service.runtime.loader import Model, Verdict, load
 from service.runtime.observer import Observer
@@ -102,7 +104,8 @@ class Registry:
         self.observer = observer or Observer()
         self.on_change = on_change
         self.makers = makers or {}
-        self.root = settings.artifacts
+        self.root = settings.folder
+        self.cache = Cache(settings.store, settings, self.observer) if settings.store else None
         self.models: dict[str, Model] = {}
         self.refused: dict[str, dict[int, Refusal]] = {}
         self.versions: dict[str, list[int]] = {}  # of every model's folder, newest first
@@ -164,6 +167,11 @@ class Registry:
         """The versions of a model that are being verified."""
         return {version for model, version in tuple(self._pending) if model == name}
 
+    @property
+    def start_seconds(self) -> float:
+        """How long a start waits for the first look."""
+        return FIRST_LOOK_SECONDS + (0.0 if self.cache is None else STORE_SECONDS)
+
     def missing(self) -> list[Missing]:
         """What readiness waits for; empty when the service is ready."""
         if not self.scanned:
@@ -183,6 +191,11 @@ class Registry:
         if that comes within ``wait_seconds``. A version that was refused is tried again only when
         its folder has changed.
         """
+        if self.cache is not None:
+            if self.scanned:
+                self.cache.tend()
+            else:
+                self.cache.first_look()
         deadline = time.monotonic() + wait_seconds
         self._look()
         while self._pending and not self._closed and (left := deadline - time.monotonic()) > 0:
@@ -201,12 +214,16 @@ class Registry:
     def close(self) -> None:
         """End what is being verified; a later look begins anew. No thread is left after it."""
         self._closed = True
+        if self.cache is not None:
+            self.cache.close()
         self.verifier.stop()
         self._pending.clear()
 
     async def watch(self) -> None:
         """Refresh for ever, every ``watch_seconds``, without holding up the event loop."""
         self._closed = False
+        if self.cache is not None:
+            self.cache.open()
         while True:
             started = time.monotonic()
             try:
@@ -224,6 +241,8 @@ class Registry:
     def _look(self) -> None:
         """One look at the folder."""
         names, trouble = self._names()
+        if trouble and self.cache is not None:
+            trouble = self.cache.trouble() or trouble
         if trouble != self._trouble:
             self._trouble = trouble
             if trouble and self.models:
@@ -250,6 +269,8 @@ class Registry:
         changed = serving != self.models
         self.models = serving
         if changed:
+            if self.cache is not None:
+                self.cache.hold({name: m.artifact.folder for name, m in serving.items()})
             self.on_change()
         self._report(serving)
 

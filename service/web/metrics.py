@@ -105,6 +105,21 @@ FOLDER = Gauge(
     "1 if every worker can read the artifacts folder; what is loaded serves without it too",
     multiprocess_mode="livemin",
 )
+STORE = Gauge(
+    "gradserve_store_reached",
+    "1 if the last look at the object store succeeded; what is loaded serves without it too",
+    multiprocess_mode="livemin",
+)
+STORE_TIME = Gauge(
+    "gradserve_store_last_success_seconds",
+    "When a look at the object store last succeeded, s since the epoch; 0 if none has",
+    multiprocess_mode="livemin",
+)
+STORE_REFUSED = Gauge(
+    "gradserve_store_refused_versions",
+    "Versions in the object store that are damaged and were not copied",
+    multiprocess_mode="livemax",
+)
 STARTED = Gauge(
     "gradserve_start_time_seconds",
     "When the oldest worker started, s since the epoch",
@@ -171,6 +186,12 @@ class ModelMetrics(Observer):
     def folder_readable(self, readable: bool) -> None:
         """Set whether this worker can read the artifacts folder."""
         FOLDER.set(readable)
+
+    def store_seen(self, reached: bool, succeeded: float, refused: int) -> None:
+        """Set what the last look at the object store gave."""
+        STORE.set(reached)
+        STORE_TIME.set(succeeded)
+        STORE_REFUSED.set(refused)
 
 
 class RequestMetrics:

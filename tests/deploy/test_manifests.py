@@ -12,6 +12,7 @@ yaml = pytest.importorskip("yaml", reason="PyYAML is not installed here; make te
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
+OBJECT_STORE = DEPLOY / "kubernetes" / "object-store"
 # Custom resources: Kubernetes' own schemas don't know them, and are checked by hand below.
 CUSTOM = {"ServiceMonitor", "InferenceService", "Kustomization"}
 VERSIONS = ("1.30", "1.34")
@@ -106,11 +107,30 @@ def test_settings_that_manifests_name_exist() -> None:
     assert named <= known
 
 
-def test_it_can_be_rendered() -> None:
+def test_the_overlay_changes_what_the_base_has() -> None:
+    base, overlay = documents(BASE), documents(OBJECT_STORE)
+    for kind in ("Deployment", "NetworkPolicy"):
+        assert overlay[kind]["metadata"]["name"] == base[kind]["metadata"]["name"]
+    theirs, ours = (each["Deployment"]["spec"]["template"]["spec"] for each in (base, overlay))
+    gone = [volume["name"] for volume in ours["volumes"] if "$patch" in volume]
+    assert gone == ["artifacts"]
+    assert set(gone) <= {volume["name"] for volume in theirs["volumes"]}
+    (container,), (before,) = ours["containers"], theirs["containers"]
+    assert container["name"] == before["name"]
+    removed = [m["mountPath"] for m in container["volumeMounts"] if "$patch" in m]
+    assert removed == [m["mountPath"] for m in before["volumeMounts"] if m["name"] in gone]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    mounts = {m["mountPath"]: m["name"] for m in container["volumeMounts"] if "name" in m}
+    assert mounts[environment["GRADSERVE_CACHE"]] == "cache"
+    assert environment["GRADSERVE_ARTIFACTS"].startswith("s3://")
+
+
+@pytest.mark.parametrize("folder", [BASE, OBJECT_STORE], ids=lambda folder: folder.name)
+def test_it_can_be_rendered(folder: Path) -> None:
     if shutil.which("kustomize"):
-        command = ["kustomize", "build", str(BASE)]
+        command = ["kustomize", "build", str(folder)]
     elif shutil.which("kubectl") and _kubectl_version() >= (1, 21):
-        command = ["kubectl", "kustomize", str(BASE)]
+        command = ["kubectl", "kustomize", str(folder)]
     else:
         pytest.skip("NOT RENDERED: there is no kustomize here, and no kubectl of 1.21 or newer")
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -55,6 +55,7 @@ def wanted(*extras: str) -> list[Requirement]:
     ("locks", "extras"),
     [
         (("service",), ()),
+        (("s3",), ("s3",)),
         (("dev", "torch"), ("training", "otel", "test")),
         (("bench",), ("training",)),
         (("lowest",), ()),
@@ -79,6 +80,7 @@ def test_the_lowest_versions_are_those_that_are_tested() -> None:
 def test_the_service_and_the_tests_have_the_same_versions() -> None:
     service, dev = pins("service"), pins("dev", "torch")
     assert {name: dev.get(name) for name in service} == service
+    assert service.items() <= pins("s3").items()
 
 
 def test_the_service_needs_neither_pytorch_nor_onnx() -> None:
@@ -89,6 +91,7 @@ def test_what_is_imported_is_declared() -> None:
     """Not only what happens to come with something else."""
     declared = {canonicalize_name(r.name) for r in wanted("training", "otel")}
     declared.add("pydantic-core")  # pydantic names its exact version
+    declared.add("fsspec")  # as s3fs does, and PyTorch needs it too
     distributions = packages_distributions()
     for room in ("contract", "service", "training", "gradserve"):
         for path in (ROOT / room).rglob("*.py"):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from contract.manifest import Agreement, Function, FunctionManifest, Graph
-from contract.store import Artifact, Draft
+from contract.remote import Root, open_draft, root_of
+from contract.store import Artifact
 from training.errors import JobError
 from training.functions import function_report
 from training.publish import report
@@ -30,7 +31,7 @@ Arrays = Mapping[str, NDArray[Any]]
 def import_onnx(
     file: Path,
     name: str,
-    artifacts: str | Path = "artifacts",
+    artifacts: str | Path | Root = "artifacts",
     *,
     samples: Path | None = None,
     say: Callable[[str], None] = print,
@@ -43,7 +44,7 @@ def import_onnx(
     model = _read(file)
     _settle_batch(model, file)
     given = _samples(model, samples, file)
-    with Draft(Path(artifacts), name) as draft:
+    with open_draft(root_of(artifacts), name) as draft:
         path = draft.folder / FILE
         expected = _reference(model, given, file)
         _declare_outputs(model, expected, _open_batch(model))
@@ -66,7 +67,7 @@ def import_onnx(
         report.write_report(draft.folder, function_report.imported(manifest, draft.folder))
         artifact = draft.publish(manifest)
     say(f"value: agrees with ONNX's reference to {agreement.maximum_absolute_error:.1e}")
-    say(f"published {artifact.folder}")
+    say(f"published {draft.published}")
     return artifact
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from contract.manifest import ClassifierManifest, CommonManifest, FunctionManifest
-from contract.store import Artifact, Draft
+from contract.remote import Root, open_draft, root_of
+from contract.store import Artifact
 from training.errors import JobError
 from training.functions import differences, function_report, int8_variant, loss, own_classifier
 from training.functions.described import Described, constant_weights, describe
@@ -43,7 +44,7 @@ class Tried:
 def publish(
     publication: Publication,
     name: str,
-    artifacts: str | Path = "artifacts",
+    artifacts: str | Path | Root = "artifacts",
     *,
     skip_failing: bool = False,
     int8: str | Path | None = None,
@@ -51,6 +52,9 @@ def publish(
     say: Say = print,
 ) -> Artifact:
     """Publish as the next version of the model ``name`` under ``artifacts``.
+
+    ``artifacts`` is a folder, or an address such as ``s3://bucket/prefix``; what is returned of a
+    version that was put there tells its manifest, but its folder is gone.
 
     Every function is checked against eager autograd at 1, 2, 7 and 64 rows, and autograd against
     central differences. With ``skip_failing`` derivatives that can't be published are left out, and
@@ -61,7 +65,7 @@ def publish(
     """
     if int8 is not None and publication.classes is None:
         raise JobError("int8 is for classifiers: give classes= as well")
-    with Draft(Path(artifacts), name) as draft, _prepared(publication):
+    with open_draft(root_of(artifacts), name) as draft, _prepared(publication):
         tried = _try_all(publication, draft.folder, time_limit, say)
         _require(tried, skip_failing)
         if int8 is not None:
@@ -72,7 +76,7 @@ def publish(
         manifest = _manifest(publication, draft.model, tried)
         _write(publication, manifest, tried, draft.folder)
         artifact = draft.publish(manifest)
-    say(f"published {artifact.folder}")
+    say(f"published {draft.published}")
     return artifact
 
 

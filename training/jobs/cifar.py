@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from contract.pixels import Resize
-from contract.store import Draft
+from contract.remote import open_draft
 from training import naming
 from training.data.images import SIDES, ImageData, load_images
 from training.errors import JobError
@@ -181,7 +181,7 @@ def run(arguments: argparse.Namespace) -> None:
     fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher)
     if arguments.no_publish:
         return
-    with Draft(arguments.artifacts, model) as draft:
+    with open_draft(arguments.artifacts, model) as draft:
         config = recipe.as_config() | {
             "network": network_name,
             "preset": arguments.preset,
@@ -191,8 +191,8 @@ def run(arguments: argparse.Namespace) -> None:
             "unreadable_files": len(data.unreadable),
         }
         manifest = write_artifact(draft, fitted, data, config, arguments.seed)
-        published = draft.publish(manifest)
-    print(f"published {published.folder}")
+        draft.publish(manifest)
+    print(f"published {draft.published}")
     again = naming.command(
         "evaluate",
         model,

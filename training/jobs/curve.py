@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from contract.manifest import Data
-from contract.store import Draft
+from contract.remote import open_draft
 from training import naming, options
 from training.data import stand_in
 from training.data.points import Points, read_points
@@ -132,13 +132,14 @@ def run(arguments: argparse.Namespace) -> None:
     with ExitStack() as drafts:
         prepared = []
         for model in models:
-            draft = drafts.enter_context(Draft(arguments.artifacts, model.name))
+            draft = drafts.enter_context(open_draft(arguments.artifacts, model.name))
             task = Task(model.fit, points, data, places, arguments.seed, model.seconds, limit)
             manifest, slopes = write_artifact(draft, task)
             _print_slopes(model.name, slopes)
             prepared.append((draft, manifest))
         for draft, manifest in prepared:
-            print(f"published {draft.publish(manifest).folder}")
+            draft.publish(manifest)
+            print(f"published {draft.published}")
     if refused:
         raise JobError("not published: " + "; ".join(refused))
 

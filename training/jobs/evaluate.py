@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from contract.errors import ArtifactError
 from contract.manifest import ClassifierManifest, TrainedClassifierManifest
-from contract.store import Artifact, Draft, newest_good
+from contract.remote import on_this_machine, open_draft
+from contract.store import Artifact, newest_good
 from training.data.images import ImageData, load_images
 from training.errors import JobError
 from training.fit.evaluate import reliability, score
@@ -52,7 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and publish. Raises JobError or ArtifactError; then nothing is published."""
-    artifact, manifest = _classifier(arguments.artifacts, arguments.model)
+    with on_this_machine(arguments.artifacts, arguments.model, arguments.against) as root:
+        _evaluate(arguments, root)
+
+
+def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
+    """Evaluate what lies in ``root``, publish where the options say."""
+    artifact, manifest = _classifier(root, arguments.model)
     data = load_images(
         arguments.images,
         split_seed=int(str(manifest.training.config["split_seed"])),
@@ -66,10 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
             "would not be known to be apart from those"
         )
     metrics, predictions = _measure(artifact, manifest, data)
-    other = _other(arguments, manifest, data, predictions)
+    other = _other(arguments, root, manifest, data, predictions)
     if other is not None:
         metrics["compared"] = {"model": other.manifest.model} | dict(other.difference)
-    with Draft(arguments.artifacts, arguments.model) as draft:
+    with open_draft(arguments.artifacts, arguments.model) as draft:
         for name in manifest.files:
             shutil.copyfile(artifact.folder / name, draft.folder / name)
         manifest = manifest.model_copy(
@@ -81,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
         report.write_metrics(draft.folder, metrics)
         np.savez_compressed(draft.folder / PREDICTIONS, test=predictions)
         classifier_report.write(draft.folder, manifest, metrics, _history(artifact), other)
-        published = draft.publish(manifest)
+        draft.publish(manifest)
     found = metrics["scores"]["test"]
     top5 = ""
     if classifier_report.shows_top5(data.classes):
@@ -93,7 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if other is not None:
         print(f"{other.difference['points']:+.2f} points against {other.manifest.model}")
-    print(f"published {published.folder}; {artifact.folder} may be removed")
+    before = f"{arguments.artifacts}/{arguments.model}/{artifact.manifest.version}"
+    print(f"published {draft.published}; {before} may be removed")
 
 
 def _classifier(root: Path, model: str) -> tuple[Artifact, TrainedClassifierManifest]:
@@ -145,6 +153,7 @@ def _measure(
 
 def _other(
     arguments: argparse.Namespace,
+    root: Path,
     manifest: TrainedClassifierManifest,
     data: ImageData,
     predictions: np.ndarray,
@@ -153,7 +162,7 @@ def _other(
     if arguments.against == arguments.model:
         return None
     try:
-        artifact, theirs = _classifier(arguments.artifacts, arguments.against)
+        artifact, theirs = _classifier(root, arguments.against)
     except (ArtifactError, JobError):
         return None
     if theirs.data.sha256 != manifest.data.sha256 or PREDICTIONS not in theirs.files:

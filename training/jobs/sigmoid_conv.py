@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.manifest import Data, SigmoidConvManifest
-from contract.store import Draft
+from contract.remote import open_draft
 from training import options
 from training.errors import JobError
 from training.networks.sigmoid_conv import INPUTS, OUTPUTS, SigmoidConv, loss_gradient
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Export, check, publish. Raises JobError, and then nothing is published."""
     started = time.monotonic()
     given = draw_samples(arguments.seed)
-    with Draft(arguments.artifacts, MODEL) as draft:
+    with open_draft(arguments.artifacts, MODEL) as draft:
         function, arrays = export_function(
             loss_gradient,
             {name: torch.from_numpy(given[name]) for name in INPUTS},
@@ -92,7 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         report.write_checkpoint(draft.folder, network)
         report.write_samples(draft.folder, arrays)
         report.write_metrics(draft.folder, manifest.metrics)
-        print(f"published {draft.publish(manifest).folder}")
+        draft.publish(manifest)
+        print(f"published {draft.published}")
 
 
 def draw_samples(seed: int) -> dict[str, Array]:
