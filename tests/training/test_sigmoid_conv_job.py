@@ -121,3 +121,12 @@ def test_a_graph_that_disagrees_is_not_published(
     assert main(["sigmoid-conv", "--artifacts", str(tmp_path)]) == 2
     assert "kernel_gradient differs from closed form" in capsys.readouterr().err
     assert list_versions(tmp_path, "sigmoid-conv") == []
+
+
+def test_it_is_published_to_an_object_store(tmp_path: Path, capsys) -> None:
+    store = tmp_path / "store"
+    address = f"file://{store}"
+    assert main(["sigmoid-conv", "--artifacts", address]) == 0
+    assert f"published {address}/sigmoid-conv/1" in capsys.readouterr().out
+    assert verify(store / "sigmoid-conv" / "1").manifest.model == "sigmoid-conv"
+    assert main(["sigmoid-conv", "--artifacts", "nonsense://there"]) == 2
