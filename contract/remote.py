@@ -200,8 +200,9 @@ class Remote:
     def _create(self, place: str, content: bytes) -> bool:
         """Put a file on the condition that there is none; False if there is one."""
         try:
-            with self._reaching():
-                self._files.pipe_file(f"{self._prefix}/{place}", content, mode="create")
+            # Not pipe_file(mode="create"), which some file systems do by a look and then a write.
+            with self._reaching(), self._files.open(f"{self._prefix}/{place}", "xb") as stream:
+                stream.write(content)
         except FileExistsError:
             return False
         return True
