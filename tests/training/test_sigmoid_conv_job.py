@@ -129,4 +129,6 @@ def test_it_is_published_to_an_object_store(tmp_path: Path, capsys) -> None:
     assert main(["sigmoid-conv", "--artifacts", address]) == 0
     assert f"published {address}/sigmoid-conv/1" in capsys.readouterr().out
     assert verify(store / "sigmoid-conv" / "1").manifest.model == "sigmoid-conv"
-    assert main(["sigmoid-conv", "--artifacts", "nonsense://there"]) == 2
+    with pytest.raises(SystemExit):
+        main(["sigmoid-conv", "--artifacts", "nonsense://there"])
+    assert "Protocol not known: nonsense" in capsys.readouterr().err
