@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     )
     precision: Literal["auto", "fp32"] = Field(
         default="auto",
-        description="auto: int8 graphs serve where their check passes on this machine; fp32: never",
+        description="auto: int8 graphs serve where their check passes on this machine and they are "
+        "faster; fp32: never",
     )
     providers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("CPUExecutionProvider",),

@@ -86,7 +86,8 @@ class FunctionDetails(BaseModel):
         description="Largest difference from PyTorch measured when it was published"
     )
     not_used: tuple[str, ...] = Field(
-        description="Faster graphs that did not agree with PyTorch on this machine"
+        description="Variants that don't serve on this machine, and why: one doesn't agree with "
+        "PyTorch here, or is slower here than the graph that serves"
     )
 
 
