@@ -3,6 +3,7 @@
 import base64
 import json
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from playwright.sync_api import Page, expect
 
 from contract import pictures as imaging
 from service.web.templating import STATIC
-from tests.browser.conftest import Visit
-from tests.server_process import ROOT
+from tests.browser.conftest import Visit, Visitor
+from tests.server_process import ROOT, ServerProcess
+from tests.tiny_artifacts import png, publish_all, publish_classifier
 
 EXAMPLES = STATIC / "playground" / "examples"
 PHOTO = ROOT / "examples" / "cat.jpg"
@@ -149,3 +151,21 @@ def test_an_error_is_said_and_the_picture_stays(visit: Visit) -> None:
     page.get_by_role("button", name="Ask again").click()
     expect(page.locator("#image-problem")).to_be_hidden()
     check(visit, (EXAMPLES / "horse.png").read_bytes())
+
+
+def test_how_familiar_a_picture_is_where_the_model_tells(visitor: Visitor, tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    publish_all(root)
+    publish_classifier(root, "telling", familiar=True)
+    with ServerProcess(root) as process, visitor(process.wait_ready()) as visit:
+        page = visit.open()
+        said = page.locator("#image-networks [data-model='telling'] .familiar")
+        # Its red over 255 is how familiar a picture is.
+        for red, text in ((51, "than 80 % of the pictures"), (5, "98 %"), (5, "of none of its")):
+            page.locator("#image-file").set_input_files(
+                {"name": f"{red}.png", "mimeType": "image/png", "buffer": png((red, 60, 60))}
+            )
+            expect(page.locator("#image-name")).to_have_text(f"{red}.png")
+            expect(said).to_contain_text(text)
+        expect(page.locator("#image-networks .network")).to_have_count(2)
+        expect(page.locator("#image-networks .familiar")).to_have_count(1)
