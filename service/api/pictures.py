@@ -20,7 +20,7 @@ from service.runtime.loader import Model
 from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
 from service.runtime.room import Lane, reserve
 from service.settings import Settings
-from service.web.errors import ErrorItem, TooLarge, as_problem
+from service.web.errors import ErrorItem, Problem, TooLarge, as_problem
 from service.web.facts import Stage
 from service.web.metrics import count_image
 from service.web.openapi import query_parameters
@@ -207,10 +207,15 @@ class Decoder:
         try:
             yield
         except PictureError as error:
-            problem = as_problem(error)
-            if len(self.files) > 1:
-                problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
-            raise problem from None
+            # Not kept in a variable here: with its traceback it would be a cycle, and the file
+            # would stay in memory until the garbage collector runs.
+            raise self._blaming(index, error) from None
+
+    def _blaming(self, index: int, error: PictureError) -> Problem:
+        problem = as_problem(error)
+        if len(self.files) > 1:
+            problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
+        return problem
 
 
 async def decode_all(files: list[File], classifier: Classifier, shared: Services) -> list[Picture]:
