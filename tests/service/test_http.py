@@ -1,5 +1,6 @@
 """What holds for every answer: ids, headers, problem documents, documentation, no PyTorch."""
 
+import gc
 import json
 import logging
 import subprocess
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from service.settings import Settings
+from service.web.errors import BELOW, Problem
 
 
 def test_every_answer_has_a_request_id(client: TestClient) -> None:
@@ -162,3 +164,36 @@ def test_static_files_come_whole_whatever_range_is_asked_for(client, value: str)
     whole = client.get("/static/docs.js")
     part = client.get("/static/docs.js", headers={"range": value})
     assert (part.status_code, part.content) == (200, whole.content)
+
+
+GIF = {"content-type": "image/gif"}
+REFUSED = {
+    "no picture": (
+        "/classify",
+        {"content": b"no picture", "headers": {"content-type": "image/gif"}},
+    ),
+    "no pictures": ("/classify", {"files": [("file", b"none"), ("file", b"none")]}),
+    "nothing to explain": ("/explain", {"content": b"none", "headers": GIF}),
+    "no number": ("/predict", {"json": {"x": "bad"}}),
+    "no JSON": ("/gradient", {"content": b"{", "headers": {"content-type": "application/json"}}),
+    "no such model": ("/evaluate", {"json": {"model": "none", "inputs": {}}}),
+    "no such input": ("/evaluate", {"json": {"model": "curve-mlp", "inputs": {"z": [1]}}}),
+    "no matrix": ("/w10-gradient", {"json": {"input": [1]}}),
+    "no tensor": ("/v2/models/curve-mlp/infer", {"json": {"inputs": [{"name": "x"}]}}),
+    "no vector": ("/umbridge/Evaluate", {"json": {"name": "curve-mlp", "input": [[[1]]]}}),
+    "no array": ("/tesseract/curve-mlp/apply", {"json": {"inputs": {"x": "bad"}}}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_error_is_gone_with_its_request(client: TestClient, name: str) -> None:
+    """One that is part of a cycle keeps the body in memory until the garbage collector runs."""
+    path, sent = REFUSED[name]
+    gc.collect()
+    gc.disable()
+    try:
+        assert client.post(path, **sent).status_code >= 400
+        left = [one for one in gc.get_objects() if isinstance(one, (Problem, *BELOW))]
+    finally:
+        gc.enable()
+    assert [one for one in left if one.__traceback__ is not None] == []
