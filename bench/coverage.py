@@ -1,6 +1,10 @@
 """How often the intervals of f and f′ hold the truth, and how wide they are.
 
-    python -m bench.coverage [--sets 1000] [--network-sets 50] [--only sin,exp] [--noise 0.02 …]
+    python -m bench.coverage [--sets 1000] [--network-sets 50] [--methods curve-gp,curve-poly]
+                             [--only sin,exp] [--noise 0.02 …] [--keep coverage.csv] [--minutes 20]
+
+Figures of every data set are kept in a file as they are made; the same command goes on from there,
+with more sets or other methods too.
 
 Eight functions that are known, three noises, data sets of 20 to 200 points at random x. For each
 data set: the share of 20 random places inside at which the 95 % interval holds the truth, and the
@@ -14,9 +18,13 @@ PyTorch.
 """
 
 import argparse
+import csv
+import itertools
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -130,80 +138,144 @@ METHODS: dict[str, Callable[[Array, Array, Array], Band | None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Coverage of f and f′ [sets, 2] and widths [sets, 2], a row for each data set."""
-
-    covered: Array
-    width: Array
+Row = dict[str, str]  # of the file: what was measured, and the figures; empty where there is none
+CASE = ("function", "noise", "method")
+COLUMNS = (*CASE, "set", "covered", "width", "slope_covered", "slope_width")
 
 
-def measure(
-    known: Known, noise: float, method: Callable[[Array, Array, Array], Band | None], sets: int
-) -> Measured:
-    """One method on one function at one noise."""
+def measure(known: Known, noise: float, method: str, number: int) -> list[float]:
+    """One method on one data set: coverage and width of f, and of f′ where it gives that."""
     everywhere = np.linspace(known.low, known.high, 1001)
-    heights = (np.ptp(known.value(everywhere)), np.ptp(known.slope(everywhere)))
-    covered, widths = [], []
-    for number in range(sets):
-        generator = np.random.default_rng([number, round(1e6 * noise)])
-        x = np.sort(generator.uniform(known.low, known.high, int(generator.integers(20, 201))))
-        y = known.value(x) + noise * known.height * generator.normal(size=len(x))
-        at = generator.uniform(x.min(), x.max(), PLACES)
-        band = method(x, y, at)
-        if band is None:
-            continue
-        pairs = [(band.value, band.value_half, known.value(at), heights[0])]
-        if band.slope is not None and band.slope_half is not None:
-            pairs.append((band.slope, band.slope_half, known.slope(at), heights[1]))
-        covered.append([np.mean(np.abs(found - truth) <= half) for found, half, truth, _ in pairs])
-        widths.append([2 * float(np.mean(half)) / height for _, half, _, height in pairs])
-    return Measured(np.array(covered), np.array(widths))
+    generator = np.random.default_rng([number, round(1e6 * noise)])
+    x = np.sort(generator.uniform(known.low, known.high, int(generator.integers(20, 201))))
+    y = known.value(x) + noise * known.height * generator.normal(size=len(x))
+    at = generator.uniform(x.min(), x.max(), PLACES)
+    band = METHODS[method](x, y, at)
+    if band is None:
+        return []
+    pairs = [(band.value, band.value_half, known.value)]
+    if band.slope is not None and band.slope_half is not None:
+        pairs.append((band.slope, band.slope_half, known.slope))
+    figures = []
+    for found, half, truth in pairs:
+        figures.append(float(np.mean(np.abs(found - truth(at)) <= half)))
+        figures.append(2 * float(np.mean(half)) / float(np.ptp(truth(everywhere))))
+    return figures
 
 
-def main() -> None:
-    """Print a row for each function, noise and method, then the averages."""
+def run(
+    keep: Path, functions: Sequence[str], noises: Sequence[float], sets: dict[str, int], end: float
+) -> list[Row]:
+    """Measure what ``keep`` lacks, until time.monotonic() is ``end``; all rows it then has.
+
+    Every case has its first data set before any has its second, so that a run that is cut short
+    still compares like with like.
+    """
+    rows = _read(keep)
+    done = {tuple(row[name] for name in (*CASE, "set")) for row in rows}
+    with keep.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        if not rows:
+            writer.writeheader()
+        for number in range(max(sets.values(), default=0)):
+            for name, noise, method in itertools.product(functions, noises, sets):
+                key = (name, str(noise), method, str(number))
+                if number >= sets[method] or key in done:
+                    continue
+                if time.monotonic() >= end:
+                    return rows
+                figures = map(repr, measure(FUNCTIONS[name], noise, method, number))
+                row = dict.fromkeys(COLUMNS, "") | dict(
+                    zip(COLUMNS, (*key, *figures), strict=False)
+                )
+                writer.writerow(row)
+                file.flush()
+                rows.append(row)
+    return rows
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of an earlier run; without the last one if that was cut off."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Markdown: a row for each function, noise and method, then the averages by method."""
+    cases: dict[tuple[str, ...], list[list[float]]] = {}
+    for row in rows:
+        figures = [float(row[name]) for name in COLUMNS[len(CASE) + 1 :] if row[name]]
+        if figures:
+            cases.setdefault(tuple(row[name] for name in CASE), []).append(figures)
+    lines = [
+        "| f | noise | fit | sets | f covered | width | f′ covered | width |",
+        "|---|---:|---|---:|" + "---:|" * 4,
+    ]
+    totals: dict[str, list[Array]] = {}
+    for (name, noise, method), found in cases.items():
+        figures = np.array(found)  # [sets, 2 or 4]
+        mean, count = figures.mean(0), len(figures)
+        error = figures.std(0, ddof=1) / np.sqrt(count) if count > 1 else np.full_like(mean, np.nan)
+        cells = [
+            f"{100 * mean[k]:.1f} ± {100 * error[k]:.1f} | {mean[k + 1]:.3f}"
+            if k < len(mean)
+            else "– | –"
+            for k in (0, 2)
+        ]
+        lines.append(f"| {name} | {float(noise):.0%} | {method} | {count} | {' | '.join(cells)} |")
+        totals.setdefault(method, []).append(mean)
+    lines += [
+        "",
+        "| fit | cases | f: mean | least | width | f′: mean | least | width |",
+        "|---|---:|" + "---:|" * 6,
+    ]
+    for method, means in totals.items():
+        all_of = np.array(means)
+        cells = [
+            f"{100 * all_of[:, k].mean():.1f} | {100 * all_of[:, k].min():.1f} | "
+            f"{all_of[:, k + 1].mean():.3f}"
+            for k in range(0, all_of.shape[1], 2)
+        ]
+        lines.append(f"| {method} | {len(means)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print what there is."""
     parser = argparse.ArgumentParser(prog="python -m bench.coverage", description=__doc__)
-    parser.add_argument("--sets", type=int, default=1000)
-    parser.add_argument("--network-sets", type=int, default=50)
+    parser.add_argument("--sets", type=int, default=1000, help="data sets of each case")
+    parser.add_argument("--network-sets", type=int, default=50, help="those of curve-mlp")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.02, 0.05, 0.15])
     parser.add_argument("--only", default=None, help="functions, with commas between")
     parser.add_argument("--methods", default=None, help="with commas between")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("coverage.csv"),
+        help="figures of every data set; a later run goes on from there",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so many; go on later"
+    )
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    functions = arguments.only.split(",") if arguments.only else STUDIED
-    methods = arguments.methods.split(",") if arguments.methods else list(METHODS)
+    methods = given.methods.split(",") if given.methods else list(METHODS)
+    sets = {
+        method: given.network_sets if method == "curve-mlp" else given.sets for method in methods
+    }
+    end = time.monotonic() + 60 * given.minutes
+    functions = given.only.split(",") if given.only else STUDIED
+    rows = run(given.keep, functions, given.noise, sets, end)
     print("coverage of the 95 % interval in per cent ± its standard error; width, of the range\n")
-    print(
-        "| f | noise | fit | f covered | width | f′ covered | width |\n|---|---:|---|" + "---:|" * 4
-    )
-    totals: dict[str, list[tuple[Array, Array]]] = {}
-    for name in functions:
-        for noise in arguments.noise:
-            for method in methods:
-                sets = arguments.network_sets if method == "curve-mlp" else arguments.sets
-                found = measure(FUNCTIONS[name], noise, METHODS[method], sets)
-                mean, width = found.covered.mean(0), found.width.mean(0)
-                error = found.covered.std(0, ddof=1) / np.sqrt(len(found.covered))
-                cells = [
-                    f"{100 * mean[k]:.1f} ± {100 * error[k]:.1f} | {width[k]:.3f}"
-                    if k < len(mean)
-                    else "– | –"
-                    for k in (0, 1)
-                ]
-                print(f"| {name} | {noise:.0%} | {method} | {' | '.join(cells)} |", flush=True)
-                totals.setdefault(method, []).append((mean, width))
-    print("\n| fit | f: mean | least | width | f′: mean | least | width |\n|---|" + "---:|" * 6)
-    for method, rows in totals.items():
-        coverage = np.array([row[0] for row in rows])
-        widths = np.array([row[1] for row in rows])
-        cells = [
-            f"{100 * coverage[:, k].mean():.1f} | {100 * coverage[:, k].min():.1f} | "
-            f"{widths[:, k].mean():.3f}"
-            for k in range(coverage.shape[1])
-        ]
-        print(f"| {method} | {' | '.join(cells)} |")
+    print(tables(rows))
 
 
 if __name__ == "__main__":
