@@ -55,7 +55,7 @@ class Session:
             "session.model_external_initializers_file_folder_path", NO_FOLDER
         )
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+            self._session = _loaded(content, options, providers)
         except Exception as error:  # ONNX Runtime's errors share no base class but Exception
             raise GraphError(f"ONNX Runtime cannot load it: {_first_line(error)}") from None
         _same_tensors("inputs", self._session.get_inputs(), function.inputs)
@@ -101,6 +101,22 @@ class Session:
         started = time.perf_counter()
         results = self.run(*arrays)
         return results, time.perf_counter() - started
+
+
+def _loaded(
+    content: bytes, options: onnxruntime.SessionOptions, providers: tuple[str, ...]
+) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # as above
+        if "FusedMatMul" not in str(error):
+            raise
+    # ONNX Runtime of 1.23 and 1.24 fuses a product with a transpose in
+    # float64 into an operator that it has no kernel for.
+    unfused = ["MatmulTransposeFusion"]
+    return onnxruntime.InferenceSession(
+        content, options, providers=providers, disabled_optimizers=unfused
+    )
 
 
 def check_graph(content: bytes) -> None:

@@ -92,6 +92,8 @@ def test_reasons_have_a_class() -> None:
 
     assert recorded(lambda x: x if x.sum() > 0 else -x).kind == "branches on data"
     assert recorded(lambda x: x * float(x.mean())).kind == "branches on data"
+    mapped = torch.func.vmap(lambda x: x * float(x.sum()))  # as for parameters=
+    assert recorded(mapped).kind == "branches on data"
     assert recorded(lambda x: torch.from_numpy(np.sin(x.numpy()))).kind == "leaves PyTorch"
     missing = RuntimeError("No ONNX function found for <OpOverload(op='aten._linalg_eigh', …)>")
     assert "no ONNX rule: aten._linalg_eigh" in str(from_tracing("value", missing, ""))

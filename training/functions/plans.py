@@ -11,7 +11,7 @@ from training.errors import JobError
 from training.functions import eager, rowwise
 from training.functions.arranged import Directions, Hessian, Jacobian, WithUnitCotangent
 from training.functions.described import Described, Port
-from training.functions.refusal import NO_DERIVATIVE, Refusal
+from training.functions.refusal import NO_DERIVATIVE, TOO_MANY, Refusal
 from training.publish.export import BATCH, Shaped
 from training.publish.record import functional, record
 
@@ -271,7 +271,7 @@ def _require_room(name: str, output: Port, inputs: Sequence[Sequence[Port]]) -> 
             by = " and ".join(port.name for port in ports)
             raise Refusal(
                 name,
-                "too large",
+                TOO_MANY,
                 f"that of {output.name} by {by} has {numbers:,} numbers a row; the service gives "
                 f"{ELEMENTS:,} at most: ask for vjp, jvp or hvp instead",
             )

@@ -15,6 +15,7 @@ WRONG_DERIVATIVE = "not the derivative"
 LEAVES_PYTORCH = "leaves PyTorch"
 ROWS_MIX = "rows influence one another"
 TOO_LARGE = "over 2 GiB"
+TOO_MANY = "too large"
 TOO_LONG = "too long"
 NO_DERIVATIVE = "no derivative in PyTorch"
 OTHER = "can't be exported"
@@ -46,7 +47,11 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
     """What recording or exporting raised, by class. ``message`` is its innermost cause."""
     chain = " ".join(f"{type(each).__name__}: {each}" for each in _causes(error))
     operator = _OPERATOR.search(chain)
-    if "GuardOnDataDependent" in chain or "data-dependent" in chain.lower():
+    if (
+        "GuardOnDataDependent" in chain
+        or "data-dependent" in chain.lower()
+        or "calling .item() on a Tensor" in chain
+    ):
         return Refusal(
             function,
             BRANCH,
