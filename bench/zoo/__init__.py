@@ -1,5 +1,5 @@
 """Which PyTorch functions can be published with their derivatives: a collection, tried one by one.
 
-``python -m bench.zoo`` tries what was not tried yet, keeps the results in ``results/`` and writes
-the tables of docs/exporting.md.
+``python -m bench.zoo`` tries what was not tried yet, keeps the results in ``results.json``, and
+writes the tables of docs/exporting.md.
 """

@@ -1,6 +1,6 @@
 """Try the collection: ``python -m bench.zoo [NAME ...] [--again]``.
 
-Results are kept in ``bench/zoo/results/`` and not tried again unless asked. Then the tables are
+Results are kept in ``bench/zoo/results.json`` and not tried again unless asked. Then the tables are
 written.
 """
 
@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results.json"
 SECONDS = 1000  # of silence; a function has a limit of its own, below that
 
 
@@ -27,17 +28,23 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="try what has a result, too")
     parser.add_argument("--tables", action="store_true", help="only write the tables")
     options = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
     known = [*(model.name for model in MODELS), *CLASSIFIERS]
     wanted = [] if options.tables else options.names or known
-    waiting = [name for name in wanted if options.again or not _result(name).exists()]
+    waiting = [name for name in wanted if options.again or name not in read(RESULTS)]
     while waiting:
         waiting = _try(waiting)
-    write(RESULTS)
+    write(read(RESULTS))
 
 
-def _result(name: str) -> Path:
-    return RESULTS / f"{name}.json"
+def read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """What became of each model's functions, by model."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _keep(name: str, results: list[dict[str, Any]]) -> None:
+    found = {**read(RESULTS), name: results}
+    RESULTS.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
 
 
 def _try(names: list[str]) -> list[str]:
@@ -65,7 +72,7 @@ def _try(names: list[str]) -> list[str]:
                 results.append(
                     {"model": name, "function": "the rest", "outcome": kind, "kind": kind}
                 )
-            _result(name).write_text(json.dumps(results, indent=1) + "\n")
+            _keep(name, results)
             if not whole:
                 process.kill()
                 return names[place + 1 :]

@@ -1,4 +1,4 @@
-"""The collection: 68 networks and plain functions, deliberately hard ones among them.
+"""The collection: networks and plain functions, deliberately hard ones among them.
 
 Each is a name, the derivatives that are tried, and how to make its publication.
 """
@@ -183,6 +183,15 @@ MODELS = (
     function("convT-f32", "vjp", f.deconvolved(), lambda: normal(2, 4, 4, dtype=SINGLE)),
     function("if-data", "vjp", lambda x: x**2 if bool(x.sum() > 0) else -x, x3, refused=BRANCHES),
     function("item", "vjp", lambda x: x * float(x.mean()), x3, refused=MIXED),
+    function(
+        "item-of-parameter",
+        "vjp",
+        lambda x, theta: x * float(theta[0]),
+        x3,
+        parameters=lambda: {"theta": torch.tensor([2.0], dtype=DOUBLE)},
+        refused=BRANCHES,
+    ),
+    function("batch-statistics", "vjp", lambda x: x - x.mean(0), x3, refused=MIXED),
     function("numpy", "vjp", f.through_numpy, x3, refused="leaves PyTorch"),
     function("random", "vjp", lambda x: x * torch.randn_like(x), x3, refused=RANDOM),
     function("newton20", "vjp", f.newton, x3),

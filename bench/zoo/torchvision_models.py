@@ -39,6 +39,7 @@ CLASSIFIERS = {
     "wide_resnet50_2": 64,
 }
 CLASSES = 10
+ROWS = 16
 Say = Callable[..., None]
 
 
@@ -64,7 +65,9 @@ def attempt_classifier(name: str, say: Say) -> None:
     served = Publication(
         copy.deepcopy(network), classes=names, image_side=side, derivatives=("saliency",)
     )
-    asked = Publication(network, examples={"x": torch.rand(8, 3, side, side)}, outputs=("logits",))
+    asked = Publication(
+        network, examples={"x": torch.rand(ROWS, 3, side, side)}, outputs=("logits",)
+    )
     with tempfile.TemporaryDirectory() as folder, constant_weights(network):
         plans, examples = own_classifier.plans(served)
         try:

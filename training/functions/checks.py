@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-5}
 DIRECTIONS = (2, 1, 3, 1)  # tangents a row, beside each of BATCH_SIZES
 SAMPLE_ROWS = 8  # in samples.npz: every start of the service replays them
 SAMPLE_DIRECTIONS = 2
+LEAST_ROWS = 2  # that are not at a kink; if there are fewer, all are compared
 TINY = 1e-300  # what a tolerance is at least, for outputs that are all 0
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,7 +54,7 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
     batched = [BATCH in each.shape for each in plan.inputs.values()]
     rows = max((len(t) for t, b in zip(examples, batched, strict=True) if b), default=0)
     kept = _compared(plan, path, examples, rows, generator) if rows else torch.arange(0)
-    left_out, rows = min(rows, max(BATCH_SIZES)) - len(kept), len(kept)
+    left_out, rows = (int(kept[-1]) + 1 if rows else 0) - len(kept), len(kept)
     sizes = [(min(rows, SAMPLE_ROWS), SAMPLE_DIRECTIONS)]
     if rows:
         sizes += zip(BATCH_SIZES, DIRECTIONS, strict=True)
@@ -94,24 +96,35 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
 def _compared(
     plan: Plan, path: Path, examples: Sequence[Tensor], rows: int, generator: torch.Generator
 ) -> Tensor:
-    """Places of the examples to compare: as many as the largest batch, none at a kink."""
-    few = min(rows, max(BATCH_SIZES))
+    """Places of the examples to compare: as many as the largest batch, none at a kink.
+
+    Looked at a few at a time, until there are ``plan.enough``.
+    """
     by_row = [
         place
         for place, output in enumerate(signature(path)[1])
         if output.shape and output.shape[0] == BATCH
     ]
-    vectors = _vectors(plan, few, 1, generator)
-    return away_from_kinks(
-        lambda inputs: plan.reference(inputs, vectors),
-        [
-            tensor[:few] if BATCH in shaped.shape else tensor
+    few = min(rows, max(BATCH_SIZES))
+    settled: list[Tensor] = []
+    for start in range(0, few, SAMPLE_ROWS):
+        places = torch.arange(start, min(start + SAMPLE_ROWS, few))
+        vectors = _vectors(plan, len(places), 1, generator)
+        inputs = [
+            tensor[places] if BATCH in shaped.shape else tensor
             for tensor, shaped in zip(examples, plan.inputs.values(), strict=True)
-        ],
-        few,
-        by_row,
-        _tolerance(plan),
-    )
+        ]
+        reference = partial(_reference, plan, vectors)
+        kept = away_from_kinks(reference, inputs, len(places), by_row, _tolerance(plan))
+        settled.append(places[kept])
+        if sum(map(len, settled)) >= plan.enough:
+            break
+    found = torch.cat(settled)
+    return found if len(found) >= LEAST_ROWS else torch.arange(few)
+
+
+def _reference(plan: Plan, vectors: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return plan.reference(inputs, vectors)
 
 
 def _vectors(plan: Plan, rows: int, directions: int, generator: torch.Generator) -> list[Tensor]:

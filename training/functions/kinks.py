@@ -13,7 +13,6 @@ from torch import Tensor
 
 PAIRS = 4  # moves there and back
 STEP = 32  # a move, in units of the last place of the largest input
-LEAST = 2  # examples that must be left to compare
 PIXEL = 255.0
 
 
@@ -24,7 +23,7 @@ def away_from_kinks(
     by_row: Sequence[int],
     tolerance: float,
 ) -> Tensor:
-    """Places of the rows of ``inputs`` that are not at a kink, int64; all if fewer than two aren't.
+    """Places of the rows of ``inputs`` that are not at a kink, int64.
 
     A row is at one if f(x + d) − 2 f(x) + f(x − d) exceeds ``tolerance`` of the largest f for a
     tiny random d: of a smooth f hardly more than rounding is left of it. ``by_row`` are the places
@@ -48,8 +47,7 @@ def away_from_kinks(
         for place in by_row:
             bend = (ahead[place] - 2 * here[place] + behind[place]).detach().abs()
             settled &= bend.reshape(rows, -1).amax(1) <= tolerance * here[place].abs().max()
-    everything = torch.arange(rows)
-    return everything[settled] if settled.sum() >= LEAST else everything
+    return torch.arange(rows)[settled]
 
 
 def _move(tensor: Tensor, generator: torch.Generator) -> Tensor | None:

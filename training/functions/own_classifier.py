@@ -19,6 +19,7 @@ from training.publish.export import BATCH, Shaped
 from training.publish.record import record, traceable
 
 SAMPLES = 8
+CANDIDATES = 40  # pictures among which to find those; of a network with ReLU many are at a kink
 LEAST_PICTURES = 16
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535
 
@@ -56,8 +57,8 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
     served = frozen(
         Served(publication.function, publication.mean, publication.std)  # type: ignore[arg-type]
     )
-    images = sample_images(SAMPLES, side=side)
-    labels = torch.arange(SAMPLES) % len(classes)
+    images = sample_images(CANDIDATES, side=side)
+    labels = torch.arange(CANDIDATES) % len(classes)
     try:
         with torch.no_grad():
             found = served(images[:2])
@@ -84,6 +85,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
             ("probabilities",),
             lambda: record(lambda image: (served(image),), [images], [True]),
             probabilities,
+            SAMPLES,
         )
     ]
     if "saliency" in publication.derivatives:
@@ -103,6 +105,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
                     lambda image, label: (explain(image, label),), [images, labels], [True, True]
                 ),
                 maps,
+                SAMPLES,
             )
         )
     return made, {"image": images, "class": labels}

@@ -33,6 +33,7 @@ class Plan:
     outputs: tuple[str, ...]
     build: Callable[[], nn.Module]
     reference: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+    enough: int = 64  # examples to compare it on
 
 
 def plan(name: str, described: Described) -> Plan:
