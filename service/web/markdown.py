@@ -5,13 +5,15 @@ notebooks read them; MathML is made of them here, so that no script sets them.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import fromstring
 
 from latex2mathml.converter import convert
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 log = logging.getLogger("gradserve")
@@ -63,6 +65,7 @@ ATTRIBUTES = frozenset(
         "width",
     ]
 )
+WIDE, WIDEST = 4, 7  # columns from which a table is laid out otherwise on narrow screens
 MAX_FORMULA = 2000  # characters; a longer one is shown as it is
 
 
@@ -76,6 +79,7 @@ def to_html(text: str, picture: Callable[[str], str | None] = lambda _: None) ->
         # A screen reader announces a header, so an empty one must not be one.
         if token.type == "th_open" and not content.content:
             token.tag = end.tag = "td"
+    _label_cells(tokens)
     for token in tokens:
         if token.type == "table_open":
             token.attrSet("tabindex", "0")  # wide tables scroll, by the arrow keys too
@@ -91,6 +95,25 @@ def to_html(text: str, picture: Callable[[str], str | None] = lambda _: None) ->
                 else:
                     child.type = "text"
     return str(_parser.renderer.render(tokens, _parser.options, {}))
+
+
+def _label_cells(tokens: Sequence[Token]) -> None:
+    """Give each cell of a table of many columns its heading: on a phone a row becomes a list."""
+    heads: list[str] = []
+    column = 0
+    table = None
+    for token, content in pairwise(tokens):
+        if token.type == "table_open":
+            table, heads = token, []
+        elif token.type == "th_open":
+            heads.append(content.content)
+        elif token.type == "thead_close" and table is not None and len(heads) >= WIDE:
+            table.attrSet("class", "widest" if len(heads) >= WIDEST else "wide")
+        elif token.type == "tr_open":
+            column = 0
+        elif token.type == "td_open" and len(heads) >= WIDE:
+            token.attrSet("data-label", heads[column] if column < len(heads) else "")
+            column += 1
 
 
 def _formula(latex: str, options: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import MODELS, Visit, Visitor
+from tests.browser.conftest import MODELS, PHONE, Visit, Visitor
 from tests.server_process import ServerProcess
 
 
@@ -49,7 +49,7 @@ def test_accuracy_stands_beside_chance(visit: Visit) -> None:
             assert texts[f"top-1, {split} images (chance: 10 %)"] == expected
 
 
-@pytest.mark.parametrize("width", [1280, 1920])
+@pytest.mark.parametrize("width", [PHONE, 768, 1280, 1920])
 def test_no_column_of_a_table_is_hidden(
     visitor: Visitor, server: ServerProcess, width: int
 ) -> None:

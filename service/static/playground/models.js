@@ -66,13 +66,15 @@ function card(details, summary) {
 
 function parameters(summary) {
   const columns = ["Layer", "Type", "Kernel", "Output", "Arithmetic", "Parameters", "Multiply-adds"];
+  // On a narrow screen a row becomes a list, each cell with its heading.
+  const cell = (column, text) => html("td", { class: column > 4 ? "right" : false, "data-label": columns[column] }, text);
   const rows = summary.layers.map((layer) =>
     html("tr", {},
-      html("th", { scope: "row" }, layer.name), html("td", {}, layer.type), html("td", {}, layer.kernel ?? ""),
-      html("td", {}, layer.output_shape.join("×")), html("td", {}, layer.formula),
-      html("td", { class: "right" }, count(layer.count)), html("td", { class: "right" }, count(layer.multiply_adds))));
+      html("th", { scope: "row" }, layer.name), cell(1, layer.type), cell(2, layer.kernel ?? ""),
+      cell(3, layer.output_shape.join("×")), cell(4, layer.formula),
+      cell(5, count(layer.count)), cell(6, count(layer.multiply_adds))));
   const total = html("tr", {}, html("th", { scope: "row", colspan: 5 }, "Total"),
-    html("td", { class: "right" }, count(summary.total)), html("td", { class: "right" }, count(summary.multiply_adds)));
+    cell(5, count(summary.total)), cell(6, count(summary.multiply_adds)));
   return html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Parameters of ${summary.model}` },
     html("table", {}, html("thead", {}, html("tr", {}, columns.map((c) => html("th", { scope: "col" }, c)))),
       html("tbody", {}, rows), html("tfoot", {}, total)));

@@ -1,5 +1,7 @@
 """Markdown becomes HTML that can do no harm; formulas become MathML."""
 
+import re
+
 import pytest
 
 from service.web.markdown import to_html
@@ -41,3 +43,16 @@ def test_html_is_shown_as_text_and_pictures_only_by_address() -> None:
     assert "<b>" not in page
     assert 'src="p/a.png"' in page
     assert "http://e" not in page
+
+
+def test_cells_of_a_table_of_many_columns_have_their_headings() -> None:
+    row = "| 1 | 2 | 3 | 4 |"
+    page = to_html(
+        f"| a | b | c | d |\n|---|---|---|---|\n{row}\n{row}\n\n| a | b |\n|--|--|\n| 1 | 2 |"
+    )
+    assert page.count('class="wide"') == 1
+    assert re.findall(r'data-label="(\w)">(\d)', page) == 2 * list(zip("abcd", "1234", strict=True))
+    seven = to_html("|a" * 7 + "|\n" + "|-" * 7 + "|\n" + "|1" * 7 + "|")
+    assert 'class="widest"' in seven
+    # A heading can't end the attribute.
+    assert "<b" not in to_html('| "><b> | b | c | d |\n|---|---|---|---|\n' + row)
