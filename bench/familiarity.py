@@ -44,12 +44,19 @@ def session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def without(graph: onnx.ModelProto, output: str) -> onnx.ModelProto:
-    """A copy that doesn't give ``output``; ONNX Runtime leaves out what only that needed."""
+    """A copy that doesn't give ``output``, without the nodes that only that needed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
-    kept = [entry for entry in copy.graph.output if entry.name != output]
-    del copy.graph.output[:]
-    copy.graph.output.extend(kept)
+    outputs = [entry for entry in graph.graph.output if entry.name != output]
+    needed = {entry.name for entry in outputs}
+    nodes: list[onnx.NodeProto] = []
+    for node in reversed(graph.graph.node):  # they are in the order of their computation
+        if not needed.isdisjoint(node.output):
+            nodes.insert(0, node)
+            needed.update(node.input)
+    del copy.graph.output[:], copy.graph.node[:]
+    copy.graph.output.extend(outputs)
+    copy.graph.node.extend(nodes)
     return copy
 
 

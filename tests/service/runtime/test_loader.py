@@ -1,5 +1,7 @@
 """Which of a function's graphs serves: of those that agree, the one that is fastest here."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,28 @@ def test_only_graphs_that_agree_are_timed(tmp_path: Path, monkeypatch: pytest.Mo
     assert "differs from PyTorch's" in function.refused[0]
 
 
+@pytest.mark.parametrize(
+    ("providers", "clock"),
+    [
+        (("CPUExecutionProvider",), time.process_time),  # waiting for it is not counted
+        (("AnyGPUExecutionProvider", "CPUExecutionProvider"), time.perf_counter),
+    ],
+)
+def test_the_clock_counts_what_computes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    providers: tuple[str, ...],
+    clock: Callable[[], float],
+) -> None:
+    artifact = publish_classifier(tmp_path, int8_agrees=True)
+    clocks = []
+    monkeypatch.setattr(
+        loader, "time_in_turn", lambda _, __, clock: clocks.append(clock) or [1.0, 2.0]
+    )
+    load(artifact.folder, Settings(providers=providers))
+    assert clocks == [clock]
+
+
 def test_times_are_the_least_of_runs_in_turn() -> None:
     calls = []
 
@@ -77,6 +101,11 @@ def test_times_are_the_least_of_runs_in_turn() -> None:
         def run(self, *arrays: np.ndarray) -> None:
             calls.append((self.name, arrays[0].shape))
 
-    times = time_in_turn([Slow("a"), Slow("b")], [np.zeros((1, 2))])  # type: ignore[list-item]
+    ticks = iter([0, 9, 9, 12, *(100 * n for n in range(24))])  # 9, then 3; later runs take 100
+    times = time_in_turn(
+        [Slow("a"), Slow("b")],  # type: ignore[list-item]
+        [np.zeros((1, 2))],
+        lambda: next(ticks),
+    )
     assert calls[:4] == [("a", (1, 2)), ("b", (1, 2))] * 2
-    assert all(0 <= seconds < 1 for seconds in times)
+    assert times == [9, 3]
