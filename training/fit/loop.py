@@ -23,6 +23,7 @@ from training.fit.normalise import Normalise, at_once
 from training.fit.optim import make_optimizers, schedule, take_step
 from training.fit.recipe import Recipe
 from training.fit.teacher import distillation_loss
+from training.fit.together import ALONE, Team
 from training.networks.backbone import MEAN, STD
 
 # Values with which a feature of the recipe is off; older checkpoints lack these names.
@@ -86,6 +87,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_batch: Callable[[int, int], None] = lambda *_: None,
     keep_seconds: float = 600.0,
+    team: Team = ALONE,
 ) -> Fitted:
     """Train ``network``, as it is passed, by ``recipe``.
 
@@ -93,7 +95,8 @@ def fit(
     as one that was not interrupted. Checkpoints go to ``folder`` after each epoch, and every
     ``keep_seconds`` within one; None keeps nothing. A checkpoint is resumed only if ``identity``,
     recipe and seed are the same. ``teacher`` takes the same normalised images as ``network``; see
-    ``training.fit.teacher``.
+    ``training.fit.teacher``. With a ``team`` every process calls this with the same arguments; the
+    first one keeps the checkpoints, which all of them must be able to read.
 
     Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
     """
@@ -122,6 +125,11 @@ def fit(
     saved = checkpoint.load(folder, identity) if folder is not None else None
     if saved is not None:
         _restore(run, saved)
+    done = run.within.batches if run.within is not None else 0
+    team.require_same(
+        "what they resume: --runs should be a folder that all can read", len(run.history), done
+    )
+    team.take_from_first(run.network.state_dict().values())
     published = run.average or run.network
     mirrored_first = torch.rand(len(train), generator=_generator(seed, -1)) < 0.5
     mirrored_first = mirrored_first.to(device.torch)
@@ -129,7 +137,7 @@ def fit(
 
     def keep(*, finished: bool = False) -> None:
         nonlocal kept
-        if folder is not None:
+        if folder is not None and team.leads:
             batches = run.within.batches if run.within is not None else 0
             checkpoint.save(
                 folder,
@@ -156,15 +164,21 @@ def fit(
             mirrored_first,
             on_batch,
             keep_now_and_then,
+            team,
         )
-        scores = evaluate(
-            predictor(published, normalise, device), validation.images, validation.labels
-        )
+        scores = torch.zeros(3, dtype=torch.float64, device=device.torch)
+        if team.leads:
+            found = evaluate(
+                predictor(published, normalise, device), validation.images, validation.labels
+            )
+            scores += torch.tensor([found.loss, found.top1, found.top5], dtype=torch.float64)
+        team.take_from_first([scores])
         seconds = time.monotonic() - started
-        row = Epoch(epoch + 1, loss, scores.loss, scores.top1, scores.top5, seconds, top1)
+        row = Epoch(epoch + 1, loss, *scores.tolist(), seconds, top1)
         run.history.append(row)
-        if str(device) not in run.devices:
-            run.devices.append(str(device))
+        computed = str(device) if team.size == 1 else f"{team.size} × {device}"
+        if computed not in run.devices:
+            run.devices.append(computed)
         keep(finished=epoch + 1 == recipe.epochs)
         on_epoch(row)
     return Fitted(published.eval(), normalise, run.history, run.devices)
@@ -196,12 +210,14 @@ def _train_epoch(
     mirrored_first: Tensor,
     on_batch: Callable[[int, int], None],
     keep: Callable[[], None],
+    team: Team,
 ) -> tuple[float, float]:
     """One pass over the training images, or the rest of it.
 
     Returns the mean loss and the top-1 of the batches, as they were trained on.
     """
-    torch.manual_seed(seed * 1_000_003 + epoch)  # dropout draws from the global generator
+    # Dropout draws from the global generator: in each process other units.
+    torch.manual_seed(seed * 1_000_003 + epoch + team.rank * 1_000_000_007)
     generator = _generator(seed, epoch)
     looked_at = round(recipe.batch / recipe.trained_share)
     steps = max(1, len(train) // looked_at)
@@ -211,7 +227,8 @@ def _train_epoch(
     run.within = begun
     if begun.batches:  # resume an interrupted epoch
         generator.set_state(begun.generator)
-        torch.set_rng_state(begun.torch)
+        if team.leads:
+            torch.set_rng_state(begun.torch)
     for index, rows in enumerate(_batches(order, looked_at)):
         if index < begun.batches:
             continue
@@ -222,18 +239,25 @@ def _train_epoch(
         images = _augmented(images, mirrored_first[chosen], epoch, recipe, generator)
         if run.judge is not None:
             hardest = run.judge.hardest(images, labels, step, lr_factor)
+            team.take_from_first([hardest])
             images, labels = images[hardest], labels[hardest]
+        total = len(images)
+        images, labels = team.share(images), team.share(labels)
+        part = len(images) / total
         images = images.contiguous(memory_format=torch.channels_last)
         with device.precision():
             logits = run.network(images).float()
-        loss = _loss(run, images, logits, labels, recipe, device)
+        loss = _loss(run, images, logits, labels, recipe, device) * part
         loss.backward()
+        hits = (logits.detach().argmax(1) == labels).float().mean() * part
+        mean_loss = loss.detach().clone()
+        team.add_up_gradients(run.network, mean_loss, hits)
         take_step(run.optimizers, lr_factor)
         if run.average is not None:
             _average(run.average, run.network, recipe.average, step)
         begun.batches = index + 1
-        begun.loss += loss.detach()
-        begun.hits += (logits.detach().argmax(1) == labels).float().mean()
+        begun.loss += mean_loss
+        begun.hits += hits
         begun.generator, begun.torch = generator.get_state(), torch.get_rng_state()
         on_batch(index + 1, steps)
         if index + 1 < steps:

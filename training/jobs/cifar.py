@@ -1,6 +1,7 @@
 """Train an image classifier and publish it.
 
 python -m training cifar --network baseline|improved [--preset hour|quick] [--images FOLDER_OR_ZIP]
+torchrun --nproc-per-node=2 -m training cifar …              on several devices
 python -m training cifar --images photos.zip [--side 96] [--backbone resnet18 --weights FILE]
 
 The test images are not looked at here: ``python -m training evaluate MODEL`` does that, once.
@@ -30,6 +31,7 @@ from training.fit.loop import Fitted, fit
 from training.fit.presets import NAMES, preset
 from training.fit.recipe import Recipe
 from training.fit.teacher import describe, load_teacher
+from training.fit.together import Team, join
 from training.naming import choose_name, require_replaceable
 from training.networks.backbone import BACKBONES, read_weights
 from training.networks.classifier import NETWORKS, check_side, make_classifier
@@ -140,7 +142,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     Everything that can be wrong with the options is looked at before an old run is removed.
     """
-    device = choose_device(arguments.device)
+    with join(choose_device(arguments.device)) as (team, device), team.quiet():
+        _run(arguments, team, device)
+
+
+def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
+    """In one process of the team. Only the first writes anything."""
     if (arguments.backbone is None) != (arguments.weights is None):
         raise JobError("--backbone NAME and --weights FILE go together; give both")
     network_name = arguments.backbone or arguments.network
@@ -150,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_folder(folder, arguments)
     if arguments.weights is not None:
         read_weights(arguments.weights)
-    data = _load(arguments, network_name)
+    data = _load(arguments, network_name, team)
     check_side(network_name, data.side)
     recipe = _recipe(arguments, network_name, data)
     if not arguments.no_publish:
@@ -161,25 +168,18 @@ def run(arguments: argparse.Namespace) -> None:
     network = make_classifier(
         network_name, arguments.preset, len(data.classes), data.side, arguments.weights
     )
-    identity = {"network": network_name, "data": data.sha256, "split_seed": SPLIT_SEED}
-    if data.side != SIDES[0]:
-        identity["side"] = data.side
-    if data.resize != "crop":
-        identity["resize"] = data.resize
-    if arguments.weights is not None:
-        identity["weights"] = hashlib.sha256(arguments.weights.read_bytes()).hexdigest()
-    if arguments.preset != "release":
-        identity["preset"] = arguments.preset
-    if arguments.validation is not None:
-        identity["validation"] = arguments.validation
+    identity = _identity(arguments, network_name, data)
     teacher = None
     if arguments.teacher is not None:
         teacher = load_teacher(arguments.teacher, len(data.classes), identity)
         identity["teacher"] = describe(arguments.teacher)
     if arguments.restart or (checkpoint.is_finished(folder) and not arguments.resume):
-        shutil.rmtree(folder, ignore_errors=True)
-    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher)
-    if arguments.no_publish:
+        team.wait()  # until all have looked whether it is finished
+        if team.leads:
+            shutil.rmtree(folder, ignore_errors=True)
+        team.wait()
+    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher, team)
+    if arguments.no_publish or not team.leads:
         return
     with open_draft(arguments.artifacts, model) as draft:
         config = recipe.as_config() | {
@@ -201,6 +201,22 @@ def run(arguments: argparse.Namespace) -> None:
         artifacts=arguments.artifacts,
     )
     print(f"the test images, once, at the end: {again}")
+
+
+def _identity(arguments: argparse.Namespace, network: str, data: ImageData) -> dict[str, Any]:
+    """What decides the outcome besides the recipe and the seed; older runs lack the later names."""
+    identity: dict[str, Any] = {"network": network, "data": data.sha256, "split_seed": SPLIT_SEED}
+    if data.side != SIDES[0]:
+        identity["side"] = data.side
+    if data.resize != "crop":
+        identity["resize"] = data.resize
+    if arguments.weights is not None:
+        identity["weights"] = hashlib.sha256(arguments.weights.read_bytes()).hexdigest()
+    if arguments.preset != "release":
+        identity["preset"] = arguments.preset
+    if arguments.validation is not None:
+        identity["validation"] = arguments.validation
+    return identity
 
 
 def _recipe(arguments: argparse.Namespace, network: str, data: ImageData | None = None) -> Recipe:
@@ -240,7 +256,9 @@ def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
         )
 
 
-def _load(arguments: argparse.Namespace, network: str) -> ImageData:
+def _load(arguments: argparse.Namespace, network: str, team: Team) -> ImageData:
+    if not team.leads:
+        team.wait()  # until the first process has downloaded what is to be downloaded
     with tqdm(desc="reading images", unit=" files", leave=False, disable=None) as bar:
         data = load_images(
             arguments.images,
@@ -251,6 +269,8 @@ def _load(arguments: argparse.Namespace, network: str) -> ImageData:
             zip_encoding=arguments.zip_encoding,
             progress=lambda files: bar.update(files - bar.n) and None,
         )
+    if team.leads:
+        team.wait()
     print(
         f"{data.name}: {len(data.classes)} classes; {len(data.train):,} images to train on, "
         f"{len(data.validation):,} for validation, {len(data.test):,} for the test"
@@ -281,9 +301,11 @@ def _fit(
     folder: Path,
     identity: dict[str, Any],
     teacher: torch.nn.Module | None,
+    team: Team,
 ) -> Fitted:
     count = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    print(f"training on {device}, {count}, seed {seed}")
+    processes = "" if team.size == 1 else f"{team.size} processes, each on "
+    print(f"training on {processes}{device}, {count}, seed {seed}")
     if advice := device.advice():
         print(advice)
     started = epoch_began = told = time.monotonic()
@@ -326,6 +348,7 @@ def _fit(
                 identity=identity,
                 on_epoch=on_epoch,
                 on_batch=on_batch,
+                team=team,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_kept(folder)) from None
