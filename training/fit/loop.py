@@ -174,7 +174,8 @@ def fit(
             scores += torch.tensor([found.loss, found.top1, found.top5], dtype=torch.float64)
         team.take_from_first([scores])
         seconds = time.monotonic() - started
-        row = Epoch(epoch + 1, loss, *scores.tolist(), seconds, top1)
+        found_loss, found_top1, found_top5 = scores.tolist()
+        row = Epoch(epoch + 1, loss, found_loss, found_top1, found_top5, seconds, top1)
         run.history.append(row)
         computed = str(device) if team.size == 1 else f"{team.size} × {device}"
         if computed not in run.devices:
