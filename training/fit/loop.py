@@ -166,15 +166,9 @@ def fit(
             keep_now_and_then,
             team,
         )
-        scores = torch.zeros(3, dtype=torch.float64, device=device.torch)
-        if team.leads:
-            found = evaluate(
-                predictor(published, normalise, device), validation.images, validation.labels
-            )
-            scores += torch.tensor([found.loss, found.top1, found.top5], dtype=torch.float64)
-        team.take_from_first([scores])
+        judged = predictor(published, normalise, device)
+        found_loss, found_top1, found_top5 = _scores(judged, validation, device, team)
         seconds = time.monotonic() - started
-        found_loss, found_top1, found_top5 = scores.tolist()
         row = Epoch(epoch + 1, loss, found_loss, found_top1, found_top5, seconds, top1)
         run.history.append(row)
         computed = str(device) if team.size == 1 else f"{team.size} × {device}"
@@ -183,6 +177,18 @@ def fit(
         keep(finished=epoch + 1 == recipe.epochs)
         on_epoch(row)
     return Fitted(published.eval(), normalise, run.history, run.devices)
+
+
+def _scores(
+    logits: Callable[[Tensor], Tensor], images: Split, device: Device, team: Team
+) -> list[float]:
+    """Loss, top-1 and top-5 on ``images``, which the first process finds for all."""
+    scores = torch.zeros(3, dtype=torch.float64, device=device.torch)
+    if team.leads:
+        found = evaluate(logits, images.images, images.labels)
+        scores += torch.tensor([found.loss, found.top1, found.top5], dtype=torch.float64)
+    team.take_from_first([scores])
+    return scores.tolist()
 
 
 def predictor(
