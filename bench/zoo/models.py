@@ -150,7 +150,6 @@ MODELS = (
         "value jacobian",
         f.lotka_volterra,
         lambda: torch.rand(ROWS, 3, dtype=DOUBLE) + 0.5,
-        refused="too long",
     ),
     function("fft", "value vjp", lambda x: torch.fft.rfft(x).abs(), lambda: normal(8)),
     function("complex", "vjp", lambda x: (torch.exp(1j * x) * torch.complex(x, x**2)).abs(), x3),
