@@ -81,7 +81,9 @@ def test_it_learns() -> None:
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     tmp_path: Path, stop_after: int, trained_share: float
 ) -> None:
-    recipe = SMALL.with_changes(trained_share=trained_share, batch=round(32 * trained_share))
+    recipe = SMALL.with_changes(
+        trained_share=trained_share, batch=round(32 * trained_share), cutmix=0.5
+    )
     whole = train(recipe)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path, stop_after)
@@ -253,6 +255,28 @@ def test_cutout_blanks_at_most_a_square() -> None:
     assert int(blank[:, 0].sum((1, 2)).max()) == 64
     assert int(blank[:, 0].sum((1, 2)).min()) > 0
     assert torch.equal(blank[:, 0], blank[:, 2])
+
+
+def test_cutmix_pastes_one_rectangle_of_the_neighbour_and_tells_its_share() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).contiguous()
+    shares = []
+    for _ in range(200):
+        mixed, share = augment.cutmix(images, generator)
+        pasted = mixed != images
+        assert torch.equal(mixed[pasted], images.roll(1, 0)[pasted])
+        assert torch.equal(pasted, pasted[:1, :1].expand_as(pasted))
+        assert pasted[0, 0].float().mean().item() == pytest.approx(share)
+        rows, columns = pasted[0, 0].any(1).sum(), pasted[0, 0].any(0).sum()
+        assert rows * columns == pasted[0, 0].sum()
+        shares.append(share)
+    assert min(shares) < 0.05
+    assert max(shares) > 0.95
+    assert sum(shares) / 200 == pytest.approx(0.5, abs=0.08)
+
+
+def test_it_learns_from_mixed_images() -> None:
+    assert train(SMALL.with_changes(cutmix=0.5, epochs=8)).history[-1].validation_top1 > 0.95
 
 
 def test_orthogonalise_gives_singular_values_near_one() -> None:

@@ -42,3 +42,21 @@ def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     in_rows = (y >= rows) & (y < rows + size)
     in_columns = (x >= columns) & (x < columns + size)
     return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0.0)
+
+
+def cutmix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Paste a rectangle of its neighbour in the batch into each image.
+
+    The rectangle is the same for the whole batch; its area is uniform between none and all (Yun et
+    al., arXiv 1905.04899). Returns the images and the share of their pixels that is the
+    neighbour's, which is that of row i - 1 for row i.
+    """
+    _, _, height, width = images.shape
+    side = float(torch.rand((), generator=generator)) ** 0.5
+    rows, columns = round(height * side), round(width * side)
+    top = int(torch.randint(0, height - rows + 1, (), generator=generator))
+    left = int(torch.randint(0, width - columns + 1, (), generator=generator))
+    box = (..., slice(top, top + rows), slice(left, left + columns))
+    mixed = images.clone()
+    mixed[box] = images.roll(1, 0)[box]
+    return mixed, rows * columns / (height * width)

@@ -27,7 +27,13 @@ from training.fit.together import ALONE, Team
 from training.networks.backbone import MEAN, STD
 
 # Values with which a feature of the recipe is off; older checkpoints lack these names.
-_UNUSED = {"trained_share": 1, "teacher_share": 0, "balanced": False, "head_epochs": 0}
+_UNUSED = {
+    "cutmix": 0,
+    "trained_share": 1,
+    "teacher_share": 0,
+    "balanced": False,
+    "head_epochs": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -248,13 +254,16 @@ def _train_epoch(
             hardest = run.judge.hardest(images, labels, step, lr_factor)
             team.take_from_first([hardest])
             images, labels = images[hardest], labels[hardest]
+        others, theirs = 0.0, labels.roll(1)
+        if recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
+            images, others = augment.cutmix(images, generator)
         total = len(images)
-        images, labels = team.share(images), team.share(labels)
+        images, labels, theirs = (team.share(rows) for rows in (images, labels, theirs))
         part = len(images) / total
         images = images.contiguous(memory_format=torch.channels_last)
         with device.precision():
             logits = run.network(images).float()
-        loss = _loss(run, images, logits, labels, recipe, device) * part
+        loss = _loss(run, images, logits, labels, recipe, device, others, theirs) * part
         loss.backward()
         hits = (logits.detach().argmax(1) == labels).float().mean() * part
         mean_loss = loss.detach().clone()
@@ -301,9 +310,21 @@ def _augmented(
 
 
 def _loss(
-    run: _Run, images: Tensor, logits: Tensor, labels: Tensor, recipe: Recipe, device: Device
+    run: _Run,
+    images: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    device: Device,
+    others: float,
+    theirs: Tensor,
 ) -> Tensor:
-    loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    """The batch's loss; a share of ``others`` of each image is of one labelled ``theirs``."""
+    smoothing = recipe.label_smoothing
+    loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if others:
+        other = functional.cross_entropy(logits, theirs, label_smoothing=smoothing)
+        loss = (1 - others) * loss + others * other
     if run.teacher is None:
         return loss
     with torch.no_grad(), device.precision():

@@ -33,6 +33,8 @@ class Recipe:
     """Pixels each way."""
     cutout: int = 0
     """Side of the blanked square, pixels."""
+    cutmix: float = 0.0
+    """Share of the batches in which each image holds a rectangle of another one."""
     average: float = 0.0
     """Decay per step of the weights' exponential moving average, which is what is published."""
     whitening_bias_epochs: int = 3
