@@ -254,9 +254,7 @@ def _train_epoch(
             hardest = run.judge.hardest(images, labels, step, lr_factor)
             team.take_from_first([hardest])
             images, labels = images[hardest], labels[hardest]
-        others, theirs = 0.0, labels.roll(1)
-        if recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
-            images, others = augment.cutmix(images, generator)
+        images, others, theirs = _mixed(images, labels, recipe, generator)
         total = len(images)
         images, labels, theirs = (team.share(rows) for rows in (images, labels, theirs))
         part = len(images) / total
@@ -307,6 +305,15 @@ def _augmented(
     if recipe.cutout:
         images = augment.cutout(images, recipe.cutout, generator)
     return images
+
+
+def _mixed(
+    images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> tuple[Tensor, float, Tensor]:
+    """Images, the share of each that is of another image, and the labels of those."""
+    if recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
+        return *augment.cutmix(images, generator), labels.roll(1)
+    return images, 0.0, labels
 
 
 def _loss(
