@@ -72,3 +72,9 @@ def test_no_layer_imports_in_a_circle() -> None:
         bottom = {layer for layer, may in left.items() if not may & left.keys()}
         assert bottom, f"a circle among {sorted(left)}"
         left = {layer: may for layer, may in left.items() if layer not in bottom}
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports each by its bare name, and stops where two folders have the same."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

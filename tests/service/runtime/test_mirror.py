@@ -1,6 +1,6 @@
 """Copies of an object store on this machine: what is copied, what is kept, what befalls them.
 
-The store is a folder behind ``file://``; tests/deploy/test_store.py has one that speaks S3.
+The store is a folder behind ``file://``; tests/deploy/test_object_store.py has one that speaks S3.
 """
 
 import json
