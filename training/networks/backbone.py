@@ -59,11 +59,10 @@ class Backbone(nn.Module):
         if only:
             self.eval()
 
-    def early_layers(self) -> list[nn.Module]:
-        """Two at an eighth of the picture's size or more: they show colours and textures."""
-        if self.head == "net.fc.":
-            return [self.net.layer1, self.net.layer2]
-        return [self.net.features[1], self.net.features[3]]
+    def early_layer(self) -> nn.Module:
+        """At a quarter of the picture's size or more: it shows colours and textures."""
+        layer: nn.Module = self.net.layer1 if self.head == "net.fc." else self.net.features[2]
+        return layer
 
     def folded(self) -> "Backbone":
         """A copy in eval mode; ONNX Runtime folds its BatchNorms."""

@@ -1,8 +1,8 @@
 """An image classifier's network by name.
 
 Each has, besides what any module has, ``prepare(images)``, which sets what depends on the training
-images before training starts, ``folded()``, a copy for inference, and ``early_layers()``, modules
-whose outputs [n, channels, h, w] tell familiar pictures from others.
+images before training starts, ``folded()``, a copy for inference, and ``early_layer()``, a module
+whose output [n, channels, h, w] tells familiar pictures from others.
 """
 
 from pathlib import Path

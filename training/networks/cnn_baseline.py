@@ -33,9 +33,9 @@ class BaselineCNN(nn.Sequential):
         self.dropout4 = nn.Dropout(0.25)
         self.dense3 = nn.Linear(1024, classes)
 
-    def early_layers(self) -> list[nn.Module]:
-        """Both convolutions, after pooling: what they put out shows colours and textures."""
-        return [self.pool1, self.pool2]
+    def early_layer(self) -> nn.Module:
+        """The first convolution, after pooling: it shows colours and textures."""
+        return self.pool1
 
     def folded(self) -> "BaselineCNN":
         """A copy in eval mode; there is no BatchNorm to fold."""

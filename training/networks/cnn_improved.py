@@ -104,9 +104,9 @@ class ImprovedCNN(nn.Module):
         x = self.groups(self.activation(self.whitening(self.pad(x))))
         return self.head(self.flatten(self.pool(x))) * LOGIT_SCALE
 
-    def early_layers(self) -> list[nn.Module]:
-        """All groups but the last: what they put out shows colours and textures."""
-        return list(self.groups[:-1])
+    def early_layer(self) -> nn.Module:
+        """The first group: what it puts out shows colours and textures."""
+        return self.groups[0]
 
     def folded(self) -> "ImprovedCNN":
         """A copy in eval mode that computes the same with its BatchNorms folded into convolutions.
