@@ -16,6 +16,7 @@ CHROMIUM = Path("/usr/bin/chromium")  # Debian's
 ARTIFACTS = ROOT / "artifacts"
 MODELS = (
     "cifar-baseline",
+    "cifar-fast",
     "cifar-improved",
     "curve-gp",
     "curve-mlp",

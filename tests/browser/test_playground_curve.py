@@ -121,7 +121,7 @@ def test_the_band_is_the_services(visit: Visit) -> None:
     page.locator("#curve-model").select_option("curve-gp")
     page.locator("#curve-x").fill("0.5")
     check(visit, 0.5, "curve-gp")
-    expect(page.locator(".key-band")).to_have_text("95 % band of curve-gp")
+    expect(page.locator("#curve-legend .key-band")).to_have_text("95 % band of curve-gp")
     for order, place, path in (
         (0, "#curve-plot", "/predict"),
         (1, "#curve-derivatives", "/gradient"),

@@ -19,7 +19,7 @@ from tests.tiny_artifacts import png, publish_all, publish_classifier
 
 EXAMPLES = STATIC / "playground" / "examples"
 PHOTO = ROOT / "examples" / "cat.jpg"
-NETWORKS = ("cifar-baseline", "cifar-improved")
+NETWORKS = ("cifar-baseline", "cifar-fast", "cifar-improved")
 
 # Gives the page a file as a drop or a paste would.
 HAND_OVER = """
@@ -43,7 +43,7 @@ def post(visit: Visit, path: str, image: bytes) -> dict[str, Any]:
 
 
 def check(visit: Visit, image: bytes, label: str | None = None) -> None:
-    """Both networks' bars and maps are those that the API gives for ``image``."""
+    """The networks' bars and maps are those that the API gives for ``image``."""
     for model in NETWORKS:
         wanted = f"&label={label}" if label else ""
         answer = post(visit, f"/explain?model={model}&top_k=5{wanted}", image)
@@ -133,7 +133,7 @@ def test_a_picture_from_the_camera(visit: Visit) -> None:
 def test_an_error_is_said_and_the_picture_stays(visit: Visit) -> None:
     page = visit.open()
     page.get_by_role("button", name="frog").click()
-    expect(page.locator("#image-networks article")).to_have_count(2)
+    expect(page.locator("#image-networks article")).to_have_count(len(NETWORKS))
     page.locator("#image-file").set_input_files(
         {"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"}
     )

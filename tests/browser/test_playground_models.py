@@ -31,7 +31,7 @@ def test_every_model_with_its_parameters(visit: Visit) -> None:
 
 def test_accuracy_stands_beside_chance(visit: Visit) -> None:
     page = visit.open()
-    for model in ("cifar-baseline", "cifar-improved"):
+    for model in ("cifar-baseline", "cifar-fast", "cifar-improved"):
         _, details = visit.server.get(f"/models/{model}")
         figures = page.locator(f"#models-list [data-model='{model}'] .figures > div")
         texts = dict(

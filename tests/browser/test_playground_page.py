@@ -29,7 +29,7 @@ def use_everything(page: Page) -> None:
     page.get_by_role("button", name="20 steps").click()
     expect(page.locator("[data-figure=descent]")).to_contain_text("step 20")
     page.get_by_role("button", name="frog").click()
-    expect(page.locator("#image-networks article")).to_have_count(2)
+    expect(page.locator("#image-networks article")).to_have_count(3)
     page.locator("[data-path=label]").fill("one")
     expect(page.locator("#w10-problem")).to_be_visible()
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
@@ -147,7 +147,7 @@ def test_what_was_asked_is_copied_as_curl(visit: Visit, tmp_path: Path) -> None:
     answer = json.loads(run_copied(page, "w10", "curl", tmp_path))
     assert answer == visit.server.post("/w10-gradient", EXAMPLE)[1]
     page.get_by_role("button", name="truck").click()
-    expect(page.locator("#image-networks article")).to_have_count(2)
+    expect(page.locator("#image-networks article")).to_have_count(3)
     ship = STATIC / "playground" / "examples" / "truck.png"
     (tmp_path / "truck.png").write_bytes(ship.read_bytes())
     printed = run_copied(page, "image", "curl", tmp_path)
@@ -166,7 +166,7 @@ def test_what_was_asked_is_copied_as_python(visit: Visit, tmp_path: Path) -> Non
     printed = run_copied(page, "models", "python", tmp_path)
     assert printed.splitlines()[0] == str(visit.server.get("/models")[1])
     page.get_by_role("button", name="truck").click()
-    expect(page.locator("#image-networks article")).to_have_count(2)
+    expect(page.locator("#image-networks article")).to_have_count(3)
     truck = (STATIC / "playground" / "examples" / "truck.png").read_bytes()
     (tmp_path / "truck.png").write_bytes(truck)
     printed = run_copied(page, "image", "python", tmp_path)

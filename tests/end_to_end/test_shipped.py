@@ -17,7 +17,7 @@ from tests.tiny_artifacts import encoded
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = ROOT / "artifacts"
 CURVES = ("curve-mlp", "curve-poly", "curve-gp")
-CLASSIFIERS = ("cifar-baseline", "cifar-improved")
+CLASSIFIERS = ("cifar-baseline", "cifar-fast", "cifar-improved")
 ASKED_FOR = (3.0, 0.1, -0.5)
 
 

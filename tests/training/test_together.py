@@ -31,7 +31,7 @@ def run(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=check,
-        timeout=600,
+        timeout=300,
     )
 
 
@@ -86,8 +86,11 @@ def test_two_processes_train_as_one_does(alone: Path, tmp_path: Path) -> None:
 def test_a_lost_process_costs_what_was_done_since_the_checkpoint(
     alone: Path, tmp_path: Path
 ) -> None:
-    run(*TORCHRUN, "--max-restarts=1", PROGRAM, tmp_path, "lose")
+    done = run(*TORCHRUN, PROGRAM, tmp_path, "lose", check=False)
+    assert done.returncode != 0
     assert (tmp_path / "lost").exists()
+    assert not (tmp_path / "weights.safetensors").exists()
+    run(*TORCHRUN, PROGRAM, tmp_path, "lose")
     same(alone, tmp_path)
 
 
