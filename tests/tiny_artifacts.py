@@ -590,6 +590,7 @@ def publish_expected(root: Path) -> None:
     """
     publish_all(root)
     publish_curve(root, "curve-poly")
+    publish_curve(root, "curve-gp")
     publish_classifier(root, "cifar-baseline")
 
 

@@ -105,7 +105,7 @@ class W10Query(BaseModel):
     )
     answer: Annotated[
         StudentAnswer | None,
-        BeforeValidator(_number_alone),
+        BeforeValidator(_number_alone, json_schema_input_type=StudentAnswer | Real | None),
         Field(
             description="Your own ∂loss/∂w10, or your own numbers by step: they are marked",
             examples=[-0.2145],

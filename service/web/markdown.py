@@ -66,6 +66,7 @@ ATTRIBUTES = frozenset(
     ]
 )
 WIDE, WIDEST = 4, 7  # columns from which a table is laid out otherwise on narrow screens
+MOST_LABELS = 40  # columns; a table of more only scrolls: a label in every cell makes a large page
 MAX_FORMULA = 2000  # characters; a longer one is shown as it is
 
 
@@ -107,6 +108,8 @@ def _label_cells(tokens: Sequence[Token]) -> None:
             table, heads = token, []
         elif token.type == "th_open":
             heads.append(content.content)
+        elif token.type == "thead_close" and len(heads) > MOST_LABELS:
+            heads = []
         elif token.type == "thead_close" and table is not None and len(heads) >= WIDE:
             table.attrSet("class", "widest" if len(heads) >= WIDEST else "wide")
         elif token.type == "tr_open":
