@@ -1,6 +1,7 @@
 """The application: settings in, ASGI out."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -48,6 +49,8 @@ from service.web.security import SecurityHeaders
 from service.web.state import KeepState, Services
 from service.web.templating import STATIC, Assets
 from service.web.tracing import Tracing
+
+log = logging.getLogger("gradserve")
 
 DESCRIPTION = """
 Predictions of small models **and their derivatives**, computed from graphs that PyTorch's autograd
@@ -182,7 +185,10 @@ def create_app(
 async def _keep_writing_down() -> None:
     while True:
         await asyncio.sleep(WRITE_SECONDS)
-        write_down()
+        try:
+            write_down()
+        except Exception:  # a full disk, say: the next turn may do better
+            log.exception("answers could not be counted")
 
 
 def write_down() -> None:

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from contract.store import MANIFEST_FILE
 from contract.system import lock, lock_shared
 from service.runtime.mirror import STATE, Options, State, read_state
 from service.runtime.observer import Observer
+from service.runtime.own_process import command
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")
@@ -31,11 +31,6 @@ LOCK = ".lock"
 FIRST_LOOK_SECONDS = 30.0  # that a start waits for the first look at the store
 RESTART_SECONDS = 5.0  # before a process that ended is started again
 POLL_SECONDS = 0.1
-# The module with the parent's sys.path: its own may begin with the current folder.
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from service.runtime.mirror import main; main()"
-)
 
 
 class Cache:
@@ -146,7 +141,7 @@ class Cache:
 
     def _start(self, held: BufferedWriter) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - this very interpreter, our own code
-            [sys.executable, "-c", START, json.dumps(sys.path)],
+            command("service.runtime.mirror"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is the service's to handle

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from service.runtime.loader import Chosen, Verdict
+from service.runtime.own_process import command
 from service.settings import Settings
 
 try:
@@ -35,11 +35,6 @@ except ImportError:  # Windows, where one process serves
 PATIENCE = 4
 STARTING_SECONDS = 30  # more for its imports, on a busy machine
 ELSEWHERE_SECONDS = 0.1  # between looks whether another worker has finished
-# The process finds the code where this one has found it, whatever folder it starts in.
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from service.runtime.verify import main; main()"
-)
 
 Answer = dict[str, Any]
 
@@ -257,7 +252,7 @@ class _Process:
         }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, our own code
-            [sys.executable, "-c", START, json.dumps(sys.path)],
+            command("service.runtime.verify"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

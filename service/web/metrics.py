@@ -266,11 +266,17 @@ def _count_for_model(model: str, version: str, answers: Sequence[tuple[int, floa
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:
-    """``histogram.observe`` for each of ``values``, with one write a bucket (its private parts)."""
-    counts = Tally(bisect_left(histogram._upper_bounds, value) for value in values)
+    """``histogram.observe`` for each of ``values``, with one write a bucket."""
+    try:
+        bounds, buckets, total = histogram._upper_bounds, histogram._buckets, histogram._sum
+    except AttributeError:  # private names, which another version may not have
+        for value in values:
+            histogram.observe(value)
+        return
+    counts = Tally(bisect_left(bounds, value) for value in values)
     for bucket, times in counts.items():
-        histogram._buckets[bucket].inc(times)
-    histogram._sum.inc(sum(values))
+        buckets[bucket].inc(times)
+    total.inc(sum(values))
 
 
 class _Workers(Collector):

@@ -66,3 +66,24 @@ export function tell(panel, error = null) {
   });
   if (items.length) place.append(html("ul", {}, items));
 }
+
+/** Give ``take`` each file that is chosen with ``input`` or dropped on ``place``. */
+export function files(place, input, take) {
+  input.addEventListener("change", () => {
+    if (input.files.length) take(input.files[0]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+  for (const kind of ["dragenter", "dragover"]) {
+    place.addEventListener(kind, (event) => {
+      event.preventDefault();
+      place.classList.add("over");
+    });
+  }
+  for (const kind of ["dragleave", "drop"]) place.addEventListener(kind, () => place.classList.remove("over"));
+  place.addEventListener("drop", (event) => {
+    const [file] = event.dataTransfer.files;
+    if (!file && event.target.matches("textarea")) return; // text goes into the field
+    event.preventDefault();
+    if (file) take(file);
+  });
+}

@@ -2,7 +2,7 @@
 
 import { get, latest, postFile, send } from "./api.js";
 import { camera } from "./camera.js";
-import { byId, html, lacking, tell } from "./dom.js";
+import { byId, files, html, lacking, tell } from "./dom.js";
 import { Record } from "./request.js";
 
 const TOP = 5;
@@ -47,24 +47,8 @@ class ImagePanel {
   }
 
   listen() {
-    const drop = byId("image-drop");
-    const input = byId("image-file");
-    const take = (file) => file && this.open(file, file.name || "picture.png");
-    input.addEventListener("change", () => {
-      take(input.files[0]);
-      input.value = ""; // so that the same file can be chosen again
-    });
-    for (const kind of ["dragenter", "dragover"]) {
-      drop.addEventListener(kind, (event) => {
-        event.preventDefault();
-        drop.classList.add("over");
-      });
-    }
-    for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
-    drop.addEventListener("drop", (event) => {
-      event.preventDefault();
-      take(event.dataTransfer.files[0]);
-    });
+    const take = (file) => this.open(file, file.name || "picture.png");
+    files(byId("image-drop"), byId("image-file"), take);
     document.addEventListener("paste", (event) => {
       const file = [...event.clipboardData.files].find((pasted) => pasted.type.startsWith("image/"));
       if (!file) return;

@@ -1,6 +1,6 @@
 // The panel for points of one's own: a polynomial fitted in the page, its band and its tangent.
 
-import { byId, html, number, svg, tell, typed } from "./dom.js";
+import { byId, files, html, number, svg, tell, typed } from "./dom.js";
 import { Frame, range } from "./plot.js";
 import { choose, fits, parse, quantile } from "./polynomial.js";
 
@@ -17,7 +17,6 @@ class PointsPanel {
     this.text = byId("points-text");
     this.slider = byId("points-degree");
     this.x = byId("points-x");
-    const place = byId("points-drop");
     this.text.addEventListener("input", () => this.read());
     this.slider.addEventListener("input", () => this.show());
     this.x.addEventListener("input", () => this.show());
@@ -26,28 +25,9 @@ class PointsPanel {
       this.text.value = byId("points-example").dataset.points;
       this.read();
     });
-    const file = byId("points-file");
-    const take = async (chosen) => {
-      if (!chosen) return;
+    files(byId("points-drop"), byId("points-file"), async (chosen) => {
       this.text.value = await chosen.text();
       this.read();
-    };
-    file.addEventListener("change", () => {
-      take(file.files[0]);
-      file.value = ""; // so that the same file can be chosen again
-    });
-    for (const kind of ["dragenter", "dragover"]) {
-      place.addEventListener(kind, (event) => {
-        event.preventDefault();
-        place.classList.add("over");
-      });
-    }
-    for (const kind of ["dragleave", "drop"]) place.addEventListener(kind, () => place.classList.remove("over"));
-    place.addEventListener("drop", (event) => {
-      const [dropped] = event.dataTransfer.files;
-      if (!dropped) return; // text goes into the field as it would anywhere
-      event.preventDefault();
-      take(dropped);
     });
     new ResizeObserver(() => this.show()).observe(byId("points-plots").parentNode);
   }

@@ -59,7 +59,8 @@ def test_work_that_a_dead_process_left_is_done_by_another(tmp_path, monkeypatch)
 
 
 def test_a_process_that_cannot_start_says_why(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(verifier, "START", "raise SystemExit('no room here')")
+    refusing = [sys.executable, "-c", "raise SystemExit('no room here')"]
+    monkeypatch.setattr(verifier, "command", lambda _: refusing)
     found = Verifier(Settings())
     with pytest.raises(Refused, match="failed: no room here"):
         found.submit(Path(tmp_path), "another").result(60)

@@ -1,9 +1,14 @@
 """/metrics in one process; tests/end_to_end/test_metrics_workers.py adds up several."""
 
 import re
+import time
 
+import pytest
+from prometheus_client import CollectorRegistry, Histogram
 from starlette.testclient import TestClient
 
+from service import app
+from service.web import metrics
 from tests.tiny_artifacts import png
 
 
@@ -90,3 +95,47 @@ def test_says_where_a_models_time_goes(client: TestClient) -> None:
     for stage in ("read", "parse", "infer", "write", "decode"):
         assert grown("gradserve_stage_seconds_count", f'{{stage="{stage}"}}') >= 1, stage
     assert "process_resident_memory_bytes" in after
+
+
+class Opaque:
+    """A histogram of another version of prometheus_client: only its public method is there."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self.observe = histogram.observe
+
+
+def test_a_histogram_counts_the_same_with_and_without_its_private_names() -> None:
+    values = [0.0, 0.1, 0.1000001, 0.5, 2.0, 7.0]
+    samples = []
+    for wrap in (lambda histogram: histogram, Opaque):
+        histogram = Histogram("h", "h", buckets=(0.1, 0.5, 1), registry=CollectorRegistry())
+        metrics._observe(wrap(histogram), values)
+        samples.append(
+            [
+                (s.name, s.labels, s.value)
+                for s in histogram.collect()[0].samples
+                if s.name != "h_created"
+            ]
+        )
+    assert samples[0] == samples[1]
+    assert ("h_count", {}, 6.0) in samples[0]
+
+
+def test_one_failure_to_count_does_not_end_counting(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    write_down = app.write_down
+
+    def fails_once() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        write_down()
+
+    monkeypatch.setattr(app, "write_down", fails_once)
+    deadline = time.monotonic() + 30
+    while len(calls) < 2:
+        assert time.monotonic() < deadline, "it never tried again"
+        client.get("/health/live")
+        time.sleep(0.05)
