@@ -187,7 +187,9 @@ async def _keep_writing_down() -> None:
         await asyncio.sleep(WRITE_SECONDS)
         try:
             write_down()
-        except Exception:  # a full disk, say: the next turn may do better
+        except OSError as error:  # a full disk, say: the next turn may do better
+            log.warning("answers could not be counted: %s", error)
+        except Exception:
             log.exception("answers could not be counted")
 
 

@@ -36,7 +36,7 @@ from starlette.types import Scope
 
 from service.runtime.observer import Observer
 from service.web.errors import NotReady
-from service.web.facts import Facts, current
+from service.web.facts import STAGES, Facts, current
 
 log = logging.getLogger("gradserve")
 
@@ -61,7 +61,7 @@ DURATION = Histogram(
 REFUSALS = Counter("gradserve_refusals", "Requests refused, by reason", ["reason"])
 STAGE = Histogram(
     "gradserve_stage_seconds",
-    "Where a request's time goes: read, parse, decode, queue, infer, write",
+    "Where a request's time goes: " + ", ".join(STAGES),
     ["stage"],
     buckets=SECONDS,
 )
@@ -200,6 +200,12 @@ class RequestMetrics:
     def __init__(self, paths: frozenset[str]) -> None:
         self.paths = paths
         STARTED.set(time.time())
+        # At 0 from the start: rates are right from the first on, and the files that the workers
+        # share are open before connections can take every descriptor.
+        for reason in REASONS.values():
+            REFUSALS.labels(reason)
+        for stage in STAGES:
+            STAGE.labels(stage)
 
     def handler(self, scope: Scope) -> str:
         """The path of the endpoint that answered, with its placeholders."""

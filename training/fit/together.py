@@ -12,6 +12,7 @@ with which the network is evaluated and published, are averaged in each step.
 """
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -126,11 +127,21 @@ def join(device: Device) -> Iterator[tuple[Team, Device]]:
             )
         torch.cuda.set_device(index)
         device = Device(torch.device("cuda", index), device.bfloat16)
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size) and (loopback := _loopback()):
+        # One machine: nothing listens on the network, and the host's name need not resolve.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     distributed.init_process_group("nccl" if device.torch.type == "cuda" else "gloo")
     try:
-        yield Team(int(os.environ["RANK"]), size), device
+        team = Team(int(os.environ["RANK"]), size)
+        yield team, device
+        team.wait()  # A process that leaves early closes connections that others still use.
     finally:
         distributed.destroy_process_group()
+
+
+def _loopback() -> str | None:
+    """The name of the loopback interface; None where it has another than Linux's and macOS's."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
 
 
 def _device() -> torch.device:
