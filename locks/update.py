@@ -87,9 +87,13 @@ def main() -> None:
         )
         write("torch", "pyproject.toml, with the extra test: PyTorch from PyPI", "".join(of_torch))
         for name in ("service", "s3", "audit", "build", "bench"):
-            # The peers of the benchmark want versions of their own, but the same PyTorch; what the
-            # object store's client needs contradicts dev, but not the service.
-            entries = {"bench": "".join(of_torch), "s3": locked("service")}
+            # The peers of the benchmark want versions of their own, but the same PyTorch, and what
+            # builds gradserve is installed beside them; what the object store's client needs
+            # contradicts dev, but not the service.
+            entries = {
+                "bench": "".join([*of_torch, locked("build")]),
+                "s3": locked("service"),
+            }
             given = pins(entries.get(name, dev))
             before = [] if upgrade or name == "service" else pins(locked(name)).splitlines()
             there = {line.split("==")[0] for line in given.splitlines()}
@@ -100,7 +104,10 @@ def main() -> None:
         tools.write_text(
             "\n".join(p for p in pins(dev).splitlines() if p.split("==")[0] in TEST_TOOLS)
         )
-        lowest = resolve("pyproject.toml", str(tools), "--resolution", "lowest-direct")
+        kept.write_text(pins(locked("build")))  # installed beside them
+        lowest = resolve(
+            "pyproject.toml", str(tools), "--resolution", "lowest-direct", "-c", str(kept)
+        )
         write("lowest", "pyproject.toml: the lowest versions that it allows", lowest)
 
 

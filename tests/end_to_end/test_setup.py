@@ -70,6 +70,14 @@ def test_a_lock_has_what_pyproject_asks_for(locks: tuple[str], extras: tuple[str
         assert requirement.specifier.contains(locked[name]), f"run make lock: {requirement}"
 
 
+@pytest.mark.parametrize("name", install.LOCKS)
+def test_the_locks_of_one_environment_agree(name: str) -> None:
+    """pip refuses to install two versions of one package."""
+    together = pins(*install.LOCKS[name])
+    for lock in install.LOCKS[name]:
+        assert pins(lock).items() <= together.items(), f"run make lock: {lock}"
+
+
 def test_the_lowest_versions_are_those_that_are_tested() -> None:
     locked = pins("lowest")
     for requirement in wanted():
