@@ -1,17 +1,23 @@
 """Requests that are legal, or nearly so, and cost as much as one can: of JSON and of pictures."""
 
+import asyncio
+import random
 import struct
+import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 from PIL import Image
 
+from tests.hostile.load import Connection
 from tests.hostile.pictures import COLOUR_ALPHA, chunk
 from tests.hostile.wire import post
 from tests.tiny_artifacts import encoded, png
 
+ATTACKERS = 24
 INFER = "/v2/models/{}/infer"
 
 
@@ -161,3 +167,30 @@ def as_requests() -> dict[str, tuple[bytes, set[int]]]:
 def right_statuses() -> dict[str, set[int]]:
     """How each may be answered."""
     return {name: statuses for name, (_, statuses) in as_requests().items()}
+
+
+def attack(port: int, seconds: float) -> dict[str, Counter[int]]:
+    """Ask for what costs most, by ``ATTACKERS`` connections; how each request was answered."""
+    requests = [(name, sent) for name, (sent, _) in as_requests().items()]
+    # Sending 16 MB takes the time of many others, and this shares the cores with the server.
+    weights = [1e6 / (len(sent) + 1e6) for _, sent in requests]
+    seen: dict[str, Counter[int]] = {name: Counter() for name, _ in requests}
+
+    async def one(chance: random.Random, first: int, end: float) -> None:
+        name, sent = requests[first % len(requests)]
+        while time.perf_counter() < end:
+            connection = await Connection.open(port)
+            try:
+                status, _ = await asyncio.wait_for(connection.ask(sent), 60)
+            except EOFError:
+                status = 0
+            connection.close()
+            seen[name][status] += 1
+            ((name, sent),) = chance.choices(requests, weights)
+
+    async def all_of_them() -> None:
+        end = time.perf_counter() + seconds
+        await asyncio.gather(*(one(random.Random(i), i, end) for i in range(ATTACKERS)))
+
+    asyncio.run(all_of_them())
+    return seen

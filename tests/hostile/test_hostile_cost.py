@@ -6,9 +6,7 @@ latencies as well.
 
 import asyncio
 import os
-import random
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -23,7 +21,6 @@ from tests.server_process import ROOT, ServerProcess
 
 LONG = "GRADSERVE_LONG" in os.environ
 SECONDS = 30.0 if LONG else 10.0
-ATTACKERS = 24
 MIB_ABOVE = 450e6 / 2**20  # of a worker, above its size with its models loaded
 # 99 of 100 innocent requests, s. In `make soak` only: elsewhere the machine does other things.
 LATENCY = {"/predict": 0.1, "/classify": 0.25, "/health/live": 0.25}
@@ -44,33 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     root.symlink_to(ROOT / "artifacts")
     with ServerProcess(root, access_log=False).wait_ready() as running:
         yield running
-
-
-def attack(port: int, seconds: float) -> dict[str, Counter[int]]:
-    """Ask for what costs most, by ``ATTACKERS`` connections; how each request was answered."""
-    requests = [(name, sent) for name, (sent, _) in costly.as_requests().items()]
-    # Sending 16 MB takes the time of many others, and this shares the cores with the server.
-    weights = [1e6 / (len(sent) + 1e6) for _, sent in requests]
-    seen: dict[str, Counter[int]] = {name: Counter() for name, _ in requests}
-
-    async def one(chance: random.Random, first: int, end: float) -> None:
-        name, sent = requests[first % len(requests)]
-        while time.perf_counter() < end:
-            connection = await Connection.open(port)
-            try:
-                status, _ = await asyncio.wait_for(connection.ask(sent), 60)
-            except EOFError:
-                status = 0
-            connection.close()
-            seen[name][status] += 1
-            ((name, sent),) = chance.choices(requests, weights)
-
-    async def all_of_them() -> None:
-        end = time.perf_counter() + seconds
-        await asyncio.gather(*(one(random.Random(i), i, end) for i in range(ATTACKERS)))
-
-    asyncio.run(all_of_them())
-    return seen
 
 
 async def person(port: int, end: float, request: bytes, tally: Tally) -> None:
@@ -117,7 +87,7 @@ def test_costly_requests_take_no_more_than_is_there(server: ServerProcess, size:
     # The attackers in a process of their own: what takes it long is no fault of the server.
     with ProcessPoolExecutor(1, get_context("spawn")) as other:
         right = other.submit(costly.right_statuses).result()  # and all of it is made
-        attacking = other.submit(attack, server.port, SECONDS)
+        attacking = other.submit(costly.attack, server.port, SECONDS)
         asyncio.run(people())
         seen = attacking.result()
     above = peak_mib(worker) - size

@@ -19,7 +19,11 @@ from training.fit.together import Team
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("together_program.py")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+# The host's own name, which torchrun would look up, need not resolve.
+TORCHRUN = (
+    *("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"),
+    "--nproc-per-node=2",
+)
 
 
 def run(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -93,6 +97,14 @@ def test_a_lost_process_costs_what_was_done_since_the_checkpoint(
     assert (tmp_path / "lost").exists()
     assert not (tmp_path / "weights.safetensors").exists()
     run(*TORCHRUN, PROGRAM, tmp_path, "lose")
+    same(alone, tmp_path)
+
+
+def test_torchrun_restarts_all_after_a_loss(alone: Path, tmp_path: Path) -> None:
+    """The new processes don't look for the old ones, whose addresses torchrun still has."""
+    done = run(*TORCHRUN, "--max-restarts=1", PROGRAM, tmp_path, "lose")
+    assert (tmp_path / "lost").exists()
+    assert done.stdout.count("is done") == 1
     same(alone, tmp_path)
 
 

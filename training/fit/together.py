@@ -118,6 +118,10 @@ def join(device: Device) -> Iterator[tuple[Team, Device]]:
     if size == 1:
         yield ALONE, device
         return
+    # Not in every build of PyTorch.
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     if device.torch.type == "cuda":
         index = int(os.environ["LOCAL_RANK"])
         if index >= torch.cuda.device_count():
@@ -127,12 +131,22 @@ def join(device: Device) -> Iterator[tuple[Team, Device]]:
             )
         torch.cuda.set_device(index)
         device = Device(torch.device("cuda", index), device.bfloat16)
-    if os.environ.get("LOCAL_WORLD_SIZE") == str(size) and (loopback := _loopback()):
-        # One machine: nothing listens on the network, and the host's name need not resolve.
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+    if one_machine and (loopback := _loopback()):
+        # Nothing listens on the network, and the host's name need not resolve.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    distributed.init_process_group("nccl" if device.torch.type == "cuda" else "gloo")
+    store, rank, _ = next(rendezvous("env://"))
+    if one_machine:
+        # torchrun keeps its store when it restarts all (--max-restarts). There the addresses of the
+        # processes before are, which the new ones would try to reach: an attempt has its own keys.
+        # (Each machine counts its attempts for itself, so that several have none in common.)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"attempt {attempt}", store)
+    distributed.init_process_group(
+        "nccl" if device.torch.type == "cuda" else "gloo", store=store, rank=rank, world_size=size
+    )
     try:
-        team = Team(int(os.environ["RANK"]), size)
+        team = Team(rank, size)
         yield team, device
         team.wait()  # A process that leaves early closes connections that others still use.
     finally:
