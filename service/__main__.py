@@ -5,8 +5,12 @@ import signal
 import sys
 from types import FrameType
 
+from service.runtime.verifying import VerifyingProcess
+from service.server.cores import available_cores
 from service.server.metrics_folder import MetricsFolder
 from service.server.portable import ending_signals, missing_parts
+
+EARLY_PROCESSES = 4  # at most: as many as verify at a time
 
 
 def main() -> int:
@@ -18,18 +22,25 @@ def main() -> int:
         signal.signal(number, _end)
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     folder = None
+    processes: list[VerifyingProcess] = []
     try:
         if not missing_parts():
             # A signal while the folder is made waits until there is something to remove.
             signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
             folder = MetricsFolder()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
-        if folder is not None and folder.path is not None:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.path)
+            if folder.path is not None:
+                os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.path)
+            # They import while this process does.
+            for _ in range(min(EARLY_PROCESSES, available_cores())):
+                processes.append(VerifyingProcess())
         from service import command
 
-        return command.main(folder)
+        return command.main(folder, processes)
     finally:
+        for process in processes:
+            process.kill()
+            process.close()
         if folder is not None:
             folder.remove()
 

@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from service.app import create_app, make_registry
 from service.lifecycle import Board, Lifecycle
 from service.runtime.registry import FIRST_LOOK_SECONDS, Registry
+from service.runtime.verifying import VerifyingProcess
 from service.server import memory
 from service.server.cores import available_cores
 from service.server.metrics_folder import MetricsFolder
@@ -26,10 +28,11 @@ log = logging.getLogger("gradserve")
 COMMAND_LINE = ("host", "port", "workers")  # the settings that are options as well
 
 
-def main(folder: MetricsFolder | None = None) -> int:
+def main(folder: MetricsFolder | None = None, processes: Sequence[VerifyingProcess] = ()) -> int:
     """Read the command line and the settings, serve, and return the exit status.
 
-    ``folder`` is where the workers keep their Prometheus metrics.
+    ``folder`` is where the workers keep their Prometheus metrics; ``processes`` are running
+    already, to verify versions.
     """
     try:
         settings = Settings(**_parse())
@@ -38,9 +41,8 @@ def main(folder: MetricsFolder | None = None) -> int:
         return 2
     memory.settle()
     registry = make_registry(settings)
+    registry.verifier.prepare(processes)
     missing = missing_parts()
-    if not missing and _can_preload(settings):
-        registry.verifier.prepare(available_cores())
     workers = 1 if missing else settings.workers or available_cores()
     lifecycle = Lifecycle(Board(workers))
     try:
@@ -76,13 +78,14 @@ def _preload(registry: Registry, settings: Settings) -> None:
     at most: versions that take longer to verify are left to the workers.
     """
     if not _can_preload(settings):
+        registry.close()  # a fork inherits neither threads nor processes
         return
     try:
         registry.refresh(FIRST_LOOK_SECONDS)
     except Exception:
         log.exception("could not look at %s; the workers will try again", settings.artifacts)
     finally:
-        registry.close()  # a fork inherits no threads
+        registry.close()
     memory.give_back()
 
 

@@ -9,20 +9,17 @@ share what each has learnt. Nothing here waits: ``submit`` gives a future.
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, cast
 
 from service.runtime.loader import Chosen, Verdict
-from service.runtime.own_process import command
+from service.runtime.verifying import Answer, VerifyingProcess
 from service.settings import Settings
 
 try:
@@ -30,13 +27,7 @@ try:
 except ImportError:  # Windows, where one process serves
     fcntl = None  # type: ignore[assignment]
 
-# A process that waits (for a disk, for a processor) uses no processor time; after so many times the
-# limit of that it is ended all the same.
-PATIENCE = 4
-STARTING_SECONDS = 30  # more for its imports, on a busy machine
 ELSEWHERE_SECONDS = 0.1  # between looks whether another worker has finished
-
-Answer = dict[str, Any]
 
 
 class Refused(Exception):
@@ -135,14 +126,14 @@ class Verifier:
         self._waiting: deque[tuple[Path, str, Future[Verdict]]] = deque()
         self._threads: set[threading.Thread] = set()  # some may be ending
         self._working = 0  # those that take what waits
-        self._processes: set[_Process] = set()
-        self._prepared: list[_Process] = []
+        self._processes: set[VerifyingProcess] = set()
+        self._prepared: list[VerifyingProcess] = []
         self._stopped = False
 
-    def prepare(self, count: int) -> None:
-        """Start ``count`` processes already: they import while this process still does."""
-        self._prepared = [_Process(self._options) for _ in range(min(count, self.width))]
-        self._processes.update(self._prepared)
+    def prepare(self, processes: Sequence[VerifyingProcess]) -> None:
+        """Take over processes that were started while this one still imported."""
+        self._prepared = list(processes)
+        self._processes.update(processes)
 
     def submit(self, folder: Path, key: str) -> "Future[Verdict]":
         """The verdict on the version in ``folder``, or the exception Refused.
@@ -181,7 +172,7 @@ class Verifier:
         self._processes.clear()
 
     def _work(self) -> None:
-        process: _Process | None = None
+        process: VerifyingProcess | None = None
         ended = False
         try:
             while True:
@@ -200,7 +191,7 @@ class Verifier:
                 if answer is None:
                     if process is None or not process.running:
                         process = self._start()
-                    answer = process.ask(folder)
+                    answer = process.ask(folder, self._options)
                     if self._stopped:
                         self.verdicts.give_up(key)
                         return
@@ -226,95 +217,15 @@ class Verifier:
             time.sleep(ELSEWHERE_SECONDS)
         return answer
 
-    def _start(self) -> "_Process":
+    def _start(self) -> VerifyingProcess:
         with self._mutex:
             process = self._prepared.pop() if self._prepared else None
-        process = process or _Process(self._options)
+        process = process or VerifyingProcess()
         with self._mutex:
             self._processes = {p for p in self._processes if p.running} | {process}
             if self._stopped:
                 process.kill()
         return process
-
-
-class _Process:
-    """A running ``service.runtime.verify``."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._seconds, self._bytes = options["seconds"], options["bytes"]
-        self._patience = PATIENCE * self._seconds + STARTING_SECONDS
-        self.running = True
-        self._late = False
-        environment = os.environ | {
-            "MALLOC_ARENA_MAX": "2",
-            "OMP_NUM_THREADS": "1",
-            "PYDANTIC_DISABLE_PLUGINS": "__all__",  # finding that there are none takes long
-        }
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, our own code
-            command("service.runtime.verify"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            start_new_session=True,
-        )
-        # Both are there: they were asked for.
-        self._questions = cast(IO[bytes], self._process.stdin)
-        self._answers = cast(IO[bytes], self._process.stdout)
-        self._write(options)
-
-    def ask(self, folder: Path) -> Answer:
-        """What it says of the version in ``folder``; if it ends over that, why."""
-        timer = threading.Timer(self._patience, self._end_late)
-        timer.daemon = True
-        timer.start()
-        self._write(os.fspath(folder.absolute()))
-        line = self._answers.readline()
-        timer.cancel()
-        if line.endswith(b"\n"):
-            answer: Answer = json.loads(line)
-            return answer
-        self.running = False
-        return {"reason": self._why_it_ended()}
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """Let it end; it has nothing left to do."""
-        self.running = False
-        for stream in (self._questions, self._answers):
-            with suppress(OSError):  # it has ended already
-                stream.close()
-        self._process.wait()
-        self._errors.close()
-
-    def _write(self, message: object) -> None:
-        with suppress(OSError):  # it has ended, which reading its answer will show
-            self._questions.write(json.dumps(message).encode() + b"\n")
-            self._questions.flush()
-
-    def _end_late(self) -> None:
-        self._late = True
-        self._process.kill()
-
-    def _why_it_ended(self) -> str:
-        code = self._process.wait()
-        if self._late:
-            return f"verifying it takes longer than {self._patience:g} s"
-        if code == -getattr(signal, "SIGXCPU", 0):
-            return f"verifying it takes more than {self._seconds:g} s of processor time"
-        if code < 0:
-            name = signal.Signals(-code).name
-            return (
-                f"the process that verified it was ended by {name}: it needs more than "
-                f"{self._bytes >> 20} MiB, or its graph crashes ONNX Runtime"
-            )
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return f"the process that verifies it failed: {(lines or ['no message'])[-1][:200]}"
 
 
 def _resolve(future: "Future[Verdict]", answer: Answer) -> None:

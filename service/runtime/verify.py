@@ -43,7 +43,10 @@ def main() -> None:
     os.dup2(2, 1)
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
-    options = Options(**json.loads(sys.stdin.readline()))
+    first = sys.stdin.readline()
+    if not first:  # started early, and not needed
+        return
+    options = Options(**json.loads(first))
     options = options._replace(providers=tuple(options.providers))
     if options.providers == ("CPUExecutionProvider",):  # others map much that they never use
         _limit_memory(options.bytes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.runtime import verifier
+from service.runtime import verifier, verifying
 from service.runtime.verifier import Refused, Verdicts, Verifier
 from service.settings import Settings
 from tests.tiny_artifacts import publish_curve
@@ -33,7 +33,7 @@ def test_each_version_is_verified_once_a_host(tmp_path, monkeypatch) -> None:
     process.start()
     assert begun.wait(60)
     mine = Verifier(Settings())
-    monkeypatch.setattr(verifier, "_Process", lambda *_: pytest.fail("verified twice"))
+    monkeypatch.setattr(verifier, "VerifyingProcess", lambda *_: pytest.fail("verified twice"))
     future = mine.submit(folder, "k")
     with pytest.raises(TimeoutError):
         future.result(0.3)
@@ -60,7 +60,7 @@ def test_work_that_a_dead_process_left_is_done_by_another(tmp_path, monkeypatch)
 
 def test_a_process_that_cannot_start_says_why(tmp_path, monkeypatch) -> None:
     refusing = [sys.executable, "-c", "raise SystemExit('no room here')"]
-    monkeypatch.setattr(verifier, "command", lambda _: refusing)
+    monkeypatch.setattr(verifying, "command", lambda _: refusing)
     found = Verifier(Settings())
     with pytest.raises(Refused, match="failed: no room here"):
         found.submit(Path(tmp_path), "another").result(60)

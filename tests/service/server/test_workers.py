@@ -96,9 +96,12 @@ def test_a_signal_while_it_starts_leaves_nothing(artifacts: Path, tmp_path: Path
     (tmp_path / "artifacts").symlink_to(artifacts)
     with Apart(tmp_path) as server:
         server.wait_until(server.folders, "its folder")
+        server.wait_until(server.workers, "a process that verifies")  # started first of all
+        children = server.workers()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(15) == 0
     assert server.folders() == []
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
 
 def test_what_was_killed_is_swept_by_the_next_start(tmp_path: Path) -> None:
