@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from types import TracebackType
@@ -259,6 +260,16 @@ class Draft:
             shutil.rmtree(self.folder)
         if self._lock is not None:
             self._lock.close()
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What every manifest starts with; ``publish`` gives the version and lists the files."""
+        return {
+            "model": self.model,
+            "version": 1,
+            "created_utc": datetime.now(UTC),
+            "files": {},
+        }
 
     def publish(self, manifest: AnyManifest) -> Artifact:
         """Give the draft the next version number and put it in place with one rename.

@@ -47,7 +47,9 @@ def _run(command: str, rest: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    return train(rest if command == "train" else [command, *rest])
+    if command == "train":
+        return train(rest, "gradserve train")
+    return train([command, *rest], "gradserve")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from service.web.access import UnsafeKey
 
 log = logging.getLogger("gradserve")
 
-COMMAND_LINE = ("host", "port", "workers")  # the settings that are options as well
+COMMAND_LINE = ("artifacts", "host", "port", "workers")  # the settings that are options as well
 
 
 def main(folder: MetricsFolder | None = None, processes: Sequence[VerifyingProcess] = ()) -> int:

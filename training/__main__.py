@@ -52,14 +52,19 @@ EXTRA = {
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+PROGRAM = "python -m training"
+
+
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Run the job that ``arguments`` name; returns the exit status.
+
+    ``program`` is what was typed before them, for the help and the complaints.
 
     0: done. 2: something a person can mend, told in one line on stderr. 130: Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = _parser(_job_named_in(words)).parse_args(words)
+        parsed = _parser(_job_named_in(words), program).parse_args(words)
         _require_writable(parsed.artifacts)
         for job, options in _steps(parsed):
             importlib.import_module(_module(job)).run(options)
@@ -67,20 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.partition(".")[0] not in EXTRA:
             raise
         print(
-            f"python -m training: {error.name} is not installed: pip install 'gradserve[training]'",
+            f"{program}: {error.name} is not installed: pip install 'gradserve[training]'",
             file=sys.stderr,
         )
         return BAD_INPUT
     except (JobError, ArtifactError) as error:
-        print(f"python -m training: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"python -m training: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
         # A job that keeps something for --resume says so in its own words.
         text = str(interrupt) or "interrupted; nothing half-done was published"
-        print(f"python -m training: {text}", file=sys.stderr)
+        print(f"{program}: {text}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -107,10 +112,10 @@ def _require_writable(artifacts: Root) -> None:
         raise JobError(f"{artifacts}: nothing can be written here: {error.strerror}") from None
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
+def _parser(chosen: str | None, program: str = PROGRAM) -> argparse.ArgumentParser:
     """The parser, with the options of the ``chosen`` job only: others aren't imported."""
     parser = argparse.ArgumentParser(
-        prog="python -m training",
+        prog=program,
         description="Train offline and publish verified artifacts, which the service then serves.",
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")

@@ -157,7 +157,9 @@ def _input_missing(model: Model, inputs: Mapping[str, Array], outputs: set[str])
     for function in model.functions.values():
         if outputs.intersection(gives := function.session.outputs):
             lacking = next(name for name in function.session.inputs if name not in inputs)
-            return BadTensor(f"{', '.join(gives)} needs this input as well", lacking)
+            asked = [name for name in gives if name in outputs]
+            verb = "need" if asked[1:] else "needs"
+            return BadTensor(f"{', '.join(asked)} {verb} this input as well", lacking)
     raise AssertionError("every output is some function's")
 
 

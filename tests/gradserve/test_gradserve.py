@@ -39,7 +39,7 @@ def test_commands(tmp_path: Path) -> None:
     assert "gradserve publish mine.py:build --name mine" in done.stdout
     again = run("-m", "gradserve", "init", "mine.py", cwd=tmp_path)
     assert again.returncode == 2
-    assert "there already" in again.stderr
+    assert again.stderr.startswith("gradserve: ") and "there already" in again.stderr
     for command in ("publish", "import", "train"):
         assert run("-m", "gradserve", command, "--help").returncode == 0
     assert "--workers" in run("-m", "gradserve", "serve", "--help").stdout

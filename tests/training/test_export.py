@@ -87,9 +87,7 @@ def test_curve_and_its_derivatives(tmp_path: Path, order: int) -> None:
 
     function = derivative(value, order) if order else value
     x = torch.linspace(-3, 3, 40, dtype=torch.float64)
-    entry, samples = export_function(
-        function, {"x": x}, ["y"], tmp_path, "f", tolerances=TIGHT, precision="fp64"
-    )
+    entry, samples = export_function(function, {"x": x}, ["y"], tmp_path, "f", tolerances=TIGHT)
     assert entry.graph.agreement.maximum_absolute_error < 1e-12
     assert (entry.inputs[0].dtype, entry.inputs[0].shape) == ("float64", ("n",))
     assert (entry.outputs[0].name, entry.outputs[0].shape) == ("y", ("n",))
@@ -102,7 +100,7 @@ def saliency_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saliency")
     function = saliency(frozen(cnn()), prepare)
     entry, samples = export_function(
-        function, images(), ["saliency"], folder, "s", tolerances=FLOAT32, precision="fp32"
+        function, images(), ["saliency"], folder, "s", tolerances=FLOAT32
     )
     assert entry.inputs[0].shape == ("n", 16, 16, 3)
     assert entry.outputs[0].shape == ("n", 16, 16)
@@ -126,9 +124,7 @@ def test_other_methods_and_heads(
 ) -> None:
     network = frozen(cnn(*tail))
     function = saliency(network, prepare, method=method, steps=4, input_shape=(3, 16, 16))
-    export_function(
-        function, images(), ["saliency"], tmp_path, "s", tolerances=FLOAT32, precision="fp32"
-    )
+    export_function(function, images(), ["saliency"], tmp_path, "s", tolerances=FLOAT32)
 
 
 def test_our_own_network_narrow(tmp_path: Path) -> None:
@@ -142,7 +138,6 @@ def test_our_own_network_narrow(tmp_path: Path) -> None:
         tmp_path,
         "saliency",
         tolerances=FLOAT32,
-        precision="fp32",
     )
 
 
@@ -192,7 +187,6 @@ def test_float32_probabilities(tmp_path: Path) -> None:
         tmp_path,
         "probabilities",
         tolerances=FLOAT32,
-        precision="fp32",
     )
     assert (entry.inputs[0].dtype, entry.outputs[0].dtype) == ("uint8", "float32")
 
@@ -203,7 +197,7 @@ def test_several_outputs(tmp_path: Path) -> None:
 
     samples = {"x": torch.randn(3, 4), "y": torch.randn(3, 4)}
     entry, _ = export_function(
-        both, samples, ["product", "sum"], tmp_path, "both", tolerances=FLOAT32, precision="fp32"
+        both, samples, ["product", "sum"], tmp_path, "both", tolerances=FLOAT32
     )
     assert [(output.name, output.shape) for output in entry.outputs] == [
         ("product", ("n", 4)),

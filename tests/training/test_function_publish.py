@@ -146,6 +146,37 @@ def test_rosenbrock_by_hand(banana: Artifact) -> None:
     np.testing.assert_allclose(found, np.einsum("nij,nkj->nki", hessian, tangent), **close)
 
 
+def test_hessian_by_an_input_without_a_batch(tmp_path: Path) -> None:
+    """Of a·exp(−b x), by x and by (a, b), for every row of x."""
+    x = torch.linspace(0, 2, 9, dtype=torch.float64)
+    theta = torch.tensor([1.5, 0.5], dtype=torch.float64)
+    decay = Publication(
+        lambda x, theta: theta[0] * torch.exp(-theta[1] * x),
+        examples={"x": x},
+        parameters={"theta": theta},
+        outputs=("f",),
+        derivatives=("hessian",),
+    )
+    artifact = publish(decay, "decay", tmp_path)
+    run = GraphRunner(artifact.folder / "hessian.onnx")
+    a, b, at = 2.0, 0.25, np.array([1.0, 3.0])
+    found = run({"x": at, "theta": np.array([a, b])})
+    size = np.exp(-b * at)
+    mixed = np.stack([-b * size, a * size * (b * at - 1)], 1)
+    corner = -at * size
+    expected = {
+        "hessian_f_x_x": a * b**2 * size,
+        "hessian_f_x_theta": mixed,
+        "hessian_f_theta_x": mixed,
+        "hessian_f_theta_theta": np.stack([0 * at, corner, corner, a * at**2 * size], 1).reshape(
+            2, 2, 2
+        ),
+    }
+    assert found.keys() == expected.keys()
+    for name, wanted in expected.items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-12, atol=1e-13, err_msg=name)
+
+
 class Cube(torch.autograd.Function):
     """x³ with a derivative written by hand."""
 

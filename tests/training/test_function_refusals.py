@@ -41,6 +41,8 @@ def publication(function: Callable[..., Any], **options: Any) -> Publication:
         ({"derivatives": ("saliency",)}, "saliency is of classifiers"),
         ({"targets": {"t": ROWS}}, "give loss="),
         ({"classes": ["a"]}, "two names or more"),
+        ({"classes": [0, 1]}, "give strings"),
+        ({"description": "x" * 2001}, "2001 characters"),
         ({"classes": ["a", "b"]}, "image_side="),
     ],
 )
@@ -70,6 +72,10 @@ class Doubling(nn.Module):
         (lambda x: (x, x), "gives 2 outputs, but outputs= names 1"),
         (lambda x: x > 0, "bool"),
         (lambda x: x @ x, "the function fails on its examples"),
+        (lambda x: x.mul_(2), "writes into its input x"),
+        (lambda x: x[:, :1].squeeze(), r"y has shape \[\] for 1 of its rows, not \[1\]"),
+        (lambda x: x.reshape(8, 3), "the function fails on 3 of its rows"),
+        (lambda x: x if len(x) != 7 else x / [], "value: .*PyTorch itself fails: TypeError"),
     ],
 )
 def test_a_function_that_cannot_be(

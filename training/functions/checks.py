@@ -15,9 +15,16 @@ from contract.manifest import Agreement
 from training.errors import JobError
 from training.functions.kinks import away_from_kinks
 from training.functions.plans import Plan
-from training.functions.refusal import BAKED_IN, DISAGREES, NOT_FINITE, Refusal, from_runtime
+from training.functions.refusal import (
+    BAKED_IN,
+    DISAGREES,
+    NOT_FINITE,
+    Refusal,
+    from_runtime,
+    from_tracing,
+)
 from training.publish.agreement import BATCH_SIZES, GraphRunner
-from training.publish.export import BATCH, signature
+from training.publish.export import BATCH, innermost, signature
 
 RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-5}
 DIRECTIONS = (2, 1, 3, 1)  # tangents a row, beside each of BATCH_SIZES
@@ -68,7 +75,7 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
             for tensor, has_rows in zip(examples, batched, strict=True)
         ]
         vectors = _vectors(plan, count, directions, generator)
-        expected = [each.detach() for each in plan.reference(given, vectors)]
+        expected = _reference(plan, vectors, given)
         arrays = _arrays(plan, given, vectors)
         found = _run(plan, run, arrays, count)
         for name, reference in zip(plan.outputs, expected, strict=True):
@@ -123,8 +130,13 @@ def _compared(
     return found if len(found) >= LEAST_ROWS else torch.arange(few)
 
 
-def _reference(plan: Plan, vectors: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    return plan.reference(inputs, vectors)
+def _reference(plan: Plan, vectors: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What PyTorch gives."""
+    try:
+        return [each.detach() for each in plan.reference(inputs, vectors)]
+    except Exception as error:  # it is the user's own
+        text = f"PyTorch itself fails: {type(error).__name__}: {innermost(error)}"
+        raise from_tracing(plan.name, error, text) from error
 
 
 def _vectors(plan: Plan, rows: int, directions: int, generator: torch.Generator) -> list[Tensor]:

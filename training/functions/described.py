@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.errors import JobError
 from training.functions.publication import OUTPUT_TYPES, Publication
-from training.functions.refusal import NOT_FINITE, RANDOM, ROWS_MIX, Refusal
+from training.functions.refusal import BAKED_IN, NOT_FINITE, RANDOM, ROWS_MIX, Refusal
 from training.publish.derivatives import frozen
 from training.publish.record import traceable
 
@@ -86,7 +86,11 @@ def describe(publication: Publication) -> Described:
         function = frozen(function)
     called = _tuple_of(function)
     inputs = list(publication.inputs.values())
-    outputs = _call(called, inputs)
+    given = [tensor.clone() for tensor in inputs]
+    outputs = _call(called, given)
+    for name, before, after in zip(publication.inputs, inputs, given, strict=True):
+        if not torch.equal(before, after):
+            raise JobError(f"the function writes into its input {name}; start with {name}.clone()")
     names = list(publication.outputs)
     if len(outputs) != len(names):
         raise JobError(
@@ -190,15 +194,15 @@ def _tuple_of(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]
 
 
 def _call(
-    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    what: str = "its examples",
 ) -> tuple[Tensor, ...]:
     try:
         with torch.no_grad(), traceable():
             return function(*inputs)
     except Exception as error:  # it is the user's own
-        raise JobError(
-            f"the function fails on its examples: {type(error).__name__}: {error}"
-        ) from error
+        raise JobError(f"the function fails on {what}: {type(error).__name__}: {error}") from error
 
 
 def _require_repeatable(
@@ -222,18 +226,27 @@ def _require_separate_rows(
     outputs: Sequence[Tensor],
     names: Sequence[str],
 ) -> None:
-    """The first three rows by themselves should give what they give among all."""
-    few = [tensor[:3] for tensor in publication.examples.values()]
-    alone = _call(function, [*few, *publication.parameters.values()])
-    for name, whole, part in zip(names, outputs, alone, strict=True):
-        tolerance = 1e-9 if whole.dtype == torch.float64 else 1e-4
-        scale = float(whole.abs().max()) if whole.is_floating_point() else 1.0
-        if part.shape != whole[:3].shape or not torch.allclose(
-            part.double(), whole[:3].double(), rtol=tolerance, atol=tolerance * scale
-        ):
-            raise Refusal(
-                "value",
-                ROWS_MIX,
-                f"{name} of the first three rows changes when the other rows are left out; each "
-                "row's outputs should depend on that row alone (BatchNorm in train mode?)",
-            )
+    """The first three rows, and the first, by themselves give what they give among all."""
+    for count in (3, 1):
+        few = [tensor[:count] for tensor in publication.examples.values()]
+        alone = _call(function, [*few, *publication.parameters.values()], f"{count} of its rows")
+        for name, whole, part in zip(names, outputs, alone, strict=True):
+            if part.shape != whole[:count].shape:
+                raise Refusal(
+                    "value",
+                    BAKED_IN,
+                    f"{name} has shape {list(part.shape)} for {count} of its rows, not "
+                    f"{list(whole[:count].shape)}; a squeeze() without a dimension, a reshape to a "
+                    "fixed number of rows?",
+                )
+            tolerance = 1e-9 if whole.dtype == torch.float64 else 1e-4
+            scale = float(whole.abs().max()) if whole.is_floating_point() else 1.0
+            if not torch.allclose(
+                part.double(), whole[:count].double(), rtol=tolerance, atol=tolerance * scale
+            ):
+                raise Refusal(
+                    "value",
+                    ROWS_MIX,
+                    f"{name} of the first {count} rows changes when the other rows are left out; "
+                    "each row's outputs should depend on that row alone (BatchNorm in train mode?)",
+                )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.functions.described import Described
+from training.functions.described import Described, Port
 from training.publish.record import traceable
 
 Tensors = tuple[Tensor, ...]
@@ -79,7 +79,7 @@ def jacobian(described: Described, inputs: Sequence[Tensor], of: Sequence[int]) 
         per_number = []
         for number in range(output.size):
             leaves, outputs = _run(described, inputs)
-            per_number.append(_slope(_number(described, outputs[place], number).sum(), leaves))
+            per_number.append(_slope(_number(output, outputs[place], number).sum(), leaves))
         results += _reassembled(described, per_number, output.shape)
     return tuple(results)
 
@@ -94,13 +94,13 @@ def hessian(described: Described, inputs: Sequence[Tensor]) -> Tensors:
         blocks: list[list[Tensor]] = []  # by number of the output, then pair
         for number in range(output.size):
             leaves, outputs = _run(described, inputs)
-            total = _number(described, outputs[place], number).sum()
+            total = _number(output, outputs[place], number).sum()
             slopes = _slope(total, leaves, keep=True)
             pairs: list[Tensor] = []
             for slope, wanted in zip(slopes, described.wrt, strict=True):
                 port = described.inputs[wanted]
                 per_number = [
-                    _slope(_number(described, slope, index).sum(), leaves, keep=True)
+                    _slope(_number(port, slope, index).sum(), leaves, keep=True)
                     for index in range(port.size)
                 ]
                 pairs += _reassembled(described, per_number, port.shape)
@@ -144,13 +144,11 @@ def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _number(described: Described, tensor: Tensor, index: int) -> Tensor:
-    """One number of every row."""
+def _number(port: Port, tensor: Tensor, index: int) -> Tensor:
+    """One number of every row; of what has no batch the number itself."""
     with torch.enable_grad():
         return (
-            tensor.reshape(len(tensor), -1)[:, index]
-            if described.batched
-            else tensor.flatten()[index]
+            tensor.reshape(len(tensor), -1)[:, index] if port.batched else tensor.flatten()[index]
         )
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import Tensor
 
-from contract.manifest import Function, Graph
+from contract.manifest import Function
 from training.functions import checks
 from training.functions.plans import DIRECTIONS, Plan
 from training.functions.refusal import Refusal, from_tracing
-from training.publish.export import BATCH, TRACING_ERRORS, innermost, signature, to_onnx
+from training.publish.export import BATCH, TRACING_ERRORS, entry, innermost, to_onnx
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,4 @@ def export_plan(plan: Plan, examples: Mapping[str, Tensor], folder: Path) -> Exp
     except TRACING_ERRORS as error:
         raise from_tracing(plan.name, error, innermost(error)) from error
     checked = checks.check(plan, path, [examples[name] for name in plan.inputs])
-    inputs, outputs = signature(path)
-    precision: Any = "fp64" if any(t.dtype == "float64" for t in (*inputs, *outputs)) else "fp32"
-    entry = Function(
-        inputs=inputs,
-        outputs=outputs,
-        graph=Graph(file=path.name, precision=precision, agreement=checked.agreement),
-    )
-    return Exported(plan, entry, checked)
+    return Exported(plan, entry(path, checked.agreement), checked)

@@ -1,7 +1,6 @@
 """A ready ONNX file as an artifact: values only, checked against ONNX's reference evaluator."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from contract.manifest import Agreement, Function, FunctionManifest, Graph
+from contract.manifest import Agreement, FunctionManifest
 from contract.remote import Root, open_draft, root_of
 from contract.store import Artifact
 from training.errors import JobError
 from training.functions import function_report
 from training.publish import report
 from training.publish.agreement import GraphRunner
-from training.publish.export import BATCH, DTYPES, forget_origin, signature
+from training.publish.export import BATCH, DTYPES, entry, forget_origin
 
 ROWS = 8
 BATCHES = (1, 2, 7)
@@ -50,15 +49,9 @@ def import_onnx(
         _declare_outputs(model, expected, _open_batch(model))
         onnx.save(model, path)
         agreement = _check(model, path, given, expected)
-        inputs, outputs = signature(path)
-        double = any(tensor.dtype == "float64" for tensor in (*inputs, *outputs))
-        graph = Graph(file=FILE, precision="fp64" if double else "fp32", agreement=agreement)
         manifest = FunctionManifest(
-            model=draft.model,
-            version=1,  # the draft gives it the next one
-            created_utc=datetime.now(UTC),
-            functions={"value": Function(inputs=inputs, outputs=outputs, graph=graph)},
-            files={},
+            **draft.header,
+            functions={"value": entry(path, agreement)},
             description=f"Imported from {file.name}",
             ranges={key: (float(each.min()), float(each.max())) for key, each in given.items()},
         )

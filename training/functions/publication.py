@@ -13,6 +13,7 @@ from training.errors import JobError
 Derivative = Literal["gradient", "jacobian", "vjp", "jvp", "hvp", "hessian", "saliency"]
 DERIVATIVES: tuple[str, ...] = get_args(Derivative)
 LEAST_ROWS = 8
+LONGEST = 2000  # characters of a description
 INPUT_TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
 OUTPUT_TYPES = INPUT_TYPES
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -60,6 +61,10 @@ class Publication:
         if not callable(self.function):
             raise JobError(
                 f"Publication takes a module or a function, not {type(self.function).__name__}"
+            )
+        if self.description is not None and len(self.description) > LONGEST:
+            raise JobError(
+                f"description= has {len(self.description)} characters; {LONGEST} is the most"
             )
         for name in self.derivatives:
             if name not in DERIVATIVES:
@@ -110,6 +115,8 @@ class Publication:
     def _check_classifier(self) -> None:
         if isinstance(self.classes, str) or len(self.classes or ()) < 2:
             raise JobError("classes= should be a list of two names or more")
+        if not all(isinstance(name, str) and name for name in self.classes or ()):
+            raise JobError("classes= are names: give strings, such as map(str, numbers)")
         if self.image_side is None or self.image_side < 1:
             raise JobError("a classifier needs image_side=, the width and height of its input")
         if not isinstance(self.function, nn.Module):

@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -73,7 +73,7 @@ def publish(
             int8_variant.add(
                 tried.exported, own_classifier.pictures(Path(int8), side), draft.folder
             )
-        manifest = _manifest(publication, draft.model, tried)
+        manifest = _manifest(publication, draft.header, tried)
         _write(publication, manifest, tried, draft.folder)
         artifact = draft.publish(manifest)
     say(f"published {draft.published}")
@@ -174,27 +174,20 @@ def _require(tried: Tried, skip_failing: bool) -> None:
 
 
 def _manifest(
-    publication: Publication, model: str, tried: Tried
+    publication: Publication, header: Mapping[str, Any], tried: Tried
 ) -> ClassifierManifest | FunctionManifest:
     functions = {each.plan.name: each.entry for each in tried.exported}
-    created = datetime.now(UTC)
     if publication.classes is not None:
         return ClassifierManifest(
-            model=model,
-            version=1,  # the draft gives it the next one
-            created_utc=created,
+            **header,
             functions=functions,
-            files={},
             classes=tuple(publication.classes),
         )
     given = publication.inputs
     batched = publication.examples
     return FunctionManifest(
-        model=model,
-        version=1,
-        created_utc=created,
+        **header,
         functions=functions,
-        files={},
         description=publication.description,
         ranges={key: (float(value.min()), float(value.max())) for key, value in given.items()},
         example={

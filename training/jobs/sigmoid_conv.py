@@ -8,7 +8,6 @@ Nothing is trained: input, kernel, weights and label all come with the request.
 import argparse
 import hashlib
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +59,6 @@ def run(arguments: argparse.Namespace) -> None:
             draft.folder,
             "loss_gradient",
             tolerances=Tolerances(absolute=1e-12, relative=1e-9),
-            precision="fp64",
         )
         checks = check(draft.folder / function.graph.file, given)
         for means, difference in checks.items():
@@ -68,11 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
         network = example_network()
         drawn = b"".join(given[name].tobytes() for name in INPUTS)
         manifest = SigmoidConvManifest(
-            model=MODEL,
-            version=1,  # the draft gives it the next one
-            created_utc=datetime.now(UTC),
+            **draft.header,
             functions={"loss_gradient": function},
-            files={},
             parameters=summarise(network, torch.zeros(1, 1, 4, 4, dtype=torch.float64)),
             data=Data(
                 name=f"random samples, seed {arguments.seed}",

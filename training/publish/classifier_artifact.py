@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,8 @@ def write_artifact(
     )
     report.write_metrics(draft.folder, metrics)
     manifest = TrainedClassifierManifest(
-        model=draft.model,
-        version=1,  # the draft gives it the next one
-        created_utc=datetime.now(UTC),
+        **draft.header,
         functions=functions,
-        files={},
         parameters=summarise(network, torch.zeros(2, 3, data.side, data.side)),
         data=data_record(data),
         training=training_record(
@@ -121,7 +117,6 @@ def _export(
         folder,
         "probabilities",
         tolerances=Tolerances(absolute=1e-4, relative=1e-4),
-        precision="fp32",
     )
     explain = saliency(served.network, served.prepare, method="integrated")
     images, labels, largest = _steady_samples(served, len(data.classes), data.side)
@@ -132,7 +127,6 @@ def _export(
         folder,
         "saliency",
         tolerances=Tolerances(absolute=1e-4 * largest, relative=1e-4),
-        precision="fp32",
     )
     # Checked to 1e-4 here. Where it is loaded, another processor's rounding may decide a pool's
     # tie the other way, which moves single pixels of the map by more.

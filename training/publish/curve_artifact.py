@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from contract.manifest import CurveManifest, Data, Function, Graph
+from contract.manifest import CurveManifest, Data, Function
 from contract.store import Draft
 from training.data import stand_in
 from training.data.points import Points, read_points
@@ -25,7 +24,7 @@ from training.provenance import training_record
 from training.publish import curve_report, report
 from training.publish.agreement import Tolerances, measure_agreement
 from training.publish.derivatives import curve_derivative, frozen
-from training.publish.export import export, signature
+from training.publish.export import entry, export
 from training.publish.parameters import summarise
 from training.publish.slopes import Slope, measure_slopes
 
@@ -76,11 +75,8 @@ def write_artifact(draft: Draft, task: Task) -> tuple[CurveManifest, list[Slope]
         samples |= arrays
     polynomial = fit if isinstance(fit, PolynomialFit) else None
     manifest = CurveManifest(
-        model=draft.model,
-        version=1,  # the draft gives it the next one
-        created_utc=datetime.now(UTC),
+        **draft.header,
         functions=functions,
-        files={},
         parameters=summarise(fit.network, torch.from_numpy(points.x[:ROWS])),
         data=task.data,
         training=training_record(_config(fit), seed=task.seed, epochs=0, wall_seconds=task.seconds),
@@ -174,12 +170,7 @@ def _export(
         largest = max(usual[name], *(float(np.abs(values).max()) for values in expected.values()))
         tolerances = Tolerances(absolute=1e-12 * largest, relative=1e-9)
         agreement = measure_agreement(path, given, expected, tolerances)
-        input_info, output_info = signature(path)
-        functions[name] = Function(
-            inputs=input_info,
-            outputs=output_info,
-            graph=Graph(file=path.name, precision="fp64", agreement=agreement),
-        )
+        functions[name] = entry(path, agreement)
         samples |= {f"{name}.{key}": value for key, value in (given | expected).items()}
     return functions, samples
 

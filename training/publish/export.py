@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from contract.manifest import Function, Graph, Precision
+from contract.manifest import Agreement, Function, Graph
 from contract.manifest import Tensor as TensorInfo
 from training.errors import JobError
 from training.publish.agreement import Tolerances, measure_agreement
@@ -144,6 +144,14 @@ def signature(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...
     return _tensors(graph.input), _tensors(graph.output)
 
 
+def entry(path: Path, agreement: Agreement) -> Function:
+    """What the manifest says of the graph in ``path``."""
+    inputs, outputs = signature(path)
+    double = any(tensor.dtype == "float64" for tensor in (*inputs, *outputs))
+    graph = Graph(file=path.name, precision="fp64" if double else "fp32", agreement=agreement)
+    return Function(inputs=inputs, outputs=outputs, graph=graph)
+
+
 def export_function(
     function: Callable[..., Any],
     samples: Mapping[str, Tensor],
@@ -152,7 +160,6 @@ def export_function(
     name: str,
     *,
     tolerances: Tolerances,
-    precision: Precision,
 ) -> tuple[Function, dict[str, NDArray[Any]]]:
     """Export ``function`` to ``folder/<name>.onnx`` and check it on ``samples``.
 
@@ -173,13 +180,9 @@ def export_function(
         key: value.detach().numpy() for key, value in zip(output_names, outputs, strict=True)
     }
     agreement = measure_agreement(path, given, expected, tolerances)
-    input_info, output_info = signature(path)
-    entry = Function(
-        inputs=input_info,
-        outputs=output_info,
-        graph=Graph(file=path.name, precision=precision, agreement=agreement),
-    )
-    return entry, {f"{name}.{key}": value for key, value in (given | expected).items()}
+    return entry(path, agreement), {
+        f"{name}.{key}": value for key, value in (given | expected).items()
+    }
 
 
 def forget_origin(model: onnx.ModelProto) -> None:
