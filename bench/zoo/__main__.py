@@ -1,7 +1,7 @@
 """Try the collection: ``python -m bench.zoo [NAME ...] [--again]``.
 
 Results are kept in ``bench/zoo/results.json`` and not tried again unless asked. Then the tables are
-written.
+written. On a busy machine give more ``--patience``: too long is by the clock.
 """
 
 import argparse
@@ -27,12 +27,13 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--again", action="store_true", help="try what has a result, too")
     parser.add_argument("--tables", action="store_true", help="only write the tables")
+    parser.add_argument("--patience", type=float, default=1.0, help="times the usual limits")
     options = parser.parse_args()
     known = [*(model.name for model in MODELS), *CLASSIFIERS]
     wanted = [] if options.tables else options.names or known
     waiting = [name for name in wanted if options.again or name not in read(RESULTS)]
     while waiting:
-        waiting = _try(waiting)
+        waiting = _try(waiting, options.patience)
     write(read(RESULTS))
 
 
@@ -47,15 +48,15 @@ def _keep(name: str, results: list[dict[str, Any]]) -> None:
     RESULTS.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
 
 
-def _try(names: list[str]) -> list[str]:
+def _try(names: list[str], patience: float) -> list[str]:
     """Try models in one process (PyTorch takes long to import); returns those still to be tried.
 
     The process prints a line of JSON for every function, and an empty one after each model. One
     that is silent for too long is killed, and the model it was at counts as too long.
     """
-    command = [sys.executable, "-W", "ignore", "-m", "bench.zoo.attempt", *names]
+    command = [sys.executable, "-W", "ignore", "-m", "bench.zoo.attempt", str(patience), *names]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        lines = _lines(process)
+        lines = _lines(process, SECONDS * patience)
         for place, name in enumerate(names):
             results, whole = [], False
             for line in lines:
@@ -79,11 +80,11 @@ def _try(names: list[str]) -> list[str]:
     return []
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Lines as they come; ends where none came for ``SECONDS``."""
+def _lines(process: subprocess.Popen[str], seconds: float) -> Iterator[str]:
+    """Lines as they come; ends where none came for that long."""
     stream = process.stdout
     assert stream is not None
-    while select.select([stream], [], [], SECONDS)[0]:
+    while select.select([stream], [], [], seconds)[0]:
         line = stream.readline()
         if not line:
             return

@@ -15,8 +15,8 @@ from training.functions.refusal import Refusal
 from training.functions.time_limit import SECONDS, time_limit
 
 
-def attempt(model: Model) -> None:
-    """Export and check each function by itself."""
+def attempt(model: Model, patience: float) -> None:
+    """Export and check each function by itself, within ``patience`` times the usual limit."""
     publication = model.build()
     with tempfile.TemporaryDirectory() as folder, described.constant_weights(publication.function):
         try:
@@ -32,7 +32,7 @@ def attempt(model: Model) -> None:
                 continue
             started = time.monotonic()
             try:
-                with time_limit(plan.name, SECONDS):
+                with time_limit(plan.name, SECONDS * patience):
                     exported = export_plan(plan, tried.examples, Path(folder))
             except Exception as error:  # whatever it is, it is a result
                 say(model.name, plan.name, error)
@@ -62,11 +62,12 @@ def say(model: str, function: str, error: BaseException | None, **figures: float
 def main() -> None:
     """Every model that is named, in turn, with an empty line after each."""
     by_name = {model.name: model for model in MODELS}
-    for name in sys.argv[1:]:
+    patience = float(sys.argv[1])
+    for name in sys.argv[2:]:
         if name in CLASSIFIERS:
             attempt_classifier(name, say)
         else:
-            attempt(by_name[name])
+            attempt(by_name[name], patience)
         print(flush=True)
 
 

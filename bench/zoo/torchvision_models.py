@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ CLASSIFIERS = {
     "wide_resnet50_2": 64,
 }
 CLASSES = 10
-ROWS = 16
+ROWS = 64  # of networks with ReLU most random pictures are at a kink
 Say = Callable[..., None]
 
 
@@ -73,7 +74,7 @@ def attempt_classifier(name: str, say: Say) -> None:
         try:
             from training.functions.described import describe
 
-            plans.append(plan("vjp", describe(asked)))
+            plans.append(replace(plan("vjp", describe(asked)), enough=own_classifier.SAMPLES))
         except Exception as error:  # whatever it is, it is a result
             say(name, "vjp", error)
         for each in plans:

@@ -253,7 +253,7 @@ def add_dimensions(
             detail = f"its shape should be {shape_text(known[name])}"
             if has_rows:
                 detail += f", or {shape_text(known[name]).replace('n, ', '').replace('n', '')}"
-                detail += " for a lone row"
+                detail += " for a lone row in every input"
             raise at(f"#/inputs/{name}", (), detail)
         arrays[name] = array
     return arrays, lone, bool(single) and all(single)

@@ -99,10 +99,12 @@ def check(model: Model, inputs: Mapping[str, Array]) -> dict[str, int]:
         if array.ndim != len(tensor.shape):
             raise BadTensor(f"it should have {len(tensor.shape)} dimensions", name)
         for size, expected in zip(array.shape, tensor.shape, strict=True):
-            if isinstance(expected, str):
-                expected = sizes.setdefault(expected, size)  # noqa: PLW2901
-            if size != expected or size == 0:
+            wanted = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
+            if size == 0 or (size != wanted and wanted == expected):
                 raise BadTensor(f"its shape should be {list(tensor.shape)}, and none of it 0", name)
+            if size != wanted:
+                detail = f"its shape should be {list(tensor.shape)}, with {expected} = {wanted} as"
+                raise BadTensor(f"{detail} in the inputs before it", name)
         if name in model.ranges:
             low, high = model.ranges[name]
             if array.min() < low or array.max() > high:

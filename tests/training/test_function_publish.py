@@ -14,6 +14,9 @@ from contract.store import Artifact, verify
 from gradserve import Publication, publish
 from service.runtime.loader import load
 from service.settings import Settings
+from training.errors import JobError
+from training.functions.described import describe
+from training.functions.loss import plan_of
 from training.publish.agreement import GraphRunner
 
 Array = NDArray[np.float64]
@@ -175,6 +178,22 @@ def test_hessian_by_an_input_without_a_batch(tmp_path: Path) -> None:
     assert found.keys() == expected.keys()
     for name, wanted in expected.items():
         np.testing.assert_allclose(found[name], wanted, rtol=1e-12, atol=1e-13, err_msg=name)
+
+
+def test_a_loss_that_is_none() -> None:
+    x = torch.linspace(0, 2, 9, dtype=torch.float64)
+    for loss, words in (
+        (lambda y: y / [], "loss= fails on the examples: TypeError"),
+        (lambda y: torch.outer(y, y), r"loss= gives \[9, 9\]; it should give one number a row"),
+    ):
+        line = Publication(
+            lambda x, slope: slope * x,
+            examples={"x": x},
+            parameters={"slope": torch.tensor(2.0, dtype=torch.float64)},
+            loss=loss,
+        )
+        with pytest.raises(JobError, match=words):
+            plan_of(line, describe(line))
 
 
 class Cube(torch.autograd.Function):

@@ -109,6 +109,8 @@ def describe(publication: Publication) -> Described:
                 f"output {name} has shape {list(output.shape)} for {rows} rows; its first size "
                 "should be the number of rows"
             )
+        if not output.numel():
+            raise JobError(f"output {name} has no elements: its shape is {list(output.shape)}")
         if output.is_floating_point() and not output.isfinite().all():
             raise Refusal("value", NOT_FINITE, f"{name} isn't, for one of the examples")
         ports.append(Port(name, output.dtype, tuple(output.shape[1 if rows else 0 :]), bool(rows)))
@@ -188,7 +190,12 @@ def _modules_of(function: Callable[..., Any]) -> list[nn.Module]:
 def _tuple_of(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
     def called(*inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = function(*inputs)
-        return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+        if isinstance(outputs, Tensor):
+            return (outputs,)
+        if not isinstance(outputs, tuple | list):
+            kind = type(outputs).__name__
+            raise TypeError(f"it should return a tensor or a tuple of tensors, not {kind}")
+        return tuple(outputs)
 
     return called
 

@@ -60,9 +60,7 @@ class Loss:
             inputs[place] = value
         outputs = self._outputs(weights, inputs)
         assert self.publication.loss is not None  # noqa: S101 — plan_of has looked
-        result = self.publication.loss(*outputs, *targets)
-        if not isinstance(result, Tensor) or result.dim() > 1:
-            raise JobError("loss= should give one number a row, or one in all")
+        result: Tensor = self.publication.loss(*outputs, *targets)
         return result
 
     def _outputs(self, weights: dict[str, Tensor], inputs: Sequence[Tensor]) -> Tensors:
@@ -104,9 +102,23 @@ class Loss:
         )
 
 
+def _require_numbers(loss: Loss, publication: Publication) -> None:
+    arguments = [*publication.inputs.values(), *publication.targets.values()]
+    try:
+        with torch.no_grad(), traceable():
+            found: object = loss.value(arguments, loss.start(arguments))
+    except Exception as error:  # it is the user's own
+        raise JobError(f"loss= fails on the examples: {type(error).__name__}: {error}") from error
+    rows = [tuple(tensor.shape[:1]) for tensor in publication.examples.values()]
+    if not isinstance(found, Tensor) or tuple(found.shape) not in ((), *rows):
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise JobError(f"loss= gives {shape}; it should give one number a row, or one in all")
+
+
 def plan_of(publication: Publication, described: Described) -> Plan:
     """The plan of ``loss_gradient``. Raises Refusal where there is nothing to differentiate by."""
     loss = Loss(publication, described)
+    _require_numbers(loss, publication)
     ports = [*described.inputs, *loss.targets]
 
     def build() -> nn.Module:

@@ -71,6 +71,9 @@ class Publication:
                 raise JobError(
                     f"there is no derivative {name!r}; there are: {', '.join(DERIVATIVES)}"
                 )
+        for what in ("examples", "parameters", "targets"):
+            if not isinstance(getattr(self, what), Mapping):
+                raise JobError(f'{what}= should be tensors by name, such as {{"x": tensor}}')
         if self.classes is not None:
             self._check_classifier()
             return
@@ -97,6 +100,8 @@ class Publication:
             if tensor.dtype not in INPUT_TYPES:
                 kinds = ", ".join(str(kind).removeprefix("torch.") for kind in INPUT_TYPES)
                 raise JobError(f"{name} is {tensor.dtype}; the service knows {kinds}")
+            if 0 in tensor.shape[1 if name in batched else 0 :]:
+                raise JobError(f"{name} has no elements: its shape is {list(tensor.shape)}")
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise JobError(f"{name} has numbers that are not finite among its examples")
         rows = {name: tensor.shape[0] if tensor.dim() else 0 for name, tensor in batched.items()}
@@ -109,8 +114,6 @@ class Publication:
                     f"{name} has {count} rows; give at least {LEAST_ROWS}, the batch first "
                     "(an input without a batch goes into parameters=)"
                 )
-            if 0 in batched[name].shape:
-                raise JobError(f"{name} has no elements: its shape is {list(batched[name].shape)}")
 
     def _check_classifier(self) -> None:
         if isinstance(self.classes, str) or len(self.classes or ()) < 2:

@@ -62,6 +62,9 @@ def test_parameters_have_no_rows(functions: TestClient) -> None:
     assert found["y"].tolist() == [17, 78] and found["inverse"].shape == (2, 2)
     lone = outputs(functions, "mixed", {"x": [1, 2], "m": 1, "theta": [5, 6]}, "y")
     assert lone["y"].tolist() == 17
+    both = {"model": "mixed", "inputs": {"x": [[1, 2]], "m": 1, "theta": [5, 6]}}
+    detail = functions.post("/evaluate", json=both).json()["errors"][0]["detail"]
+    assert detail == "its shape should be [n], or [] for a lone row in every input"
     asked = {"cotangent_y": [1, 1], "cotangent_inverse": [[0, 0], [0, 0]]}
     assert outputs(functions, "mixed", given | asked, "vjp_theta")["vjp_theta"].tolist() == [7, 10]
 

@@ -150,7 +150,12 @@ def test_the_size_of_an_answer_is_refused_before_it_is_computed() -> None:
         ({"x": np.ones(2), "theta": np.ones(2)}, ["y"], "x", "2 dimensions"),
         ({"x": np.ones((1, 3)), "theta": np.ones(2)}, ["y"], "x", "['n', 2]"),
         ({"x": np.ones((0, 2)), "theta": np.ones(2)}, ["y"], "x", "none of it 0"),
-        ({"x": np.ones((2, 2)), "cotangent_y": np.ones((3, 1))}, [], "cotangent_y", "['n', 1]"),
+        (
+            {"x": np.ones((2, 2)), "cotangent_y": np.ones((3, 1))},
+            [],
+            "cotangent_y",
+            "['n', 1], with n = 2",
+        ),
         ({"theta": np.ones(2)}, [], None, "suffice for no output"),
     ],
 )
