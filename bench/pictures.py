@@ -22,11 +22,14 @@ class Picture:
     width: int
     height: int
     format: str
+    quality: int = 88
 
 
 CIFAR_SIZE = Picture("2 KB PNG, 32×32", 32, 32, "PNG")
 WEB_SIZE = Picture("640×480 JPEG", 640, 480, "JPEG")
 PHOTO_SIZE = Picture("12-megapixel JPEG, 4000×3000", 4000, 3000, "JPEG")
+# A small file that takes long to decode: the server is the bottleneck, not who sends it.
+DENSE = Picture("3 KB WebP, 400×400", 400, 400, "WEBP", quality=30)
 PICTURES = (CIFAR_SIZE, WEB_SIZE, PHOTO_SIZE)
 
 
@@ -48,7 +51,9 @@ def scene(seed: int, width: int, height: int) -> Image.Image:
 def encode(picture: Picture, seed: int) -> bytes:
     """The scene as a file of the picture's size and format."""
     content = io.BytesIO()
-    scene(seed, picture.width, picture.height).save(content, picture.format, quality=88)
+    scene(seed, picture.width, picture.height).save(
+        content, picture.format, quality=picture.quality
+    )
     return content.getvalue()
 
 

@@ -28,6 +28,8 @@ class Plan:
     floor_seconds: float
     beside_seconds: float
     """Of our own service, right before and right after each load it is held against; 0: not."""
+    overload_seconds: float
+    """Of each slice of overload, and of the knee before it; 0: not."""
     extras: bool
     """Also overload, many images in a request and other numbers of x, of our own service."""
 
@@ -41,6 +43,7 @@ class Plan:
             gradient_seconds=min(limit, self.gradient_seconds),
             floor_seconds=min(limit / 5, self.floor_seconds),
             beside_seconds=min(limit, self.beside_seconds),
+            overload_seconds=min(limit, self.overload_seconds),
         )
 
 
@@ -50,6 +53,7 @@ FULL = Plan(
     gradient_seconds=4,
     floor_seconds=0.7,
     beside_seconds=2,
+    overload_seconds=3,
     extras=True,
 )
 QUICK = Plan(
@@ -58,6 +62,7 @@ QUICK = Plan(
     gradient_seconds=2,
     floor_seconds=0.2,
     beside_seconds=0,
+    overload_seconds=0,
     extras=False,
 )
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bench import pictures, targets
 from bench.measure import Outcome
+from bench.overload import IN_TIME, KNEE_CONNECTIONS, MULTIPLES
 from bench.plan import COMPARED_AT, MANY_X, OVERLOAD, OVERLOADED_BY, SEVERAL_X
 
 BEGIN = "<!-- results: written by make bench -->"
@@ -40,8 +42,9 @@ def markdown(measured: dict[str, Any]) -> str:
     parts += ["### Limits", _limits(measured), "### Start and memory", _starts(measured)]
     parts += ["### Cost against batch size, one core", _batches(measured)]
     parts += ["### Cost against the number of x", _points(measured)]
-    if overload := _overload(measured):
-        parts += ["### Overload", overload]
+    overload = [_overload(measured), curves(measured.get("overload", []))]
+    if any(overload):
+        parts += ["### Overload", *filter(None, overload)]
     failures = [o for o in measured["outcomes"] if o["failure"]]
     if failures:
         rows = [[o["name"], o["role"], o["failure"].replace("|", "/")] for o in failures]
@@ -235,6 +238,36 @@ def _overload(measured: dict[str, Any]) -> str:
         f"within {_number(load['p50_ms'])} ms, 99 % within {_number(load['p99_ms'])} ms. "
         "The clients, who never wait, take their share of the same cores."
     )
+
+
+def curves(found: Sequence[dict[str, Any]]) -> str:
+    """The servers' overload curves (``bench.overload.Curve``, as JSON has them) as a table."""
+    if not found:
+        return ""
+    rows = []
+    for curve in found:
+        cells = {}
+        for each in curve["slices"]:
+            goodput = each["in_time"] / each["seconds"] / each["knee"]
+            cells[each["multiple"]] = f"{goodput:.2f} ({each['in_time'] / each['sent']:.0%})"
+        rows.append(
+            [
+                curve["name"],
+                curve["role"],
+                _number(fmean(each["knee"] for each in curve["slices"])) if cells else "–",
+                *(cells.get(multiple, "–") for multiple in MULTIPLES),
+                f"{max((each['late_by'] for each in curve['slices']), default=0):.2f} s",
+                (curve["failure"] or "").replace("|", "/").replace("\n", " "),
+            ]
+        )
+    text = (
+        f"{pictures.DENSE.name}, sent at fixed times at multiples of the server's own knee (what "
+        f"{KNEE_CONNECTIONS} connections get, measured before each): right answers within "
+        f"{IN_TIME:g} s a second, as a part of the knee, and in brackets the share of all requests "
+        "that got one. The generator takes its share of the same cores, and says how late it was."
+    )
+    header = ["server", "as", "knee, req/s", *(f"{multiple}×" for multiple in MULTIPLES)]
+    return text + "\n\n" + _table([*header, "generator late by", "what failed"], rows)
 
 
 def _number(value: float) -> str:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import floors, report
+from bench import floors, overload, pictures, report
 from bench.load import wrk_path
 from bench.machine import describe
 from bench.measure import ROOT, Beside, Outcome, Serving, cores, measure
@@ -67,6 +67,18 @@ def main() -> None:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         substitutes = {"workers": str(len(used)), "classifier": options.classifier}
+        curves = []
+        if plan.overload_seconds:
+            (dense,) = picture_questions(classifier, (pictures.DENSE,), scratch).values()
+            for server in filter(overload.compared, _chosen(options)):
+                _say(f"overload: {server.name} ({server.role})")
+                found = overload.curve(
+                    server, dense, plan.overload_seconds, substitutes, environment, scratch
+                )
+                curves.append(asdict(found))
+        if options.overload_only:
+            print(report.curves(curves))
+            return
         questions = picture_questions(classifier, tuple(plan.seconds), scratch)
         _say("the floors: model, decoding, JSON")
         entry = classifier.artifact.manifest.functions["probabilities"]
@@ -116,6 +128,7 @@ def main() -> None:
         "derivative": _subject(derivative),
         "floors": floor,
         "outcomes": [_plain(outcome) for outcome in outcomes],
+        "overload": curves,
     }
     _publish(measured, readme=not (options.only or options.seconds or options.no_readme))
 
@@ -125,6 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer servers, shorter loads")
     parser.add_argument("--only", help="only servers whose name contains one of these, a,b,c")
     parser.add_argument("--seconds", type=float, help="at most so long each load, for a trial")
+    parser.add_argument("--overload-only", action="store_true", help="overload, and nothing else")
     parser.add_argument("--no-readme", action="store_true", help="leave bench/README.md as it is")
     parser.add_argument("--cores", type=int, default=2, help="cores used by all, wrk included")
     parser.add_argument("--artifacts", default=str(ROOT / "artifacts"), help="what to serve")

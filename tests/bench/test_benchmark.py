@@ -1,18 +1,23 @@
 """The benchmark's own machinery: it stops what it starts, and believes only right answers."""
 
+import http.server
 import json
+import socket
 import sys
+import threading
 import time
 import urllib.request
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import uvloop
 from PIL import Image
 from python_multipart.multipart import parse_form
 
-from bench import pictures, report, targets
+from bench import overload, pictures, report, targets
 from bench.load import Body, Measured
 from bench.measure import Beside, Serving, Step, measure
 from bench.processes import Running
@@ -162,6 +167,71 @@ def test_report_replaces_only_what_is_between_the_markers(tmp_path: Path) -> Non
     assert readme.read_text() == f"before\n{report.BEGIN}\n\nnewer\n\n{report.END}\nafter\n"
 
 
+class Three(http.server.BaseHTTPRequestHandler):
+    """Always answers 3, on connections that are kept."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Three.asked.append(self.path)
+        content = b'{"index": 3}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_an_open_loop_counts_right_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+
+    def generated(limit: float, expected: int) -> overload.Generator:
+        monkeypatch.setattr(overload, "IN_TIME", limit)
+        generator = overload.Generator(
+            server.server_address[1], request, lambda body: json.loads(body)["index"] == expected
+        )
+        uvloop.run(generator.run(rate=20, seconds=1, lead=0.5))
+        return generator
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Three) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        patient = generated(30.0, 3)
+        assert len(Three.asked) == 30
+        wrong, hasty = generated(30.0, 4), generated(-1.0, 3)
+        server.shutdown()
+        thread.join()
+    # Those of the lead are not counted.
+    assert (patient.sent, patient.in_time, patient.refused) == (20, 20, 0)
+    assert (wrong.sent, wrong.in_time) == (20, 0)
+    assert (hasty.sent, hasty.in_time) == (20, 0)
+
+
+def test_a_refusal_and_a_broken_connection_are_no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overload, "IN_TIME", 30.0)
+    refusal = b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+
+        def answer() -> None:
+            for content in (refusal, b"", b"HTTP/1.1 2"):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(content)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        generator = overload.Generator(listener.getsockname()[1], b"GET / HTTP/1.1\r\n\r\n", bool)
+        uvloop.run(generator.run(rate=3, seconds=1))
+        thread.join()
+    assert (generator.sent, generator.in_time, generator.refused) == (3, 0, 1)
+
+
 def test_targets_compare_with_the_best_peer_and_report_failures() -> None:
     measured = _measured()
     rows = {target.what: target for target in targets.evaluate(measured)}
@@ -230,6 +300,19 @@ def test_a_peer_is_compared_with_what_ours_gave_beside_it() -> None:
     assert table.endswith("| 2.00 |")
 
 
+def _slice(multiple: int, in_time: int) -> overload.Slice:
+    return overload.Slice(
+        multiple, knee=500, sent=1000 * multiple, in_time=in_time, refused=0, seconds=2, late_by=0.1
+    )
+
+
+def test_the_overload_curve_is_in_the_report() -> None:
+    text = report.markdown(_measured())
+    line = next(line for line in text.splitlines() if "| 1.00 (100%)" in line)
+    assert line == "| gradserve | ours | 500 | 1.00 (100%) | – | – | 0.90 (9%) | 0.10 s |  |"
+    assert "| Ray Serve | same graph | – | – | – | – | – | 0.00 s | it ended |" in text
+
+
 def _measured() -> dict[str, Any]:
     small = pictures.CIFAR_SIZE.name
     memory = {"processes": 3, "total_pss": 200.0, "largest_pss": 90.0, "largest_rss": 120.0}
@@ -284,6 +367,10 @@ def _measured() -> dict[str, Any]:
             outcome("LitServe", "same graph", 400),
             outcome("BentoML", "same graph", 500),
             outcome("LitServe", "as documented", 0, failure="it broke"),
+        ],
+        "overload": [
+            asdict(overload.Curve("gradserve", "ours", [_slice(1, 1000), _slice(10, 900)])),
+            asdict(overload.Curve("Ray Serve", "same graph", [], "it ended")),
         ],
     }
     return dict(json.loads(json.dumps(measured)))
