@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.app import create_app, make_registry
 from service.runtime.registry import Registry
 from service.settings import Settings
-from service.web.facts import Facts
+from service.web.request_record import RequestRecord
 
 LABELS = ("handler", "method", "status", "model", "version")
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -40,12 +40,14 @@ class RayMetrics:
             tag_keys=("handler", "method"),
         )
 
-    def observe(self, scope: Scope, status: int, seconds: float, facts: Facts) -> None:
+    def observe(
+        self, scope: Scope, status: int, seconds: float, request_record: RequestRecord
+    ) -> None:
         """Note an answer."""
         handler = getattr(scope.get("route"), "path", scope["path"] if status < 400 else "other")
         method = scope["method"]
-        version = str(facts.version) if facts.version else ""
-        tags = (handler, method, str(status), facts.model, version)
+        version = str(request_record.version) if request_record.version else ""
+        tags = (handler, method, str(status), request_record.model, version)
         self.requests.inc(tags=dict(zip(LABELS, tags, strict=True)))
         self.seconds.observe(seconds, tags={"handler": handler, "method": method})
 

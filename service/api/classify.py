@@ -6,11 +6,11 @@ from starlette.responses import Response
 
 from service.api.pictures import (
     ClassifyQuery,
-    ImageFacts,
+    ImageDetails,
     Opinion,
     classify_all,
     decode_all,
-    facts,
+    image_details,
     limits,
     opinion,
     query_documentation,
@@ -32,7 +32,7 @@ its central square. """
 class Classified(Opinion):
     """The answer for one image."""
 
-    image: ImageFacts
+    image: ImageDetails
 
 
 class Classification(BaseModel):
@@ -71,7 +71,7 @@ def router(settings: Settings) -> APIRouter:
                 "model": model.manifest.model,
                 "version": model.manifest.version,
                 "results": [
-                    {**opinion(*each, classifier, query.top_k), "image": facts(picture)}
+                    {**opinion(*each, classifier, query.top_k), "image": image_details(picture)}
                     for picture, each in zip(pictures, found, strict=True)
                 ],
             }

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from contract.signatures import Classifier
 from service.api.pictures import (
     ClassifyQuery,
-    ImageFacts,
+    ImageDetails,
     Opinion,
     classify_all,
     decode_all,
-    facts,
+    image_details,
     limits,
     opinion,
     query_documentation,
@@ -68,7 +68,7 @@ class Explanation(Opinion):
 
     model: str = Field(description="The model that answered", examples=["cifar-improved"])
     version: int = Field(description="Its version", examples=[1])
-    image: ImageFacts
+    image: ImageDetails
     seen: str = Field(
         description="The picture at the size the classifier sees, as a data URL of a PNG",
         examples=["data:image/png;base64,…"],
@@ -118,7 +118,7 @@ def router(settings: Settings) -> APIRouter:
                 "model": model.manifest.model,
                 "version": model.manifest.version,
                 **opinion(row, familiar, classifier, query.top_k),
-                "image": facts(picture),
+                "image": image_details(picture),
                 "seen": png_url(picture.pixels),
                 "saliency": {
                     "label": classifier.classes[index],

@@ -21,9 +21,9 @@ from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
 from service.runtime.room import Lane, reserve
 from service.settings import Settings
 from service.web.errors import ErrorItem, Problem, TooLarge, as_problem
-from service.web.facts import Stage
 from service.web.metrics import count_image
 from service.web.openapi import query_parameters
+from service.web.request_record import Stage
 from service.web.state import Services
 from service.web.uploads import FIELD, File
 
@@ -73,7 +73,7 @@ class Opinion(BaseModel):
     )
 
 
-class ImageFacts(BaseModel):
+class ImageDetails(BaseModel):
     """What the file was."""
 
     format: str = Field(description="Format by content", examples=["PNG"])
@@ -125,7 +125,7 @@ def top(row: NDArray[np.float32], classes: tuple[str, ...], count: int) -> list[
     return [{"label": classes[i], "index": i, "probability": values[i]} for i in order]
 
 
-def facts(picture: Picture) -> dict[str, Any]:
+def image_details(picture: Picture) -> dict[str, Any]:
     """What the file was, for the answer."""
     return {"format": picture.format, "width": picture.width, "height": picture.height}
 

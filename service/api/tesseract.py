@@ -39,8 +39,8 @@ from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import NotFound, ProblemDetails
 from service.web.faces import Document, in_words
-from service.web.facts import Stage
 from service.web.openapi import json_body, path_parameters, problems
+from service.web.request_record import Stage
 from service.web.state import services
 
 PREFIX = "/tesseract"

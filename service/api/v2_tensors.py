@@ -24,8 +24,8 @@ from service.api.v2_messages import DATATYPES, DTYPES, InferQuery, InputTensor
 from service.runtime.loader import Model
 from service.runtime.session import Array
 from service.web.errors import Invalid, Malformed
-from service.web.facts import Stage
 from service.web.openapi import json_response
+from service.web.request_record import Stage
 
 HEADER_LENGTH = "inference-header-content-length"
 REFUSED = {

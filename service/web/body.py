@@ -24,7 +24,7 @@ from starlette.types import Message
 from service.runtime.cost import Cost, json_cost, json_elements
 from service.runtime.room import Budget
 from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
-from service.web.facts import Stage
+from service.web.request_record import Stage
 from service.web.state import services
 
 # Smaller bodies are not counted, and those with fewer elements don't wait for a turn.

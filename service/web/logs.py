@@ -18,13 +18,13 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.web.errors import ClientGone
-from service.web.facts import Facts, current
 from service.web.metrics import DROPPED
+from service.web.request_record import RequestRecord, current
 from service.web.stderr import DroppingStream
 
 _root = logging.getLogger("gradserve")
 access = logging.getLogger("gradserve.access")
-Observe = Callable[[Scope, int, float, Facts], None]
+Observe = Callable[[Scope, int, float, RequestRecord], None]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # https://www.w3.org/TR/trace-context/#traceparent-header; all zeros are not allowed.
 _TRACEPARENT = re.compile(
@@ -45,9 +45,9 @@ class TextFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record, with the id of the request in which a fault happened."""
         text = super().format(record)
-        facts = current.get()
-        if record.exc_info and facts is not None:
-            text = f"{text}\n(request {facts.request_id})"
+        request_record = current.get()
+        if record.exc_info and request_record is not None:
+            text = f"{text}\n(request {request_record.request_id})"
         return text
 
 
@@ -61,28 +61,28 @@ class JsonFormat(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        facts = current.get()
-        if facts is not None and facts.request_id:
-            document["request_id"] = facts.request_id
+        request_record = current.get()
+        if request_record is not None and request_record.request_id:
+            document["request_id"] = request_record.request_id
         document |= getattr(record, "members", {})
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(document, default=str).decode()
 
 
-# Of one request: when, method, path, client, route, status, seconds, bytes, facts.
-_Answer = tuple[float, str, str, str | None, str | None, int, float, int, Facts]
+# Of one request: when, method, path, client, route, status, seconds, bytes, its record.
+_Answer = tuple[float, str, str, str | None, str | None, int, float, int, RequestRecord]
 
 
 def _described(answer: _Answer) -> dict[str, Any]:
     """The members of its record."""
-    _, method, path, client, route, status, seconds, size, facts = answer
+    _, method, path, client, route, status, seconds, size, request_record = answer
     if not (path.isascii() and path.isprintable()) or "\\" in path:
         path = path.encode("unicode_escape").decode()
     path = path[:MAX_PATH]
     members: dict[str, Any] = {
-        "message": f"{method} {path} {status} {seconds * 1000:.1f} ms {facts.request_id}",
-        "request_id": facts.request_id,
+        "message": f"{method} {path} {status} {seconds * 1000:.1f} ms {request_record.request_id}",
+        "request_id": request_record.request_id,
         "method": method,
         "path": path,
         "status": status,
@@ -93,12 +93,12 @@ def _described(answer: _Answer) -> dict[str, Any]:
         members["client"] = client
     if route:
         members["route"] = route
-    if facts.model:
-        members["model"], members["version"] = facts.model, facts.version
-    if facts.trace:
-        members["traceparent"] = facts.trace
-    if facts.seconds:  # copied: a thread may still work on a request whose client has gone
-        stages = tuple(facts.seconds.items())
+    if request_record.model:
+        members["model"], members["version"] = request_record.model, request_record.version
+    if request_record.trace:
+        members["traceparent"] = request_record.trace
+    if request_record.seconds:  # copied: a thread may still work on a request whose client has gone
+        stages = tuple(request_record.seconds.items())
         members["stages_ms"] = {stage: int(spent * 1e6) / 1000 for stage, spent in stages}
     return members
 
@@ -183,21 +183,25 @@ def log_warning(
     A few of each request: one damaged file may give thousands.
     """
     del file, line
-    facts = current.get()
-    if facts is not None:
-        facts.warnings += 1
-        if facts.warnings > MAX_WARNINGS:
+    request_record = current.get()
+    if request_record is not None:
+        request_record.warnings += 1
+        if request_record.warnings > MAX_WARNINGS:
             return
     text = " ".join(str(message).split())[:MAX_WARNING]
     source = f"{PurePath(filename).name}:{lineno}"
-    request = f" (request {facts.request_id})" if facts is not None and facts.request_id else ""
+    request = (
+        f" (request {request_record.request_id})"
+        if request_record is not None and request_record.request_id
+        else ""
+    )
     logging.getLogger("gradserve").warning("%s: %s, %s%s", category.__name__, text, source, request)
 
 
 class RequestLog:
     """Gives each request an id (the client's, if it is plain) and logs its outcome.
 
-    ``observers`` are called for every answer with its scope, status, seconds and facts. Neither
+    ``observers`` are called for every answer with its scope, status, seconds and record. Neither
     input nor keys are ever logged.
     """
 
@@ -214,9 +218,9 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        facts = read_facts(scope)
-        token = current.set(facts)
-        request_id = facts.request_id.encode()
+        request_record = new_record(scope)
+        token = current.set(request_record)
+        request_id = request_record.request_id.encode()
         status = size = 0
 
         async def send_with_id(message: Message) -> None:
@@ -238,13 +242,15 @@ class RequestLog:
         finally:
             seconds = time.perf_counter() - started
             for observe in self.observers:
-                observe(scope, status, seconds, facts)
+                observe(scope, status, seconds, request_record)
             if self.enabled:
-                log_answer(scope, status, seconds, size, facts)
+                log_answer(scope, status, seconds, size, request_record)
             current.reset(token)
 
 
-def log_answer(scope: Scope, status: int, seconds: float, size: int, facts: Facts) -> None:
+def log_answer(
+    scope: Scope, status: int, seconds: float, size: int, request_record: RequestRecord
+) -> None:
     """Log one request; the text format shows only the most important members.
 
     JSON is written at the next ``flush``, or before the next record of another kind.
@@ -254,7 +260,7 @@ def log_answer(scope: Scope, status: int, seconds: float, size: int, facts: Fact
     client, route = scope.get("client"), getattr(scope.get("route"), "path", None)
     host = client[0] if client else None
     now, method, path = time.time(), scope["method"], scope["path"]
-    answer = (now, method, path, host, route, status, seconds, size, facts)
+    answer = (now, method, path, host, route, status, seconds, size, request_record)
     if _together is not None and _root.handlers == [_together]:
         _together.note(answer)
     else:
@@ -268,7 +274,7 @@ def flush() -> None:
         _together.flush()
 
 
-def read_facts(scope: Scope) -> Facts:
+def new_record(scope: Scope) -> RequestRecord:
     """The id of a request and of the trace that it belongs to, from its headers."""
     request_id = trace = b""
     for name, value in scope["headers"]:
@@ -277,4 +283,4 @@ def read_facts(scope: Scope) -> Facts:
         elif name == b"traceparent" and _TRACEPARENT.fullmatch(value):
             trace = value
     # Unique is enough; reseeded in each worker when it is forked.
-    return Facts((request_id or b"%016x" % random.getrandbits(64)).decode(), trace.decode())
+    return RequestRecord((request_id or b"%016x" % random.getrandbits(64)).decode(), trace.decode())

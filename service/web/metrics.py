@@ -36,7 +36,7 @@ from starlette.types import Scope
 
 from service.runtime.observer import Observer
 from service.web.errors import NotReady
-from service.web.facts import STAGES, Facts, current
+from service.web.request_record import STAGES, RequestRecord, current
 
 log = logging.getLogger("gradserve")
 
@@ -147,7 +147,7 @@ def count_image(form: str) -> None:
 
 
 class ModelMetrics(Observer):
-    """Turns the runtime's events into metrics, and into facts of the current request."""
+    """Turns the runtime's events into metrics, and into the record of the current request."""
 
     def places_taken(self, taken: int) -> None:
         """Set the places of the queue in use."""
@@ -169,19 +169,21 @@ class ModelMetrics(Observer):
 
     def ran(self, model: str, version: int, rows: int, graphs: int, seconds: float) -> None:
         """Add what a model computed."""
-        facts = current.get()
-        if facts is not None:
-            facts.model, facts.version = model, version
-            facts.rows += rows
-            facts.runs += graphs
-            facts.add("infer", seconds)
+        request_record = current.get()
+        if request_record is not None:
+            request_record.model, request_record.version = model, version
+            request_record.rows += rows
+            request_record.runs += graphs
+            request_record.add("infer", seconds)
 
     def waited(self, seconds: float, *, for_graph: bool) -> None:
         """Add the time for which a request waited for its turn."""
-        facts = current.get()
-        if facts is not None:
-            facts.add("queue", seconds)
-            facts.add("infer" if for_graph else "decode", -seconds)  # which counts it as well
+        request_record = current.get()
+        if request_record is not None:
+            request_record.add("queue", seconds)
+            request_record.add(
+                "infer" if for_graph else "decode", -seconds
+            )  # which counts it as well
 
     def folder_readable(self, readable: bool) -> None:
         """Set whether this worker can read the artifacts folder."""
@@ -215,15 +217,17 @@ class RequestMetrics:
         path = getattr(scope.get("route"), "path", OTHER)
         return path if path in self.paths else OTHER
 
-    def observe(self, scope: Scope, status: int, seconds: float, facts: Facts) -> None:
+    def observe(
+        self, scope: Scope, status: int, seconds: float, request_record: RequestRecord
+    ) -> None:
         """Note an answer."""
-        _noted.append((self.handler(scope), scope["method"], status, seconds, facts))
+        _noted.append((self.handler(scope), scope["method"], status, seconds, request_record))
         if len(_noted) >= MOST_NOTED:
             flush()
 
 
 # Answers that are not counted yet. Counting them one by one takes three times as long.
-_noted: deque[tuple[str, str, int, float, Facts]] = deque()
+_noted: deque[tuple[str, str, int, float, RequestRecord]] = deque()
 MOST_NOTED = 1000
 _flushing = Lock()
 
@@ -235,17 +239,17 @@ def flush() -> None:
         refusals: Tally[str] = Tally()
         durations, stages, models = defaultdict(list), defaultdict(list), defaultdict(list)
         for _ in range(len(_noted)):
-            handler, method, status, seconds, facts = _noted.popleft()
-            version = str(facts.version or "")
-            requests[handler, method, status, facts.model, version] += 1
+            handler, method, status, seconds, request_record = _noted.popleft()
+            version = str(request_record.version or "")
+            requests[handler, method, status, request_record.model, version] += 1
             durations[handler, method].append(seconds)
             # A copy: a thread may still work on a request whose client has gone.
-            for stage, spent in tuple(facts.seconds.items()):
+            for stage, spent in tuple(request_record.seconds.items()):
                 stages[stage].append(spent)
             if status in REASONS and handler != OTHER:
                 refusals[REASONS[status]] += 1
-            if facts.model:
-                models[facts.model, version].append((status, seconds, facts))
+            if request_record.model:
+                models[request_record.model, version].append((status, seconds, request_record))
         for request, times in requests.items():
             REQUESTS.labels(*request).inc(times)
         for reason, times in refusals.items():
@@ -258,17 +262,24 @@ def flush() -> None:
             _count_for_model(model, version, answers)
 
 
-def _count_for_model(model: str, version: str, answers: Sequence[tuple[int, float, Facts]]) -> None:
-    right = [(seconds, facts) for status, seconds, facts in answers if status < 400]
-    spent = [facts.seconds for _, facts in right]
+def _count_for_model(
+    model: str, version: str, answers: Sequence[tuple[int, float, RequestRecord]]
+) -> None:
+    right = [
+        (seconds, request_record) for status, seconds, request_record in answers if status < 400
+    ]
+    spent = [request_record.seconds for _, request_record in right]
     SUCCESS.labels(model, version).inc(len(right))
     FAILURE.labels(model, version).inc(len(answers) - len(right))
-    INFERENCES.labels(model, version).inc(sum(facts.rows for _, facts in right))
-    RUNS.labels(model, version).inc(sum(facts.runs for _, facts in right))
+    INFERENCES.labels(model, version).inc(sum(request_record.rows for _, request_record in right))
+    RUNS.labels(model, version).inc(sum(request_record.runs for _, request_record in right))
     TOTAL_US.labels(model, version).inc(sum(seconds for seconds, _ in right) * 1e6)
     INFER_US.labels(model, version).inc(sum(s.get("infer", 0.0) for s in spent) * 1e6)
     QUEUE_US.labels(model, version).inc(sum(s.get("queue", 0.0) for s in spent) * 1e6)
-    _observe(BATCH.labels(model), [facts.rows / max(1, facts.runs) for _, facts in right])
+    _observe(
+        BATCH.labels(model),
+        [request_record.rows / max(1, request_record.runs) for _, request_record in right],
+    )
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:

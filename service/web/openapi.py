@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.web.errors import PROBLEM_TYPE, ErrorItem, ProblemDetails
-from service.web.facts import Stage
+from service.web.request_record import Stage
 
 COMPONENTS = "#/components/schemas/"
 _FASTAPI_ERRORS = (f"{COMPONENTS}HTTPValidationError", f"{COMPONENTS}ValidationError")

@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 from service.web.errors import PROBLEM_TYPE, problem_response
 from service.web.faces import Face, face_of
-from service.web.facts import Facts
 from service.web.logs import REQUEST_ID, access, log_answer
 from service.web.metrics import OTHER, REASONS, REFUSALS, REQUESTS
+from service.web.request_record import RequestRecord
 from service.web.security import ALWAYS
 
 _ID = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
@@ -114,7 +114,7 @@ class Refusals:
             return
         self._logged += 1
         scope = {"method": method, "path": path, "client": (client, 0) if client else None}
-        log_answer(scope, status, 0.0, size, Facts(request_id.decode()))
+        log_answer(scope, status, 0.0, size, RequestRecord(request_id.decode()))
 
     def flush(self) -> None:
         """Log how many refusals have no record of their own."""

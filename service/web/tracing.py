@@ -1,7 +1,7 @@
 """Spans for OpenTelemetry: one for each request, with one for each of its stages.
 
 Off unless ``GRADSERVE_OTLP_ENDPOINT`` is set; needs the extra ``otel``. Spans are made when a
-request has been answered, from the same facts as the log, and are sent by a thread. While the
+request has been answered, from the same record as the log, and are sent by a thread. While the
 collector is down spans are lost; requests are not affected.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
-from service.web.facts import STAGES, Facts
+from service.web.request_record import STAGES, RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -50,14 +50,20 @@ class Tracing:
         self._tracer = self._provider.get_tracer("gradserve")
         self._propagator = TraceContextTextMapPropagator()
 
-    def record(self, scope: Scope, status: int, seconds: float, facts: Facts) -> None:
+    def record(
+        self, scope: Scope, status: int, seconds: float, request_record: RequestRecord
+    ) -> None:
         """Make the spans of a request that ends now."""
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
         end = time.time_ns()
         epoch = end - int(time.perf_counter() * 1e9)  # of ``perf_counter``
         route = getattr(scope.get("route"), "path", scope["path"])
-        parent = self._propagator.extract({"traceparent": facts.trace}) if facts.trace else None
+        parent = (
+            self._propagator.extract({"traceparent": request_record.trace})
+            if request_record.trace
+            else None
+        )
         span = self._tracer.start_span(
             f"{scope['method']} {route}",
             context=parent,
@@ -67,20 +73,20 @@ class Tracing:
                 "http.request.method": scope["method"],
                 "http.route": route,
                 "http.response.status_code": status,
-                "gradserve.request_id": facts.request_id,
-                "gradserve.model": facts.model,
-                "gradserve.version": facts.version,
-                "gradserve.rows": facts.rows,
+                "gradserve.request_id": request_record.request_id,
+                "gradserve.model": request_record.model,
+                "gradserve.version": request_record.version,
+                "gradserve.rows": request_record.rows,
             },
         )
         if status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         inside = set_span_in_context(span)
         for stage in STAGES:
-            if stage in facts.starts:
-                start = epoch + int(facts.starts[stage] * 1e9)
+            if stage in request_record.starts:
+                start = epoch + int(request_record.starts[stage] * 1e9)
                 child = self._tracer.start_span(stage, context=inside, start_time=start)
-                child.end(start + int(facts.seconds[stage] * 1e9))
+                child.end(start + int(request_record.seconds[stage] * 1e9))
         span.end(end)
 
     def close(self) -> None:

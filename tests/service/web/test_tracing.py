@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.web.facts import Facts
+from service.web.request_record import RequestRecord
 from service.web.tracing import Tracing, TracingUnavailable
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed here")
@@ -22,11 +22,13 @@ SCOPE = {"type": "http", "method": "POST", "path": "/gradient"}
 def test_a_request_and_its_stages_are_spans_of_the_clients_trace() -> None:
     kept = InMemorySpanExporter()
     tracing = Tracing("http://127.0.0.1:9", SimpleSpanProcessor(kept))
-    facts = Facts("id-1", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    facts.model, facts.version = "curve-mlp", 4
-    facts.add("parse", 0.001)
-    facts.add("infer", 0.002)
-    tracing.record(SCOPE, 200, 0.005, facts)
+    request_record = RequestRecord(
+        "id-1", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    )
+    request_record.model, request_record.version = "curve-mlp", 4
+    request_record.add("parse", 0.001)
+    request_record.add("infer", 0.002)
+    tracing.record(SCOPE, 200, 0.005, request_record)
     parse, infer, whole = kept.get_finished_spans()
     assert (parse.name, infer.name, whole.name) == ("parse", "infer", "POST /gradient")
     assert whole.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4736

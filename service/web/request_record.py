@@ -1,6 +1,6 @@
-"""Facts collected about a request while it is answered, for its log line, metrics and trace.
+"""The record of a request, filled in while it is answered, for its log line, metrics and trace.
 
-``current`` holds those of the request being handled: any code can add to them without having the
+``current`` holds that of the request being handled: any code can add to them without having the
 request passed in. Outside a request it is None, and ``Stage`` does nothing.
 """
 
@@ -12,7 +12,7 @@ from types import TracebackType
 STAGES = ("read", "parse", "decode", "queue", "infer", "write")
 
 
-class Facts:
+class RequestRecord:
     """One request: who asked, which model answered, and where its time went."""
 
     __slots__ = (
@@ -47,7 +47,7 @@ class Facts:
             self.starts[stage] = time.perf_counter() - seconds
 
 
-current: ContextVar[Facts | None] = ContextVar("facts", default=None)
+current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
 
 
 class Stage:
@@ -67,6 +67,6 @@ class Stage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        facts = current.get()
-        if facts is not None:
-            facts.add(self._name, time.perf_counter() - self._started)
+        request_record = current.get()
+        if request_record is not None:
+            request_record.add(self._name, time.perf_counter() - self._started)
