@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -28,4 +29,9 @@ class Assets(StaticFiles):
         return Response(Path(full_path).read_bytes(), headers=dict(response.headers))
 
 
-templates = Jinja2Templates(HERE / "templates")
+# Markdown is not HTML: some versions of Starlette would escape it as well.
+templates = Jinja2Templates(
+    env=Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(["html"])
+    )
+)
