@@ -39,11 +39,11 @@ from service.settings import Settings
 from service.web import errors, logs
 from service.web.access import KEY_SCHEMES, AllowedHosts, ApiKey, KeyFile
 from service.web.direct import DirectRoutes, direct_posts, paths
-from service.web.faces import FaceErrors
 from service.web.head import HeadAsGet
 from service.web.logs import Observe, RequestLog
 from service.web.metrics import ModelMetrics, RequestMetrics, flush
 from service.web.openapi import complete_document, operation_id
+from service.web.protocol_errors import ProtocolErrors
 from service.web.refusal import Refusals
 from service.web.security import SecurityHeaders
 from service.web.state import KeepState, Services
@@ -175,9 +175,9 @@ def create_app(
         checks.append(hosts.is_ours)
     known = frozenset(paths(routers))
     observers.append(RequestMetrics(known).observe)
-    faces = {face.PREFIX: face.error for face in (v2, umbridge, tesseract)}
-    refusals = Refusals(known, settings.cors_origins, settings.access_log, faces)
-    stack = FaceErrors(SecurityHeaders(stack), faces)
+    error_formats = {protocol.PREFIX: protocol.error for protocol in (v2, umbridge, tesseract)}
+    refusals = Refusals(known, settings.cors_origins, settings.access_log, error_formats)
+    stack = ProtocolErrors(SecurityHeaders(stack), error_formats)
     log = RequestLog(stack, observers, enabled=settings.access_log)
     return KeepState(log)
 

@@ -38,8 +38,8 @@ from service.runtime.session import Array
 from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import NotFound, ProblemDetails
-from service.web.faces import Document, in_words
 from service.web.openapi import json_body, path_parameters, problems
+from service.web.protocol_errors import Document, in_words
 from service.web.request_record import Stage
 from service.web.state import services
 

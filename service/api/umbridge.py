@@ -32,8 +32,8 @@ from service.runtime.session import Array
 from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import Invalid, NotFound
-from service.web.faces import Document, in_words
 from service.web.openapi import json_body, json_response, problems
+from service.web.protocol_errors import Document, in_words
 from service.web.state import Services, services
 
 PREFIX = "/umbridge"

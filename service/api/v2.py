@@ -59,9 +59,9 @@ from service.web.errors import (
     from_validation,
     problem_response,
 )
-from service.web.faces import Document, in_words
 from service.web.metrics import model_figures
 from service.web.openapi import json_body, json_response, path_parameters, problems
+from service.web.protocol_errors import Document, in_words
 from service.web.state import Services, services
 from service.web.unpacking import read_unpacked
 

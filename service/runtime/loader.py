@@ -41,7 +41,7 @@ TIMED_RUNS = 7
 # What is estimated to take no longer than this isn't worth waiting for its turn.
 AT_ONCE_SECONDS = 0.001
 
-Face = TypeVar("Face")
+Interface = TypeVar("Interface")
 
 
 class Options(Protocol):
@@ -215,17 +215,17 @@ class Model:
     @cached_property
     def curve(self) -> Curve | None:
         """The model as a function of one variable, if it is one."""
-        return _face(signatures.curve, self.manifest)
+        return _interface(signatures.curve, self.manifest)
 
     @cached_property
     def classifier(self) -> Classifier | None:
         """The model as an image classifier, if it is one."""
-        return _face(signatures.classifier, self.manifest)
+        return _interface(signatures.classifier, self.manifest)
 
     @cached_property
     def loss_gradient(self) -> Function | None:
         """The gradients of the sigmoid convolution, if it has them."""
-        return _face(signatures.loss_gradient, self.manifest)
+        return _interface(signatures.loss_gradient, self.manifest)
 
 
 def _numbers(tensors: Iterable[Tensor], sizes: Mapping[str, int]) -> int:
@@ -235,7 +235,9 @@ def _numbers(tensors: Iterable[Tensor], sizes: Mapping[str, int]) -> int:
     )
 
 
-def _face(find: Callable[[CommonManifest], Face], manifest: CommonManifest) -> Face | None:
+def _interface(
+    find: Callable[[CommonManifest], Interface], manifest: CommonManifest
+) -> Interface | None:
     try:
         return find(manifest)
     except WrongSignature:

@@ -35,7 +35,7 @@ log = logging.getLogger("gradserve")
 # What lies in a version's folder: name, size, time and inode of each file. It differs when anything
 # has changed.
 Signature = tuple[tuple[str, int, int, int], ...]
-Face = TypeVar("Face")
+Interface = TypeVar("Interface")
 
 # The first look waits so long for verdicts; models that take longer come with later looks. Loading
 # the shipped ones takes less, and liveness probes wait longer.
@@ -454,14 +454,14 @@ class Registry:
         return NoSuchModel("There is no model of that name; /models lists those there are")
 
     def _with(
-        self, name: str, what: str, find: Callable[[Model], Face | None]
-    ) -> tuple[Model, Face]:
+        self, name: str, what: str, find: Callable[[Model], Interface | None]
+    ) -> tuple[Model, Interface]:
         model = self.get(name)
-        face = find(model)
-        if face is None:
+        interface = find(model)
+        if interface is None:
             names = [name for name, other in self.models.items() if find(other) is not None]
             raise NoSuchModel(f"That model is not {what}; these are: {', '.join(names) or 'none'}")
-        return model, face
+        return model, interface
 
     def _why(self, name: str) -> str:
         if not self.scanned:

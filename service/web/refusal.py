@@ -13,9 +13,9 @@ import orjson
 from starlette.responses import Response
 
 from service.web.errors import PROBLEM_TYPE, problem_response
-from service.web.faces import Face, face_of
 from service.web.logs import REQUEST_ID, access, log_answer
 from service.web.metrics import OTHER, REASONS, REFUSALS, REQUESTS
+from service.web.protocol_errors import ErrorFormat, format_for
 from service.web.request_record import RequestRecord
 from service.web.security import ALWAYS
 
@@ -28,8 +28,10 @@ LOGGED_EACH_SECOND = 100
 
 
 class Refusals:
-    """Writes the refusals of one worker. ``paths`` are those that metrics name; ``faces`` give the
-    errors of a protocol the form that its clients expect, by the prefix of its paths.
+    """Writes the refusals of one worker.
+
+    ``paths`` are those that metrics name; ``error_formats`` are how protocols write their errors,
+    by the prefix of their paths.
     """
 
     def __init__(
@@ -37,10 +39,10 @@ class Refusals:
         paths: frozenset[str],
         cors_origins: tuple[str, ...] = (),
         log: bool = True,
-        faces: Mapping[str, Face] | None = None,
+        error_formats: Mapping[str, ErrorFormat] | None = None,
     ) -> None:
         self._paths = paths
-        self._faces = faces or {}
+        self._error_formats = error_formats or {}
         self._origins = frozenset(origin.encode() for origin in cors_origins)
         self._log = log
         self._second = 0
@@ -62,10 +64,10 @@ class Refusals:
     def response(self, status: int, detail: str, head: bytes) -> Response:
         """The answer, in the form for the path if the head has one."""
         response = problem_response(status, detail)
-        face = face_of(self._request(head)[1], self._faces)
-        if face is None:
+        error_format = format_for(self._request(head)[1], self._error_formats)
+        if error_format is None:
             return response
-        _, document = face(status, orjson.loads(response.body))
+        _, document = error_format(status, orjson.loads(response.body))
         return Response(orjson.dumps(document), status, media_type=PROBLEM_TYPE)
 
     def _cors(self, head: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Errors in the form that a protocol's clients expect, wherever the request was refused.
 
 The service's own errors are problem documents (RFC 9457). Clients of a protocol expect its own
-members: for each protocol, known by its path prefix, a face converts the problem.
+members: for each protocol, known by its path prefix, a function converts the problem.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.web.errors import PROBLEM_TYPE
 
 Document = dict[str, Any]
-Face = Callable[[int, Document], tuple[int, Document]]
+ErrorFormat = Callable[[int, Document], tuple[int, Document]]
 
 
-def face_of(path: str, faces: Mapping[str, Face]) -> Face | None:
-    """The face under whose prefix a path is."""
+def format_for(path: str, error_formats: Mapping[str, ErrorFormat]) -> ErrorFormat | None:
+    """The error format of the protocol under whose prefix a path is."""
     end = path.find("/", 1)
-    return faces.get(path if end < 0 else path[:end])
+    return error_formats.get(path if end < 0 else path[:end])
 
 
-class FaceErrors:
-    """Rewrites the problems of paths under each of ``faces``: status and document in, and out."""
+class ProtocolErrors:
+    """Rewrites the problems of paths under each prefix: status and document in, and out."""
 
-    def __init__(self, app: ASGIApp, faces: Mapping[str, Face]) -> None:
+    def __init__(self, app: ASGIApp, error_formats: Mapping[str, ErrorFormat]) -> None:
         self.app = app
-        self.faces = faces
+        self.error_formats = error_formats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -35,8 +35,8 @@ class FaceErrors:
             await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        face = face_of(path, self.faces)
-        if face is None:
+        error_format = format_for(path, self.error_formats)
+        if error_format is None:
             await self.app(scope, receive, send)
             return
         start: Message = {}
@@ -51,13 +51,15 @@ class FaceErrors:
             elif message["type"] == "http.response.body":
                 body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await self._answer(face, start, bytes(body), send)
+                    await self._answer(error_format, start, bytes(body), send)
 
         await self.app(scope, receive, rewrite)
 
-    async def _answer(self, face: Face, start: Message, body: bytes, send: Send) -> None:
+    async def _answer(
+        self, error_format: ErrorFormat, start: Message, body: bytes, send: Send
+    ) -> None:
         if body:  # an answer to HEAD has none
-            status, document = face(start["status"], orjson.loads(body))
+            status, document = error_format(start["status"], orjson.loads(body))
             body = orjson.dumps(document)
             start["status"] = status
             start["headers"] = [
