@@ -31,7 +31,7 @@ from service.api.homework_models import makers
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
-from service.runtime.room import Room
+from service.runtime.resources import Resources
 from service.server.cores import available_cores
 from service.server.memory import give_back
 from service.server.shedding import Check, Shedder
@@ -101,21 +101,21 @@ def create_app(
         tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
         if tracing is not None:
             observers.append(tracing.record)
-        room = Room(
+        resources = Resources(
             settings.max_memory_bytes,
             settings.max_buffered_bytes,
             settings.max_wait_seconds,
             give_back,
         )
-        queue = Queue(settings.queue_depth, settings.batch, ModelMetrics(), room.graphs)
+        queue = Queue(settings.queue_depth, settings.batch, ModelMetrics(), resources.graphs)
         yield {
-            "services": Services(settings, registry, queue, lifecycle, room),
+            "services": Services(settings, registry, queue, lifecycle, resources),
             "refusals": refusals,
             "shedder": Shedder(queue, refusals, checks),
         }
         writing.cancel()
         write_down()
-        room.close()
+        resources.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
         watcher.cancel()

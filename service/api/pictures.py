@@ -18,7 +18,7 @@ from service.runtime.cost import PHOTO_SECONDS, Cost, picture_cost
 from service.runtime.dataplane import infer
 from service.runtime.loader import Model
 from service.runtime.queue import LONG_SECONDS, TURN_SECONDS, Queue
-from service.runtime.room import Lane, reserve
+from service.runtime.resources import WorkPool, small_work_reserve
 from service.settings import Settings
 from service.web.errors import ErrorItem, Problem, TooLarge, as_problem
 from service.web.metrics import count_image
@@ -92,7 +92,9 @@ def query_documentation(query: type[ClassifyQuery], settings: Settings) -> dict[
 
 def limits(settings: Settings) -> str:
     """How large a picture may be, for the documentation."""
-    kinds = imaging.largest(settings.max_memory_bytes - reserve(settings.max_memory_bytes))
+    kinds = imaging.largest(
+        settings.max_memory_bytes - small_work_reserve(settings.max_memory_bytes)
+    )
     most = settings.max_pixels / 1e6
     less = [f"{kind} {int(size)}" for kind, size in kinds.items() if size < most]
     text = f"A picture may have {most:g} megapixels"
@@ -143,14 +145,14 @@ class Decoder:
         self.resize = classifier.resize
         self.settings = shared.settings
         self.queue = shared.queue
-        self.room = shared.room
+        self.resources = shared.resources
         self.headers: list[Header] = []
         self._turn_ends = time.perf_counter() + TURN_SECONDS
 
     async def open(self) -> None:
-        """Read the heads of all files, and see whether there is room for the work on them."""
+        """Read the heads of all files, and see whether the work on them would begin in time."""
         settings = self.settings
-        most = self.room.memory.most - sum(map(len, self.files))  # the body is counted already
+        most = self.resources.memory.most - sum(map(len, self.files))  # the body is counted already
         for index, content in enumerate(self.files):
             with Stage("decode"), self._blame(index):
                 self.headers.append(
@@ -165,17 +167,17 @@ class Decoder:
                 f"Decoding takes as long as a PNG of {together:.0f} megapixels, over the limit of "
                 f"{settings.max_request_megapixels}; send smaller images, or fewer in a request"
             )
-        for lane in {lane for lane, _ in map(self._lane, self.headers) if lane is not None}:
-            lane.check()
+        for pool in {pool for pool, _ in map(self._pool, self.headers) if pool is not None}:
+            pool.check()
 
     async def decode(self) -> list[Picture]:
         """Decode them all."""
         pictures = []
         for index, header in enumerate(self.headers):
-            lane, cost = self._lane(header)
+            pool, cost = self._pool(header)
             with Stage("decode"), self._blame(index):
-                if lane is not None:
-                    picture = await lane.in_thread(
+                if pool is not None:
+                    picture = await pool.in_thread(
                         cost, imaging.decode, header, self.side, self.resize
                     )
                 elif header.image is not None and header.pixels <= THUMBNAIL_PIXELS:
@@ -187,13 +189,13 @@ class Decoder:
             await self._let_others()
         return pictures
 
-    def _lane(self, header: Header) -> tuple[Lane | None, Cost]:
+    def _pool(self, header: Header) -> tuple[WorkPool | None, Cost]:
         """Where a picture is decoded: None is the event loop."""
         cost = picture_cost(header, self.side)
         if header.pixels <= TURN_PIXELS and cost.seconds <= LONG_SECONDS:
             return None, cost
         large = cost.seconds > PHOTO_SECONDS
-        return (self.room.large_pictures if large else self.room.photos), cost
+        return (self.resources.large_pictures if large else self.resources.photos), cost
 
     async def _let_others(self) -> None:
         """Let the event loop go on if this request has held it for a turn."""

@@ -15,7 +15,7 @@ from contract.errors import ArtifactError
 from service.api.models import Name
 from service.runtime.cost import Cost
 from service.runtime.loader import Model
-from service.runtime.room import Lane
+from service.runtime.resources import WorkPool
 from service.web.errors import NotFound
 from service.web.markdown import to_html
 from service.web.openapi import problems
@@ -60,7 +60,7 @@ def router() -> APIRouter:
             raise NotFound("This version was published without a report")
         context = {
             "title": f"{loaded.manifest.model} version {loaded.manifest.version}",
-            "report": await pages.get(loaded, services(request).room.pages),
+            "report": await pages.get(loaded, services(request).resources.pages),
             "files": [name for name in TEXTS if name in loaded.manifest.files],
             "plots": sorted(name for name in loaded.manifest.files if is_plot(name, loaded)),
             "precisions": {
@@ -92,8 +92,8 @@ def router() -> APIRouter:
             headers["content-disposition"] = f'attachment; filename="{name}"'
         else:
             raise NotFound("The report has no such file")
-        lane = services(request).room.pages
-        content = await lane.in_thread(Cost(0.001, FILE_BYTES), _read, loaded, file, FILE_BYTES)
+        pool = services(request).resources.pages
+        content = await pool.in_thread(Cost(0.001, FILE_BYTES), _read, loaded, file, FILE_BYTES)
         return Response(content, media_type=kind, headers=headers)
 
     return routes
@@ -105,15 +105,15 @@ class Pages:
     def __init__(self) -> None:
         self._pages: dict[tuple[str, int, str], asyncio.Future[str]] = {}
 
-    async def get(self, model: Model, lane: Lane) -> str:
-        """The report of ``model``, rendered in ``lane``. Raises NotFound or QueueFull."""
+    async def get(self, model: Model, pool: WorkPool) -> str:
+        """The report of ``model``, rendered in ``pool``. Raises NotFound or QueueFull."""
         manifest = model.manifest
         key = (manifest.model, manifest.version, manifest.files[REPORT_FILE].sha256)
         page = self._pages.get(key)
         if page is None:
-            lane.check()
+            pool.check()
             cost = Cost(MARKDOWN_BYTES * SECONDS_OF_BYTE, MARKDOWN_BYTES * BYTES_OF_BYTE)
-            page = asyncio.ensure_future(lane.in_thread(cost, _page, model))
+            page = asyncio.ensure_future(pool.in_thread(cost, _page, model))
             self._pages[key] = page
             while len(self._pages) > KEPT_PAGES:
                 self._pages.pop(next(iter(self._pages)))

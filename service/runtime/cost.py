@@ -1,8 +1,8 @@
 """What a request costs, known before the work is done: the one model that every endpoint uses.
 
 The units are those of the work: elements of JSON and decoded megapixels. Each gives seconds of one
-core and the most memory that is held at a time, both from above, for a core of about 2020. A lane
-(``service.runtime.room``) corrects the seconds by what the work before has taken.
+core and the most memory that is held at a time, both from above, for a core of about 2020. A pool
+(``service.runtime.resources``) corrects the seconds by what the work before has taken.
 """
 
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def json_cost(elements: int) -> Cost:
 
 # Of an RGB PNG of 8 bits; ``Header.megapixels`` counts others in these.
 SECONDS_OF_MEGAPIXEL = 0.04
-# A picture that takes longer to decode is large: it waits in a lane of its own.
+# A picture that takes longer to decode is large: it waits in a pool of its own.
 PHOTO_SECONDS = 0.1
 
 

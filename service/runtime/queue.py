@@ -31,12 +31,12 @@ import numpy as np
 from service.runtime.cost import Cost
 from service.runtime.errors import QueueFull
 from service.runtime.observer import Observer
-from service.runtime.room import Lane, Room
+from service.runtime.resources import Resources, WorkPool
 from service.runtime.session import Array, Session
 
 Result = TypeVar("Result")
 
-# A longer run (a saliency map) would block the event loop: it goes to a lane with threads.
+# A longer run (a saliency map) would block the event loop: it goes to a pool of threads.
 LONG_SECONDS = 0.01
 LONG_RUN_BYTES = 40 * 1024 * 1024  # the saliency map of the shipped network takes 16 to 41 MiB
 # A turn ends after the run in which this time has passed. Turns twice as long serve 3 % less at ten
@@ -79,11 +79,11 @@ class Queue:
         depth: int,
         batch: int,
         observer: Observer | None = None,
-        graphs: Lane | None = None,
+        graphs: WorkPool | None = None,
     ) -> None:
         self.observer = observer or Observer()
         # For runs that would take too long on the event loop.
-        self.graphs = graphs or Room().graphs
+        self.graphs = graphs or Resources().graphs
         self.depth = depth
         self.batch = batch
         self.taken = 0

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.runtime.cost import Cost, json_cost, json_elements
-from service.runtime.room import Budget
+from service.runtime.resources import MemoryBudget
 from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
 from service.web.request_record import Stage
 from service.web.state import services
@@ -92,11 +92,11 @@ async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[No
         with Stage("parse"):
             yield
         return
-    room = services(request).room
-    room.documents.check()
+    resources = services(request).resources
+    resources.documents.check()
     cost = json_cost(elements)
-    async with room.documents.turn(Cost(cost.seconds, 0)):
-        await room.memory.wait_for_request(cost.bytes, room.documents.max_wait)
+    async with resources.documents.turn(Cost(cost.seconds, 0)):
+        await resources.memory.wait_for_request(cost.bytes, resources.documents.max_wait)
         began = time.perf_counter()
         with Stage("parse"):
             yield
@@ -125,12 +125,14 @@ async def _read_all(request: Request, limit: int) -> bytes | bytearray:
         if len(whole) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
         if len(whole) > UNCOUNTED_BYTES:
-            services(request).room.bodies.for_request().take(len(whole))
+            services(request).resources.bodies.for_request().take(len(whole))
         return whole
-    return await _collect(request, message, limit, services(request).room.bodies)
+    return await _collect(request, message, limit, services(request).resources.bodies)
 
 
-async def _collect(request: Request, message: Message, limit: int, bodies: Budget) -> bytearray:
+async def _collect(
+    request: Request, message: Message, limit: int, bodies: MemoryBudget
+) -> bytearray:
     """The body from its first message on, within the memory budget of all bodies."""
     body = bytearray()
     held = bodies.for_request()

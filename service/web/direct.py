@@ -58,7 +58,7 @@ class LargeAnswer(Response):
 
     def __init__(self, answer: Response, scope: Scope) -> None:
         self.answer = answer
-        services_of(scope).room.memory.for_request().take(len(answer.body))
+        services_of(scope).resources.memory.for_request().take(len(answer.body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it in pieces, each once most of the one before has been sent."""

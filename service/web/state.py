@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.lifecycle import Lifecycle
 from service.runtime.queue import Queue
 from service.runtime.registry import Registry
-from service.runtime.room import Room
+from service.runtime.resources import Resources
 from service.settings import Settings
 from service.web.errors import NotReady
 
@@ -21,7 +21,7 @@ class Services:
     registry: Registry
     queue: Queue
     lifecycle: Lifecycle
-    room: Room
+    resources: Resources
 
 
 def services(request: Request) -> Services:

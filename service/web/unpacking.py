@@ -33,7 +33,7 @@ async def _unpack(
     # deflate is zlib's format by RFC 9110; some clients send it without zlib's header.
     raw = encoding == "deflate" and (packed[0] & 0x0F != 8 or len(packed) < 2)
     unpacker = zlib.decompressobj(31 if encoding == "gzip" else -15 if raw else 15)
-    held = services(request).room.bodies.for_request()
+    held = services(request).resources.bodies.for_request()
     found = bytearray()
     rest: bytes | bytearray = packed
     while rest and not unpacker.eof:

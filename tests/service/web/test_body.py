@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from service.runtime.errors import QueueFull
-from service.runtime.room import Room
+from service.runtime.resources import Resources
 from service.web.body import read_body
 from service.web.errors import ClientGone, TooLarge
 
@@ -19,25 +19,27 @@ def piece(content: bytes, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": content, "more_body": more}
 
 
-def read(room: Room, *messages: dict[str, Any], headers: Any = (), limit: int = 100) -> bytes:
+def read(
+    resources: Resources, *messages: dict[str, Any], headers: Any = (), limit: int = 100
+) -> bytes:
     """What is read; all memory is free when the task of the request has ended."""
     waiting = list(messages)
 
     async def receive() -> Any:
         return waiting.pop(0)
 
-    state = {"services": SimpleNamespace(room=room)}
+    state = {"services": SimpleNamespace(resources=resources)}
     scope = {"type": "http", "headers": list(headers), "state": state}
     try:
         return asyncio.run(read_body(Request(scope, receive), limit))
     finally:
-        assert room.memory.used == room.bodies.used == 0
+        assert resources.memory.used == resources.bodies.used == 0
 
 
 def test_joins_the_pieces() -> None:
-    room = Room(bodies=10)
-    assert read(room, piece(b"ab"), piece(b""), piece(b"cd"), piece(b"", False)) == b"abcd"
-    assert read(room, piece(b"x" * 100, False)) == b"x" * 100  # small and whole: not counted
+    resources = Resources(bodies=10)
+    assert read(resources, piece(b"ab"), piece(b""), piece(b"cd"), piece(b"", False)) == b"abcd"
+    assert read(resources, piece(b"x" * 100, False)) == b"x" * 100  # small and whole: not counted
 
 
 @pytest.mark.parametrize(
@@ -52,15 +54,15 @@ def test_joins_the_pieces() -> None:
 )
 def test_gives_up_and_frees_what_was_taken(messages: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        read(Room(bodies=50 if error is QueueFull else 1000), *messages)
+        read(Resources(bodies=50 if error is QueueFull else 1000), *messages)
 
 
 def test_bodies_share_the_memory_with_everything_else() -> None:
     with pytest.raises(QueueFull):
-        read(Room(memory=50), piece(b"x" * 30), piece(b"x" * 30))
+        read(Resources(memory=50), piece(b"x" * 30), piece(b"x" * 30))
 
 
 def test_a_length_over_the_limit_is_refused_unread() -> None:
     for length in (b"101", b"9" * 40):
         with pytest.raises(TooLarge):
-            read(Room(bodies=0), headers=[(b"content-length", length)])
+            read(Resources(bodies=0), headers=[(b"content-length", length)])

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 from starlette.testclient import TestClient
 
-from service.runtime.room import Room
+from service.runtime.resources import Resources
 from service.web.direct import DirectRoutes, direct, direct_posts
 from service.web.errors import NotFound, install
 
@@ -53,14 +53,14 @@ def test_a_marked_endpoint_skips_fastapi_and_keeps_its_errors() -> None:
 
 
 def test_large_answers_are_counted_until_they_are_read() -> None:
-    room, seen = Room(), []
+    resources, seen = Resources(), []
     body = bytes(range(256)) * 10_000
 
     async def endpoint(_: Request) -> Response:
         return Response(body)
 
     async def send(message: Any) -> None:
-        seen.append((message["type"], len(message.get("body", b"")), room.memory.used))
+        seen.append((message["type"], len(message.get("body", b"")), resources.memory.used))
 
     router = APIRouter()
     router.add_api_route("/large", direct(endpoint), methods=["POST"])
@@ -70,14 +70,14 @@ def test_large_answers_are_counted_until_they_are_read() -> None:
         "method": "POST",
         "path": "/large",
         "headers": [],
-        "state": {"services": SimpleNamespace(room=room)},
+        "state": {"services": SimpleNamespace(resources=resources)},
     }
     asyncio.run(app(dict(scope), None, send))
     assert [kind for kind, _, _ in seen].count("http.response.body") == 10
     assert sum(size for _, size, _ in seen) == len(body)
     assert {used for _, _, used in seen} == {len(body)}
-    assert room.memory.used == 0
-    room.memory.take(room.memory.limit - 1)
+    assert resources.memory.used == 0
+    resources.memory.take(resources.memory.limit - 1)
     seen.clear()
     asyncio.run(app(dict(scope), None, send))  # no memory: a refusal
     assert sum(size for _, size, _ in seen) < 1000

@@ -1,8 +1,8 @@
-"""Room in a worker: memory that is shared out in bytes, and lanes that take their turns.
+"""What the requests of a worker share: a memory budget in bytes, and pools that work waits for.
 
 All that requests hold (bodies, parsed documents, decoded pictures) is counted against one budget of
-memory before it is allocated. Work that takes long waits in a lane with others of its kind, so that
-short work of another kind never waits behind it (head-of-line blocking). A lane refuses what would
+memory before it is allocated. Work that takes long waits in a pool with others of its kind, so that
+short work of another kind never waits behind it (head-of-line blocking). A pool refuses what would
 begin too late: the client learns it at once, and can ask elsewhere.
 """
 
@@ -30,12 +30,12 @@ RESERVE_BYTES = 56 * MIB
 NICE = 10  # a ninth of what a thread of usual priority gets, where both want all of a core
 MEMORY_FULL = "The memory for requests is all in use; try again shortly"
 TOO_LATE = "Work on this request would begin too late; try again shortly"
-# How quickly the pace of a lane follows what is measured, and how far it may go.
+# How quickly the pace of a pool follows what is measured, and how far it may go.
 PACE_WEIGHT = 0.2
 PACE_RANGE = (0.1, 10.0)
 
 
-class Budget:
+class MemoryBudget:
     """Bytes of memory that the requests of one worker may hold. Belongs to its event loop.
 
     What is taken from a part of another budget is taken ``within`` that as well. ``reserve`` bytes
@@ -43,7 +43,7 @@ class Budget:
     large work.
     """
 
-    def __init__(self, limit: int, within: "Budget | None" = None, reserve: int = 0) -> None:
+    def __init__(self, limit: int, within: "MemoryBudget | None" = None, reserve: int = 0) -> None:
         self.limit = limit
         # Called before what is large is allocated: gives the system what is free, but still held.
         self.tidy: Callable[[], None] = lambda: None
@@ -66,9 +66,9 @@ class Budget:
             self._within.take(size)
         self.used += size
 
-    def for_request(self) -> "Hold":
+    def for_request(self) -> "Reservation":
         """What the current task takes: given back when the task, and with it its request, ends."""
-        hold = Hold(self)
+        hold = Reservation(self)
         task = asyncio.current_task()
         if task is not None:
             task.add_done_callback(hold.give_back)
@@ -128,10 +128,10 @@ class Budget:
                 waiting.popleft()
 
 
-class Hold:
+class Reservation:
     """What one request has taken of a budget, and not given back."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self.budget = budget
         self.size = 0
 
@@ -146,22 +146,28 @@ class Hold:
         self.budget.give_back(size)
 
 
-class Lane:
+class WorkPool:
     """Work of one kind: ``width`` jobs at a time, in order of arrival.
 
     ``max_wait`` is how many seconds may pass before a job begins, by the estimated cost of those
-    before it. ``memory`` is the budget that all lanes share. The threads of a lane that
-    ``gives_way`` get less of a busy core than the event loop.
+    before it. ``memory`` is the budget that all pools share. The threads of a pool that
+    are ``low_priority`` get less of a busy core than the event loop.
     """
 
     def __init__(
-        self, name: str, width: int, max_wait: float, memory: Budget, *, gives_way: bool = False
+        self,
+        name: str,
+        width: int,
+        max_wait: float,
+        memory: MemoryBudget,
+        *,
+        low_priority: bool = False,
     ) -> None:
         self.max_wait = max_wait
         self.memory = memory
         self._width = width
         self._places = asyncio.Semaphore(width)
-        self._threads = ThreadPoolExecutor(width, name, _give_way if gives_way else None)
+        self._threads = ThreadPoolExecutor(width, name, _lower_priority if low_priority else None)
         self._waiting = 0.0  # estimated seconds of the jobs that have not begun
         self._running: dict[object, tuple[float, float]] = {}  # when begun, estimated seconds
         self._pace = 1.0  # measured seconds by estimated ones
@@ -242,20 +248,20 @@ class Lane:
         self._places.release()
 
 
-def reserve(memory: int) -> int:
+def small_work_reserve(memory: int) -> int:
     """The part of ``memory`` that is kept for small work."""
     return min(RESERVE_BYTES, memory // 4)
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Lower the priority of this thread, where each has its own (Linux)."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
-class Room:
-    """All the room of one worker: its memory, and its lanes.
+class Resources:
+    """All that the requests of one worker share: its memory, and its pools.
 
     ``bodies`` is the part of the memory for bodies. Large documents are parsed one at a time.
     Pictures that take tens of milliseconds to decode don't wait for those that take seconds, and
@@ -269,17 +275,19 @@ class Room:
         max_wait: float = 2.0,
         tidy: Callable[[], None] = lambda: None,
     ) -> None:
-        self.memory = Budget(memory, reserve=reserve(memory))
+        self.memory = MemoryBudget(memory, reserve=small_work_reserve(memory))
         self.memory.tidy = tidy
-        self.bodies = Budget(bodies, within=self.memory)
-        self.documents = Lane("documents", 1, max_wait, self.memory)
-        self.photos = Lane("photos", 2, max_wait, self.memory)
-        self.large_pictures = Lane("large pictures", 1, max_wait, self.memory, gives_way=True)
-        self.graphs = Lane("graphs", 2, max_wait, self.memory)
-        self.pages = Lane("pages", 1, max_wait, self.memory, gives_way=True)
+        self.bodies = MemoryBudget(bodies, within=self.memory)
+        self.documents = WorkPool("documents", 1, max_wait, self.memory)
+        self.photos = WorkPool("photos", 2, max_wait, self.memory)
+        self.large_pictures = WorkPool(
+            "large pictures", 1, max_wait, self.memory, low_priority=True
+        )
+        self.graphs = WorkPool("graphs", 2, max_wait, self.memory)
+        self.pages = WorkPool("pages", 1, max_wait, self.memory, low_priority=True)
 
     def close(self) -> None:
         """Let the threads end."""
         for part in vars(self).values():
-            if isinstance(part, Lane):
+            if isinstance(part, WorkPool):
                 part.close()

@@ -1,4 +1,4 @@
-"""Memory is shared out, lanes refuse what would begin too late, and nothing is lost on the way."""
+"""Memory is shared out, pools refuse what would begin too late, and nothing is lost on the way."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ import pytest
 
 from service.runtime.cost import Cost, json_elements
 from service.runtime.errors import QueueFull
-from service.runtime.room import Budget, Lane, Room
+from service.runtime.resources import MemoryBudget, Resources, WorkPool
 
 
 def test_elements_are_counted_by_what_they_cost() -> None:
@@ -19,7 +19,7 @@ def test_elements_are_counted_by_what_they_cost() -> None:
 
 def test_who_waits_for_memory_gets_it_in_order_or_is_refused() -> None:
     async def scenario() -> list[str]:
-        memory, got = Budget(100), []
+        memory, got = MemoryBudget(100), []
         memory.take(80)
 
         async def ask(name: str, size: int, seconds: float) -> None:
@@ -46,61 +46,61 @@ def test_who_waits_for_memory_gets_it_in_order_or_is_refused() -> None:
 
 def test_a_lane_refuses_what_would_begin_too_late() -> None:
     async def scenario() -> None:
-        lane = Lane("test", 1, max_wait=2.0, memory=Budget(1000))
+        pool = WorkPool("test", 1, max_wait=2.0, memory=MemoryBudget(1000))
         go_on = threading.Event()
-        lane.check()
+        pool.check()
         jobs = [
-            asyncio.create_task(lane.in_thread(Cost(1.5, 600), go_on.wait, 10)) for _ in range(2)
+            asyncio.create_task(pool.in_thread(Cost(1.5, 600), go_on.wait, 10)) for _ in range(2)
         ]
         await asyncio.sleep(0.01)
-        assert 2.5 < lane.wait_seconds() <= 3.0
-        assert lane.memory.used == 600  # one at a time
+        assert 2.5 < pool.wait_seconds() <= 3.0
+        assert pool.memory.used == 600  # one at a time
         with pytest.raises(QueueFull):
-            lane.check()
+            pool.check()
         go_on.set()
         await asyncio.gather(*jobs)
-        lane.check()
+        pool.check()
         # Much quicker than was estimated: more is let in from now on.
-        waiting = [asyncio.create_task(lane.in_thread(Cost(1.5, 1), go_on.wait)) for _ in range(2)]
+        waiting = [asyncio.create_task(pool.in_thread(Cost(1.5, 1), go_on.wait)) for _ in range(2)]
         await asyncio.sleep(0)
-        assert lane.wait_seconds() < 2.5
+        assert pool.wait_seconds() < 2.5
         await asyncio.gather(*waiting)
-        assert lane.memory.used == 0
-        lane.close()
+        assert pool.memory.used == 0
+        pool.close()
 
     asyncio.run(scenario())
 
 
 def test_work_whose_client_has_gone_keeps_its_memory_until_it_ends() -> None:
     async def scenario() -> None:
-        lane = Lane("test", 1, max_wait=2.0, memory=Budget(1000))
+        pool = WorkPool("test", 1, max_wait=2.0, memory=MemoryBudget(1000))
         go_on = threading.Event()
-        running = asyncio.create_task(lane.in_thread(Cost(1, 600), go_on.wait, 10))
-        waiting = asyncio.create_task(lane.in_thread(Cost(1, 600), go_on.wait, 10))
+        running = asyncio.create_task(pool.in_thread(Cost(1, 600), go_on.wait, 10))
+        waiting = asyncio.create_task(pool.in_thread(Cost(1, 600), go_on.wait, 10))
         await asyncio.sleep(0.01)
         running.cancel()
         waiting.cancel()
         await asyncio.gather(running, waiting, return_exceptions=True)
-        assert lane.memory.used == 600
+        assert pool.memory.used == 600
         go_on.set()
-        assert await lane.in_thread(Cost(1, 600), str, 1) == "1"
-        assert lane.memory.used == 0
-        assert lane.wait_seconds() == 0
-        lane.close()
+        assert await pool.in_thread(Cost(1, 600), str, 1) == "1"
+        assert pool.memory.used == 0
+        assert pool.wait_seconds() == 0
+        pool.close()
 
     asyncio.run(scenario())
 
 
 def test_a_failure_gives_everything_back() -> None:
     async def scenario() -> None:
-        room = Room()
+        resources = Resources()
         for _ in range(5):
             with pytest.raises(ValueError, match="invalid literal"):
-                await room.photos.in_thread(Cost(1, 600), int, "x")
+                await resources.photos.in_thread(Cost(1, 600), int, "x")
             with pytest.raises(KeyError):
-                async with room.documents.turn(Cost(1, 600)):
+                async with resources.documents.turn(Cost(1, 600)):
                     raise KeyError
-        assert room.memory.used == 0
-        room.close()
+        assert resources.memory.used == 0
+        resources.close()
 
     asyncio.run(scenario())
