@@ -53,7 +53,9 @@ def test_the_surplus_is_refused_while_the_rest_and_health_are_answered(tmp_path:
         for thread in threads:
             thread.start()
         time.sleep(2)
-        assert server.get("/health/live")[0] == 200
+        for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
+            assert server.request("GET", path)[0] == 200, path
+        assert b"gradserve_queue_places" in server.request("GET", "/metrics")[1]
         assert server.post("/predict", {"x": 2})[0] == 200
         going.clear()
         for thread in threads:

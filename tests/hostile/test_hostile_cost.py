@@ -5,6 +5,7 @@ latencies as well.
 """
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ SECONDS = 30.0 if LONG else 10.0
 MIB_ABOVE = 450e6 / 2**20  # of a worker, above its size with its models loaded
 # 99 of 100 innocent requests, s. In `make soak` only: elsewhere the machine does other things.
 LATENCY = {"/predict": 0.1, "/classify": 0.25, "/health/live": 0.25}
+REFUSED_SECONDS = 0.1  # of 99 of 100 refusals, from the end of the body; in `make soak` as well
 PAUSE_SECONDS = 0.02  # of an innocent client
 
 
@@ -39,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One worker over the artifacts of the repository."""
     root = tmp_path_factory.mktemp("cost") / "artifacts"
     root.symlink_to(ROOT / "artifacts")
-    with ServerProcess(root, access_log=False).wait_ready() as running:
+    with ServerProcess(root, access_log=LONG).wait_ready() as running:
         yield running
 
 
@@ -70,6 +72,34 @@ def test_each_is_answered_when_it_is_alone(server: ServerProcess, size: float) -
     assert not wrong
     assert max(peaks.values()) < MIB_ABOVE, peaks
     assert server.workers() == [worker]
+
+
+def test_what_would_begin_too_late_is_refused_before_the_work(server: ServerProcess) -> None:
+    """Whoever is refused learns it while what he would have waited for is still worked on."""
+    sent, _ = costly.as_requests()["PNG, 50 Mpx, 16 bits"]
+    answered: list[int] = []
+
+    async def one() -> None:
+        connection = await Connection.open(server.port)
+        status, _ = await asyncio.wait_for(connection.ask(sent), 120)
+        answered.append(status)
+        connection.close()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one() for _ in range(12)))
+
+    asyncio.run(all_of_them())
+    assert set(answered) == {200, 429}
+    assert answered[-1] == 200, answered
+    # And afterwards there is room again.
+    assert exchange(server.port, costly.innocent()["a photo"]).status == 200
+
+
+def refusal_seconds(log: str) -> list[float]:
+    """How long after the end of its body each request was refused with 429, in order."""
+    records = (json.loads(line) for line in log.splitlines() if '"status":429' in line)
+    found = [record for record in records if "stages_ms" in record]
+    return sorted((each["ms"] - each["stages_ms"].get("read", 0)) / 1e3 for each in found)
 
 
 def test_costly_requests_take_no_more_than_is_there(server: ServerProcess, size: float) -> None:
@@ -112,3 +142,9 @@ def test_costly_requests_take_no_more_than_is_there(server: ServerProcess, size:
     if LONG:
         for name, most in LATENCY.items():
             assert tallies[name].quantile(200, 0.99) <= most, report
+        refused = refusal_seconds(server.log.read_text())
+        assert refused
+        print(
+            f"{len(refused)} refusals, 99 of 100 within {refused[int(0.99 * len(refused))]:.3f} s"
+        )
+        assert refused[int(0.99 * len(refused))] <= REFUSED_SECONDS
