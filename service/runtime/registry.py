@@ -349,6 +349,9 @@ class Registry:
                 continue
             pending = True
             if serving is not None or time.monotonic() - result.since < PATIENCE_SECONDS:
+                # What was refused of those behind it stays refused, and isn't said again.
+                known = self.refused.get(name, {})
+                refused |= {v: known[v] for v in versions if v < version and v in known}
                 break
         self.refused[name] = refused
         # Nothing is taken away before it is known what follows.

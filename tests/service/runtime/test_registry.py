@@ -72,6 +72,22 @@ def test_what_is_loaded_stays_though_its_files_change(tmp_path, caplog) -> None:
     assert serving(found) == {"a": 3}
 
 
+def test_a_refusal_is_said_once_though_newer_versions_are_verified(tmp_path, caplog) -> None:
+    publish_curve(tmp_path, "a")
+    for version in (2, 3):
+        damaged = publish_curve(tmp_path, "a", offset=version).folder
+        (damaged / "value.onnx").write_bytes(b"damaged")
+    found = registry(tmp_path)
+    publish_curve(tmp_path, "a", offset=4.0)
+    found.refresh()  # version 4 is only begun
+    assert serving(found) == {"a": 1}
+    assert found.refused["a"].keys() == {2, 3}
+    found.refresh(WAIT)
+    assert serving(found) == {"a": 4}
+    for version in (2, 3):
+        assert caplog.text.count(f"refused a version {version}:") == 1
+
+
 def test_another_version_under_the_same_number_takes_its_place(tmp_path) -> None:
     folder = publish_curve(tmp_path / "one", "a").folder
     other = publish_curve(tmp_path / "two", "a", offset=5.0).folder
