@@ -1,5 +1,6 @@
-"""Files where operating systems differ: locks, symbolic links, flushing to disk."""
+"""Where operating systems differ: locks, symbolic links, flushing to disk, what malloc keeps."""
 
+import ctypes
 import os
 import sys
 from io import BufferedReader, BufferedWriter
@@ -63,3 +64,32 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+# Options of glibc's mallopt(3), by name, from malloc.h.
+_MALLOC_OPTIONS = {
+    "trim_threshold": -1,
+    "top_pad": -2,
+    "mmap_threshold": -3,
+    "mmap_max": -4,
+    "arena_max": -8,
+}
+
+
+def c_library() -> ctypes.CDLL | None:
+    """The C library of this process; None on Windows, which has no such handle."""
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+
+
+def set_malloc(**options: int) -> None:
+    """Set what glibc's malloc keeps and gives back; other C libraries have no such options.
+
+    The options are mallopt(3)'s: trim_threshold, top_pad, mmap_threshold, mmap_max, arena_max.
+    """
+    mallopt = getattr(c_library(), "mallopt", None)
+    if mallopt is not None:
+        for name, value in options.items():
+            mallopt(_MALLOC_OPTIONS[name], value)

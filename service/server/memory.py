@@ -8,14 +8,11 @@ MiB are kept, and what a crowd of photos leaves behind goes back when there is n
 Under another C library these functions do nothing.
 """
 
-import ctypes
 import os
 from pathlib import Path
 
-M_TRIM_THRESHOLD = -1  # mallopt(3)
-M_TOP_PAD = -2
-M_MMAP_THRESHOLD = -3
-M_ARENA_MAX = -8
+from contract.system import c_library, set_malloc
+
 LARGE_BYTES = 4 * 1024 * 1024
 KEPT_BYTES = 8 * 1024 * 1024  # of each heap; glibc's own 128 KiB are less than an answer
 ARENAS = 2
@@ -23,14 +20,7 @@ ARENAS = 2
 SPARE_BYTES = 16 * 1024 * 1024
 
 
-def _c_library() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(None)
-    except (OSError, TypeError):  # Windows has no such handle
-        return None
-
-
-_libc = _c_library()
+_libc = c_library()
 
 
 def settle() -> None:
@@ -40,11 +30,12 @@ def settle() -> None:
     heap gives back only when it has twice ``KEPT_BYTES`` free, and keeps those: were it emptied at
     the very size that sets it off, requests of that size would pay for every page each time.
     """
-    if _libc is not None and hasattr(_libc, "mallopt"):
-        _libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-        _libc.mallopt(M_TOP_PAD, KEPT_BYTES)
-        _libc.mallopt(M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
-        _libc.mallopt(M_ARENA_MAX, ARENAS)
+    set_malloc(
+        mmap_threshold=LARGE_BYTES,
+        top_pad=KEPT_BYTES,
+        trim_threshold=2 * KEPT_BYTES,
+        arena_max=ARENAS,
+    )
 
 
 def resident() -> int:

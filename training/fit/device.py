@@ -1,7 +1,5 @@
 """Where a run computes, and in which precision and memory layout."""
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,10 +7,9 @@ from typing import Any
 
 import torch
 
+from contract.system import set_malloc
 from training.errors import JobError
 from training.provenance import device_text
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,4 @@ def _keep_freed_memory() -> None:
 
     Page faults for every activation of every step took a fifth of the time.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+    set_malloc(mmap_max=0, trim_threshold=-1)
