@@ -74,6 +74,21 @@ def test_no_layer_imports_in_a_circle() -> None:
         left = {layer: may for layer, may in left.items() if layer not in bottom}
 
 
+def test_every_promise_names_tests_that_are_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    section = text.partition("## What is promised")[2].partition("## What is not promised")[0]
+    promises = re.findall(r"^\*\*.*?(?=^\*\*|\Z)", section, re.MULTILINE | re.DOTALL)
+    assert len(promises) > 10
+    assert [promise[:60] for promise in promises if "→ `" not in promise] == []
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"^def (test_\w+)", "".join(f.read_text() for f in files), re.M))
+    named = re.findall(r"`(tests/[\w/.]+)`", section)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    modules = set(re.findall(r"`(test_\w+\.py)`", section))
+    assert modules <= {file.name for file in files}
+    assert set(re.findall(r"`(test_\w+)`", section)) <= defined
+
+
 def test_no_two_test_files_share_a_name() -> None:
     """pytest imports each by its bare name, and stops where two folders have the same."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
