@@ -5,6 +5,7 @@ sibling folder, flushed to disk with its manifest last, and then takes its name 
 a reader sees all of a version or nothing. Published versions never change.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -46,6 +47,8 @@ from contract.system import lock, open_plain, sync_file, sync_folder
 MANIFEST_FILE = "manifest.json"
 MANIFEST_LIMIT = 8 * 1024 * 1024  # bytes; a real one has a few dozen kilobytes
 MAX_VERSION = 2**31 - 1
+# Errors that say nothing of a file: the process or the system has no descriptors or memory left.
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # What file systems, file managers and network shares leave in folders, besides names with a dot in
 # front (.DS_Store, ._name, .nfs0001): none of it belongs to an artifact, and none of it harms one.
 FOREIGN = frozenset({"@eaDir", "Thumbs.db", "desktop.ini", "lost+found"})
@@ -360,6 +363,8 @@ def _open_plain(path: Path) -> BufferedReader:
     except FileNotFoundError:
         raise FileMissing(path, "the manifest lists it, but it is not there") from None
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
         raise UnsafePath(path, f"it is not a readable plain file ({error.strerror})") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from contract.errors import ArtifactError
+from contract.store import NO_ROOM
 from service.api.models import Name
 from service.runtime.cost import Cost
 from service.runtime.loader import Model
@@ -141,7 +142,11 @@ def _read(model: Model, name: str, limit: int) -> bytes:
         raise NotFound(f"{name} has more than {limit} bytes, and is not shown")
     try:
         return model.artifact.read(name)
-    except (OSError, ArtifactError):
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise NotFound(f"{name} can't be read any more") from None
+    except ArtifactError:
         raise NotFound(f"{name} can't be read any more, or has changed") from None
 
 

@@ -21,7 +21,14 @@ from typing import TypeVar
 from contract.errors import ArtifactError
 from contract.manifest import Function
 from contract.signatures import Classifier, Curve
-from contract.store import MANIFEST_FILE, is_foreign, list_models, list_versions, version_folder
+from contract.store import (
+    MANIFEST_FILE,
+    NO_ROOM,
+    is_foreign,
+    list_models,
+    list_versions,
+    version_folder,
+)
 from service.runtime.cache import FIRST_LOOK_SECONDS as STORE_SECONDS
 from service.runtime.cache import Cache
 from service.runtime.errors import ModelNotReady, NoSuchModel
@@ -401,6 +408,8 @@ class Registry:
             self._found[key] = _Found(pending.future.result(), signature)
         except Refused as error:
             return self._refuse(name, version, str(error), signature)
+        except OSError as error:
+            return self._later(name, version, error, pending)
         return self._found[key]
 
     def _loaded(
@@ -420,6 +429,8 @@ class Registry:
         try:
             model = load(folder, self.settings, found.verdict, self.settings.max_numbers)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                return self._later(name, version, error)
             reason = str(error) if isinstance(error, ArtifactError | OSError) else repr(error)
             return self._refuse(name, version, reason, found.signature)
         self._signatures[name] = found.signature
@@ -428,6 +439,13 @@ class Registry:
             for reason in loaded.refused:
                 log.warning("%s version %d: not used: %s", name, version, reason)
         return model
+
+    def _later(
+        self, name: str, version: int, error: OSError, pending: _Pending | None = None
+    ) -> _Pending:
+        """The system has no room for it now, which says nothing of the version: try again."""
+        log.warning("%s version %d can't be loaded for now: %s; trying again", name, version, error)
+        return pending or _Pending(Future(), (), time.monotonic())
 
     def _refuse(self, name: str, version: int, reason: str, signature: Signature) -> Refusal:
         before = self.refused.get(name, {}).get(version)

@@ -136,7 +136,8 @@ class Verifier:
         self._processes.update(processes)
 
     def submit(self, folder: Path, key: str) -> "Future[Verdict]":
-        """The verdict on the version in ``folder``, or the exception Refused.
+        """The verdict on the version in ``folder``, or the exception Refused; OSError where the
+        system has no process, descriptor or memory left to verify it with.
 
         ``key`` stands for what lies there: whoever has judged the same key, with the same settings,
         has judged this.
@@ -189,8 +190,13 @@ class Verifier:
                     self.verdicts.give_up(key)
                     return
                 if answer is None:
-                    if process is None or not process.running:
-                        process = self._start()
+                    try:
+                        if process is None or not process.running:
+                            process = self._start()
+                    except OSError as error:  # says nothing of the version
+                        self.verdicts.give_up(key)
+                        future.set_exception(error)
+                        continue
                     answer = process.ask(folder, self._options)
                     if self._stopped:
                         self.verdicts.give_up(key)

@@ -72,6 +72,24 @@ def test_what_is_loaded_stays_though_its_files_change(tmp_path, caplog) -> None:
     assert serving(found) == {"a": 3}
 
 
+@pytest.mark.parametrize("module", ["verifier.VerifyingProcess", "registry.load"])
+def test_what_the_system_has_no_room_for_is_tried_again(tmp_path, monkeypatch, module) -> None:
+    """Without descriptors nothing can be said of a version: it is not refused."""
+    publish_curve(tmp_path, "a")
+
+    def no_room(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"service.runtime.{module}", no_room)
+        found = Registry(Settings(artifacts=tmp_path))
+        found.refresh(0.5)
+        assert serving(found) == {} and found.refused["a"] == {}
+    found.refresh(WAIT)
+    assert serving(found) == {"a": 1}
+    found.close()
+
+
 def test_a_refusal_is_said_once_though_newer_versions_are_verified(tmp_path, caplog) -> None:
     publish_curve(tmp_path, "a")
     for version in (2, 3):

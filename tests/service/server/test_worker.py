@@ -33,6 +33,8 @@ def test_without_descriptors_files_are_refused_and_the_rest_is_answered(tmp_path
         expected = {
             b"/metrics": 503,
             b"/static/docs.js": 503,
+            b"/models/curve-mlp/report": 503,
+            b"/models/curve-mlp/report/report.md": 503,
             b"/models": 200,
             b"/health/live": 200,
         }
