@@ -143,11 +143,9 @@ def _many(measured: dict[str, Any]) -> str:
 
 def _limits(measured: dict[str, Any]) -> str:
     precision = measured["classifier"]["precision"]
-    mine = targets.ours(measured, "classify")
     rows = []
     for picture, decoding in measured["floors"]["decoding_ms"].items():
-        top = targets.limit(measured, picture, precision)
-        got = targets.load(mine, picture) if mine else None
+        found = targets.limit(measured, picture, precision)
         rows.append(
             [
                 picture,
@@ -155,15 +153,16 @@ def _limits(measured: dict[str, Any]) -> str:
                 _number(measured["floors"]["model_on_all_cores_ms"][precision]),
                 _number(decoding["ours"]),
                 _number(decoding["peers"]),
-                _number(top) if top else "–",
-                _number(got["requests_per_s"]) if got else "–",
-                f"{got['requests_per_s'] / top:.0%}" if got and top else "–",
+                _number(found.possible) if found else "–",
+                _number(found.served) if found else "–",
+                f"{found.share:.0%}" if found else "–",
             ]
         )
     header = ["picture", "model ms, one core", "all cores", "our decoding ms", "plain decoding ms"]
     text = (
         "Limit = cores ÷ (model on all cores at once + our decoding + HTTP floor on one core), "
-        "the floor being the FastAPI that reads the upload and answers a constant."
+        "the floor being gradserve itself reading the upload and answering a constant; ours is "
+        "measured right before and after it."
     )
     return text + "\n\n" + _table([*header, "limit, req/s", "ours, req/s", "share"], rows)
 

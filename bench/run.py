@@ -102,7 +102,7 @@ def main() -> None:
             steps = steps_of(plan, server, questions, derivative, scratch)
             with ExitStack() as stack:
                 beside = None
-                if plan.beside_seconds and server is not FLOOR and server.role != "ours":
+                if plan.beside_seconds and server.role != "ours":
                     own = next(
                         s for s in SERVERS if s.role == "ours" and s.endpoint == server.endpoint
                     )

@@ -51,6 +51,10 @@ def _index(answer: Any) -> int:
     return int(answer["index"])
 
 
+def _top(answer: Any) -> int:
+    return int(answer["results"][0]["top"][0]["index"])
+
+
 def _gradient(answer: Any) -> list[float]:
     return list(answer["gradient"])
 
@@ -82,7 +86,7 @@ SERVERS = (
         "classify",
         "ours",
         (*OURS, *OUR_WORKERS),
-        lambda answer: int(answer["results"][0]["top"][0]["index"]),
+        _top,
         path="/classify?model={classifier}",
         quick=True,
         details="/models/{classifier}",
@@ -188,9 +192,9 @@ SERVERS = (
 )
 
 FLOOR = Server(
-    "floor: FastAPI reads the upload, answers a constant",
+    "floor: gradserve reads the upload, answers a constant",
     "classify",
     "sketch",
-    _uvicorn("fastapi_floor"),
-    _index,
+    (*_module("our_floor"), "--host", "127.0.0.1", "--port", "{port}", *OUR_WORKERS),
+    _top,
 )

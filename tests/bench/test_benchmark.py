@@ -244,6 +244,18 @@ def test_targets_compare_with_the_best_peer_and_report_failures() -> None:
     assert rows[f"/classify, {small}: share of its own limit"].found == "75% of 2,000/s"
 
 
+def test_ours_is_held_against_its_limit_by_what_was_measured_beside_the_floor() -> None:
+    """And a limit that is exceeded is none."""
+    small = pictures.CIFAR_SIZE.name
+    for rate, found, met in ((1_900, "95% of 2,000/s", True), (2_400, "120% of 2,000/s", False)):
+        measured = _measured()
+        beside = {"requests_per_s": rate, "p50_ms": 8.0, "p99_ms": 12.0}
+        measured["outcomes"][0]["beside"] = {small: [beside, beside]}
+        rows = {target.what: target for target in targets.evaluate(measured)}
+        row = rows[f"/classify, {small}: share of its own limit"]
+        assert (row.found, row.met) == (found, met)
+
+
 def test_report_has_every_number_under_its_heading() -> None:
     text = report.markdown(_measured())
     assert "it broke" in text
