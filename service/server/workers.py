@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ log = logging.getLogger("gradserve")
 
 BACKLOG = 2048
 LOOK_SECONDS = 0.25
+STOPPED_SECONDS = 1.5  # a look that takes so long: this process was stopped
 STABLE_SECONDS = 5.0  # a worker that lived so long did not fail at its start
 MAX_BACKOFF_SECONDS = 5.0
 # A silent worker is busy if it uses so much of a core, seen over so long.
@@ -94,9 +95,14 @@ class Supervisor:
         metrics.remove_gauges(os.getpid())
         while True:
             self._start_due()
-            received = signal.sigtimedwait(self.signals, LOOK_SECONDS)
-            if received is not None and received.si_signo != signal.SIGCHLD:
-                return self._stop(signal.Signals(received.si_signo))
+            began = time.monotonic()
+            received = wait_for(self.signals, LOOK_SECONDS)
+            if received is not None and received != signal.SIGCHLD:
+                return self._stop(received)
+            if time.monotonic() - began > STOPPED_SECONDS:
+                # So did the workers, if Ctrl-Z stopped them all: their silence means nothing.
+                for worker in self.workers:
+                    self.board.write(worker.number, 0)
             self._reap()
             self._kill_hung()
 
@@ -192,8 +198,7 @@ class Supervisor:
                 self.listener.close()
                 listening = False
             pause = min(LOOK_SECONDS, close_at - now) if listening else LOOK_SECONDS
-            received = signal.sigtimedwait(self.signals, pause)
-            if received is not None and received.si_signo == signal.SIGINT:
+            if wait_for(self.signals, pause) == signal.SIGINT:
                 break  # a second Ctrl-C means now
             for pid in list(running):
                 ended, status = os.waitpid(pid, os.WNOHANG)
@@ -205,6 +210,17 @@ class Supervisor:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         return 1 if failed or running else 0
+
+
+def wait_for(signals: Set[signal.Signals], seconds: float) -> signal.Signals | None:
+    """The signal that came within ``seconds``; None if none did.
+
+    Where a process was stopped and continued meanwhile (Ctrl-Z and fg), Python's sigtimedwait may
+    return a number that was never written.
+    """
+    received = signal.sigtimedwait(signals, seconds)
+    number = received.si_signo if received else None
+    return next((one for one in signals if one == number), None)
 
 
 def processor_seconds(pid: int) -> float:

@@ -75,6 +75,28 @@ def test_a_silent_worker_is_killed_unless_it_works(
         process.kill()
 
 
+def test_it_goes_on_after_it_was_stopped(artifacts: Path, tmp_path: Path) -> None:
+    """Ctrl-Z and fg: neither does it end, nor are workers killed that stood still with it."""
+    (tmp_path / "artifacts").symlink_to(artifacts)
+    with Apart(tmp_path, workers=2, worker_timeout_seconds=3, worker_busy_seconds=3) as server:
+        server.wait_ready()
+        for stopped in ([], server.workers()):  # the parent alone, and with its workers
+            for pid in (server.process.pid, *stopped):
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(5)
+            server.process.send_signal(signal.SIGCONT)
+            time.sleep(1)  # it looks at them before they go on
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            assert server.get("/health/live")[0] == 200
+            assert server.process.poll() is None
+        server.process.terminate()
+        assert server.process.wait(15) == 0
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "killed" not in log
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM])
 def test_every_ending_signal_drains_and_leaves_nothing(
     artifacts: Path, tmp_path: Path, number: signal.Signals
