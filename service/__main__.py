@@ -25,15 +25,16 @@ def main() -> int:
     processes: list[VerifyingProcess] = []
     try:
         if not missing_parts():
-            # A signal while the folder is made waits until there is something to remove.
+            # A signal while the folder is made, or a process started, waits until there is
+            # something to remove, or to kill.
             signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
             folder = MetricsFolder()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
             if folder.path is not None:
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.path)
             # They import while this process does.
             for _ in range(min(EARLY_PROCESSES, available_cores())):
                 processes.append(VerifyingProcess())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
         from service import command
 
         return command.main(folder, processes)

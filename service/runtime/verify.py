@@ -41,6 +41,8 @@ def main() -> None:
     # What libraries print must not get among the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    if hasattr(signal, "pthread_sigmask"):  # blocked where this process was started early
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
     first = sys.stdin.readline()
