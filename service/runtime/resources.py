@@ -58,9 +58,12 @@ class MemoryBudget:
         """The most that can be had at a time."""
         return self.limit - self.reserve
 
-    def take(self, size: int) -> None:
-        """Take ``size`` bytes at once; ``give_back`` must follow. Raises QueueFull."""
-        if self.used + size > self.limit:
+    def take(self, size: int, *, large: bool = False) -> None:
+        """Take ``size`` bytes at once; ``give_back`` must follow. Raises QueueFull.
+
+        ``large`` leaves the reserve alone, whatever the size.
+        """
+        if self.used + size > (self.most if large else self.limit):
             raise QueueFull(MEMORY_FULL)
         if self._within is not None:
             self._within.take(size)
@@ -135,9 +138,9 @@ class Reservation:
         self.budget = budget
         self.size = 0
 
-    def take(self, size: int) -> None:
-        """Take ``size`` bytes more. Raises QueueFull."""
-        self.budget.take(size)
+    def take(self, size: int, *, large: bool = False) -> None:
+        """Take ``size`` bytes more, as ``MemoryBudget.take`` does. Raises QueueFull."""
+        self.budget.take(size, large=large)
         self.size += size
 
     def give_back(self, _task: object = None) -> None:

@@ -58,7 +58,9 @@ class LargeAnswer(Response):
 
     def __init__(self, answer: Response, scope: Scope) -> None:
         self.answer = answer
-        services_of(scope).resources.memory.for_request().take(len(answer.body))
+        # Clients that don't read hold it for long: the reserve stays for small work meanwhile.
+        memory = services_of(scope).resources.memory
+        memory.for_request().take(len(answer.body), large=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it in pieces, each once most of the one before has been sent."""
