@@ -127,14 +127,15 @@ def _typed(
         if values.dtype.kind == "f":
             low, high = max(low, -EXACT), min(high, EXACT)
         wrong = (values < low) | (values > high) | (values != np.floor(values))
-        detail = f"it should be an integer from {low} to {high}"
     else:
-        with np.errstate(over="ignore"):
-            values = values.astype(dtype)
+        if dtype != values.dtype:
+            with np.errstate(over="ignore"):
+                values = values.astype(dtype)
         wrong = ~np.isfinite(values)
-        detail = f"it should be a finite number that a {dtype.name} can hold"
     if wrong.any():
-        raise Unreadable(detail, _place(int(np.argmax(wrong)), shape))
+        finite = f"a finite number that a {dtype.name} can hold"
+        detail = f"an integer from {low} to {high}" if whole else finite
+        raise Unreadable(f"it should be {detail}", _place(int(np.argmax(wrong)), shape))
     return values.astype(dtype, copy=False)
 
 

@@ -46,6 +46,7 @@ def publication(function: Callable[..., Any], **options: Any) -> Publication:
         ({"classes": [0, 1]}, "give strings"),
         ({"description": "x" * 2001}, "2001 characters"),
         ({"classes": ["a", "b"]}, "image_side="),
+        ({"classes": ["a", "b"], "image_side": 5000}, "1024 is the most"),
     ],
 )
 def test_a_publication_that_cannot_be(options: dict[str, Any], words: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from training.fit import device
-from training.publish.record import _differentiable_copy
+from training.publish.record import _recordable, record
 
 
 def test_the_names_are_there() -> None:
@@ -41,10 +41,29 @@ def test_the_derivative_of_copy_is_taken_back() -> None:
     def slope() -> torch.Tensor:
         return torch.autograd.grad(torch.ops.aten.copy(torch.zeros(2), x * 2).sum(), x)[0]
 
-    with _differentiable_copy():
+    with _recordable():
         assert torch.equal(slope(), torch.full((2,), 2.0))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="not implemented"):
             slope()
-        with pytest.raises(ValueError, match="stopped"), _differentiable_copy():
+        with pytest.raises(ValueError, match="stopped"), _recordable():
             raise ValueError("stopped")
+
+
+def channels_last_mean(x: torch.Tensor) -> torch.Tensor:
+    """Of pictures whose channels lie last, as after the LayerNorm of a ConvNeXt."""
+    return torch.nn.functional.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 1).flatten(1) ** 2
+
+
+def test_a_mean_over_pictures_is_recorded_without_strides() -> None:
+    """PyTorch sets them in ``adaptive_avg_pool2d``; its own operator is back afterwards."""
+    x = torch.randn(3, 4, 4, 2, generator=torch.Generator().manual_seed(0))
+
+    def slope(x: torch.Tensor) -> torch.Tensor:
+        return torch.func.grad(lambda y: channels_last_mean(y).sum())(x)
+
+    recorded = record(lambda x: (slope(x),), [x], [True])
+    assert not [node for node in recorded.graph.nodes if "strid" in str(node.target)]
+    torch.testing.assert_close(recorded(x)[0], slope(x))
+    pooled = torch.nn.functional.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 1)
+    assert pooled.stride() == (2, 1, 2, 2)  # channels last, as PyTorch sets it

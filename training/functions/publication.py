@@ -14,6 +14,7 @@ Derivative = Literal["gradient", "jacobian", "vjp", "jvp", "hvp", "hessian", "sa
 DERIVATIVES: tuple[str, ...] = get_args(Derivative)
 LEAST_ROWS = 8
 LONGEST = 2000  # characters of a description
+LARGEST_SIDE = 1024  # of pictures; it is checked on dozens of them at once
 INPUT_TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
 OUTPUT_TYPES = INPUT_TYPES
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -122,6 +123,8 @@ class Publication:
             raise JobError("classes= are names: give strings, such as map(str, numbers)")
         if self.image_side is None or self.image_side < 1:
             raise JobError("a classifier needs image_side=, the width and height of its input")
+        if self.image_side > LARGEST_SIDE:
+            raise JobError(f"image_side= is {self.image_side}; {LARGEST_SIDE} is the most")
         if not isinstance(self.function, nn.Module):
             raise JobError("a classifier is a torch.nn.Module, so that its weights can be frozen")
         other = [name for name in self.derivatives if name != "saliency"]

@@ -7,6 +7,7 @@ complex numbers, and float64 constants, which the ONNX exporter would round to f
 """
 
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -44,7 +45,7 @@ def record(
         torch.empty(rows, *example.shape[1:], dtype=example.dtype) if has_batch else example.clone()
         for example, has_batch in zip(examples, batched, strict=True)
     ]
-    with traceable(), _differentiable_copy():
+    with traceable(), _recordable():
         recorded = _operators_of(function, sample, batched)
         if complex_numbers.occur_in(recorded):
             in_pairs = complex_numbers.OnPairs(recorded)
@@ -104,14 +105,26 @@ def traceable() -> Iterator[None]:
 
 
 @contextmanager
-def _differentiable_copy() -> Iterator[None]:
-    """``aten.copy``, which ``functional`` makes of a write, has no derivative in PyTorch."""
+def _recordable() -> Iterator[None]:
+    """PyTorch's own operators, where it has them in a form that can't be recorded.
+
+    ``aten.copy``, which ``functional`` makes of a write, has no derivative. The mean of a picture
+    whose channels lie last sets strides, which ONNX doesn't have.
+    """
 
     def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:  # noqa: ARG001
         return source.to(target.dtype).expand(target.shape).clone()
 
+    def average(picture: Tensor, size: Sequence[int]) -> Tensor:
+        if tuple(size) == (1, 1):
+            return picture.mean((-1, -2), keepdim=True)
+        return aten._adaptive_avg_pool2d(picture, size)
+
     library = torch.library.Library("aten", "IMPL")
     library.impl("copy", copy, "Autograd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there was one before is known
+        library.impl("adaptive_avg_pool2d", average, "CompositeImplicitAutograd")
     try:
         yield
     finally:
