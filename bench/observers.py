@@ -53,13 +53,13 @@ class Asking:
 
     async def turn(self, application: Any) -> float:
         """Processor µs of a request."""
-        from service.app import write_down
+        from service.app import flush_records
 
         before = time.process_time()
         for _ in range(TURN):
             # As the server does: a task each.
             assert await asyncio.create_task(self.one(application)) == 200
-        write_down()  # so that this turn pays for its own
+        flush_records()  # so that this turn pays for its own
         return (time.process_time() - before) / TURN * 1e6
 
     async def unwatched(self, application: Any) -> float:

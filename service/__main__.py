@@ -8,7 +8,7 @@ from types import FrameType
 from service.runtime.verifying import VerifyingProcess
 from service.server.cores import available_cores
 from service.server.metrics_folder import MetricsFolder
-from service.server.portable import ending_signals, missing_parts
+from service.server.portable import missing_parts, shutdown_signals
 
 EARLY_PROCESSES = 4  # at most: as many as verify at a time
 
@@ -18,7 +18,7 @@ def main() -> int:
     # Threads of numpy's would compete with the workers, and do not survive a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for number in ending_signals():  # until the supervisor takes over: end, and leave nothing
+    for number in shutdown_signals():  # until the supervisor takes over: end, and leave nothing
         signal.signal(number, _end)
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     folder = None
@@ -27,14 +27,14 @@ def main() -> int:
         if not missing_parts():
             # A signal while the folder is made, or a process started, waits until there is
             # something to remove, or to kill.
-            signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
+            signal.pthread_sigmask(signal.SIG_BLOCK, shutdown_signals())
             folder = MetricsFolder()
             if folder.path is not None:
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.path)
             # They import while this process does.
             for _ in range(min(EARLY_PROCESSES, available_cores())):
                 processes.append(VerifyingProcess())
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, shutdown_signals())
         from service import command
 
         return command.main(folder, processes)

@@ -33,7 +33,7 @@ from service.runtime.queue import Queue
 from service.runtime.registry import Registry
 from service.runtime.resources import Resources
 from service.server.cores import available_cores
-from service.server.memory import give_back
+from service.server.memory import trim_heap
 from service.server.shedding import Check, Shedder
 from service.settings import Settings
 from service.web import errors, logs
@@ -70,7 +70,7 @@ class State(TypedDict):
 
 def make_registry(settings: Settings) -> Registry:
     """An empty registry that loads on every core, counts for Prometheus and gives memory back."""
-    return Registry(settings, ModelMetrics(), available_cores(), give_back, makers())
+    return Registry(settings, ModelMetrics(), available_cores(), trim_heap, makers())
 
 
 def create_app(
@@ -95,7 +95,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
-        writing = asyncio.create_task(_keep_writing_down(), name="log and count answers")
+        writing = asyncio.create_task(_flush_records_regularly(), name="log and count answers")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), registry.start_seconds)
         tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -105,7 +105,7 @@ def create_app(
             settings.max_memory_bytes,
             settings.max_buffered_bytes,
             settings.max_wait_seconds,
-            give_back,
+            trim_heap,
         )
         queue = Queue(settings.queue_depth, settings.batch, ModelMetrics(), resources.graphs)
         yield {
@@ -114,7 +114,7 @@ def create_app(
             "shedder": Shedder(queue, refusals, checks),
         }
         writing.cancel()
-        write_down()
+        flush_records()
         resources.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
@@ -182,18 +182,18 @@ def create_app(
     return KeepState(log)
 
 
-async def _keep_writing_down() -> None:
+async def _flush_records_regularly() -> None:
     while True:
         await asyncio.sleep(WRITE_SECONDS)
         try:
-            write_down()
+            flush_records()
         except OSError as error:  # a full disk, say: the next turn may do better
             log.warning("answers could not be counted: %s", error)
         except Exception:
             log.exception("answers could not be counted")
 
 
-def write_down() -> None:
+def flush_records() -> None:
     """Log and count the answers that were noted meanwhile: together they take a third."""
     logs.flush()
     flush()

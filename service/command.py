@@ -39,7 +39,7 @@ def main(folder: MetricsFolder | None = None, processes: Sequence[VerifyingProce
     except ValidationError as error:
         print("\n".join(_sentences(error)), file=sys.stderr)
         return 2
-    memory.settle()
+    memory.configure_malloc()
     registry = make_registry(settings)
     registry.verifier.prepare(processes)
     missing = missing_parts()
@@ -86,7 +86,7 @@ def _preload(registry: Registry, settings: Settings) -> None:
         log.exception("could not look at %s; the workers will try again", settings.artifacts)
     finally:
         registry.close()
-    memory.give_back()
+    memory.trim_heap()
 
 
 def _can_preload(settings: Settings) -> bool:

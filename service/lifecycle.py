@@ -29,7 +29,7 @@ class Board:
         self._connections[worker] = connections
         self._beats[worker] = time.monotonic()
 
-    def silence(self, worker: int) -> float:
+    def seconds_since_heartbeat(self, worker: int) -> float:
         """Seconds since the last heartbeat of ``worker``."""
         return time.monotonic() - self._beats[worker]
 

@@ -7,13 +7,13 @@ from starlette.responses import Response
 from service.api.pictures import (
     ClassifyQuery,
     ImageDetails,
-    Opinion,
+    TopClasses,
     classify_all,
     decode_all,
     image_details,
     limits,
-    opinion,
     query_documentation,
+    top_classes,
     upload,
 )
 from service.settings import Settings
@@ -29,7 +29,7 @@ PNG, JPEG, WebP, GIF, BMP and MPO, recognised by content; the first frame, as di
 its central square. """
 
 
-class Classified(Opinion):
+class Classified(TopClasses):
     """The answer for one image."""
 
     image: ImageDetails
@@ -71,7 +71,7 @@ def router(settings: Settings) -> APIRouter:
                 "model": model.manifest.model,
                 "version": model.manifest.version,
                 "results": [
-                    {**opinion(*each, classifier, query.top_k), "image": image_details(picture)}
+                    {**top_classes(*each, classifier, query.top_k), "image": image_details(picture)}
                     for picture, each in zip(pictures, found, strict=True)
                 ],
             }

@@ -14,13 +14,13 @@ from contract.signatures import Classifier
 from service.api.pictures import (
     ClassifyQuery,
     ImageDetails,
-    Opinion,
+    TopClasses,
     classify_all,
     decode_all,
     image_details,
     limits,
-    opinion,
     query_documentation,
+    top_classes,
     upload,
 )
 from service.runtime.dataplane import infer
@@ -63,7 +63,7 @@ class Saliency(BaseModel):
     )
 
 
-class Explanation(Opinion):
+class Explanation(TopClasses):
     """The classification of a picture, with its saliency map."""
 
     model: str = Field(description="The model that answered", examples=["cifar-improved"])
@@ -117,7 +117,7 @@ def router(settings: Settings) -> APIRouter:
             {
                 "model": model.manifest.model,
                 "version": model.manifest.version,
-                **opinion(row, familiar, classifier, query.top_k),
+                **top_classes(row, familiar, classifier, query.top_k),
                 "image": image_details(picture),
                 "seen": png_url(picture.pixels),
                 "saliency": {

@@ -60,7 +60,7 @@ class Label(BaseModel):
     probability: float = Field(description="From 0 to 1; all classes add up to 1", examples=[0.97])
 
 
-class Opinion(BaseModel):
+class TopClasses(BaseModel):
     """What a classifier makes of a picture."""
 
     top: list[Label] = Field(description="Likeliest classes, likeliest first")
@@ -154,13 +154,13 @@ class Decoder:
         settings = self.settings
         most = self.resources.memory.most - sum(map(len, self.files))  # the body is counted already
         for index, content in enumerate(self.files):
-            with Stage("decode"), self._blame(index):
+            with Stage("decode"), self._naming_file(index):
                 self.headers.append(
                     imaging.open_image(
                         content, settings.max_pixels, settings.max_side, most, self.side
                     )
                 )
-            await self._let_others()
+            await self._yield_to_event_loop()
         together = sum(header.megapixels(self.side) for header in self.headers)
         if together > settings.max_request_megapixels:
             raise TooLarge(
@@ -175,7 +175,7 @@ class Decoder:
         pictures = []
         for index, header in enumerate(self.headers):
             pool, cost = self._pool(header)
-            with Stage("decode"), self._blame(index):
+            with Stage("decode"), self._naming_file(index):
                 if pool is not None:
                     picture = await pool.in_thread(
                         cost, imaging.decode, header, self.side, self.resize
@@ -186,7 +186,7 @@ class Decoder:
                     picture = await self.queue.do(imaging.decode, header, self.side, self.resize)
             pictures.append(picture)
             count_image(picture.format)
-            await self._let_others()
+            await self._yield_to_event_loop()
         return pictures
 
     def _pool(self, header: Header) -> tuple[WorkPool | None, Cost]:
@@ -197,23 +197,23 @@ class Decoder:
         large = cost.seconds > PHOTO_SECONDS
         return (self.resources.large_pictures if large else self.resources.photos), cost
 
-    async def _let_others(self) -> None:
+    async def _yield_to_event_loop(self) -> None:
         """Let the event loop go on if this request has held it for a turn."""
         if time.perf_counter() > self._turn_ends:
             await asyncio.sleep(0)
             self._turn_ends = time.perf_counter() + TURN_SECONDS
 
     @contextmanager
-    def _blame(self, index: int) -> Iterator[None]:
+    def _naming_file(self, index: int) -> Iterator[None]:
         """Make an error of a file one of the request, and say which file it was."""
         try:
             yield
         except PictureError as error:
             # Not kept in a variable here: with its traceback it would be a cycle, and the file
             # would stay in memory until the garbage collector runs.
-            raise self._blaming(index, error) from None
+            raise self._problem_of(index, error) from None
 
-    def _blaming(self, index: int, error: PictureError) -> Problem:
+    def _problem_of(self, index: int, error: PictureError) -> Problem:
         problem = as_problem(error)
         if len(self.files) > 1:
             problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
@@ -241,9 +241,9 @@ async def classify_all(
     return list(zip(rows, shares, strict=True))
 
 
-def opinion(
+def top_classes(
     row: NDArray[np.float32], familiar: float | None, classifier: Classifier, count: int
 ) -> dict[str, Any]:
-    """The ``Opinion`` on a picture: its ``count`` likeliest classes, and how familiar it is."""
+    """The ``count`` likeliest classes of a picture, and how familiar it is."""
     likeliest = {"top": top(row, classifier.classes, count)}
     return likeliest if familiar is None else {**likeliest, "familiar": familiar}

@@ -234,7 +234,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def apply(request: Request) -> Response:
         """Every output."""
-        asked = _Asked(request)
+        asked = _ParsedRequest(request)
         call = asked.call(await read_query(request, ApplyBody, settings))
         return asked.answer({y: asked.shaped(y, a) for y, a in (await call.value()).items()})
 
@@ -242,7 +242,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def jacobian(request: Request) -> Response:
         """The Jacobian of each output by each input."""
-        asked = _Asked(request)
+        asked = _ParsedRequest(request)
         body = await read_query(request, JacobianBody, settings)
         call, inputs, outputs = asked.pairs(body, body.jac_inputs, body.jac_outputs, "jac")
         call.limit(sum(asked.jacobian_numbers(call, y, x) for y in outputs for x in inputs))
@@ -260,7 +260,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def jacobian_vector_product(request: Request) -> Response:
         """The derivative of each output along the tangents."""
-        asked = _Asked(request)
+        asked = _ParsedRequest(request)
         body = await read_query(request, JvpBody, settings)
         call, inputs, outputs = asked.pairs(body, body.jvp_inputs, body.jvp_outputs, "jvp")
         tangents = asked.vectors("tangent_vector", body.tangent_vector, inputs, call)
@@ -276,7 +276,7 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def vector_jacobian_product(request: Request) -> Response:
         """The gradient, by each input, of the scalar product of cotangents with outputs."""
-        asked = _Asked(request)
+        asked = _ParsedRequest(request)
         body = await read_query(request, VjpBody, settings)
         call, inputs, outputs = asked.pairs(body, body.vjp_inputs, body.vjp_outputs, "vjp")
         cotangents = asked.vectors("cotangent_vector", body.cotangent_vector, outputs, call)
@@ -287,14 +287,14 @@ def router(settings: Settings) -> APIRouter:
     @direct
     async def abstract_eval(request: Request) -> Response:
         """Shape and type of each output, from those of the inputs; nothing is computed."""
-        asked = _Asked(request)
+        asked = _ParsedRequest(request)
         body = await read_query(request, AbstractBody, settings)
         return _json(asked.shapes(body), asked.headers)
 
     return routes
 
 
-class _Asked:
+class _ParsedRequest:
     """A request about a model: its arrays read, and the answer in its encoding."""
 
     def __init__(self, request: Request) -> None:

@@ -248,7 +248,7 @@ def router(settings: Settings) -> APIRouter:
     return routes
 
 
-class _Asked:
+class _ParsedRequest:
     """A request for numbers, read: the model, its inputs, and how the answer is written."""
 
     def __init__(self, query: Any, model: Model, shared: Services) -> None:
@@ -318,10 +318,10 @@ class _Asked:
         return response
 
 
-async def _ask(request: Request, kind: type[Question], settings: Settings) -> _Asked:
+async def _ask(request: Request, kind: type[Question], settings: Settings) -> _ParsedRequest:
     shared = services(request)
     query = await read_query(request, kind, settings)
-    return _Asked(query, _model(shared.registry, query.name), shared)
+    return _ParsedRequest(query, _model(shared.registry, query.name), shared)
 
 
 def _names(registry: Registry) -> list[str]:

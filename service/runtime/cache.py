@@ -52,8 +52,8 @@ class Cache:
         self._start_at = 0.0
         self._held: dict[Path, BufferedReader] = {}
 
-    def tend(self) -> None:
-        """See that somebody copies, and tell what has come of it. Takes a few milliseconds."""
+    def run_once(self) -> None:
+        """See that one process copies, and report its state. Takes a few milliseconds."""
         try:
             with self._mutex:
                 self._run()
@@ -66,14 +66,14 @@ class Cache:
         state = read_state(self.folder)
         seen = state.looked > 0 or trouble
         if seen and (state, trouble) != (self._state, self._trouble):
-            self._tell(state, trouble)
+            self._report(state, trouble)
         self._state, self._trouble = state, trouble
 
     def first_look(self, seconds: float = FIRST_LOOK_SECONDS) -> None:
         """Wait until whoever copies has looked at the store once, or for so long."""
         deadline = time.monotonic() + seconds
         while True:
-            self.tend()
+            self.run_once()
             if self._state.looked or self._trouble or self._closed:
                 return
             if time.monotonic() >= deadline:
@@ -108,9 +108,9 @@ class Cache:
         """Stop copying and let another process do it."""
         with self._mutex:
             self._closed = True
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._process is not None:
             _end(self._process)
             self._process = None
@@ -123,7 +123,7 @@ class Cache:
         """Run the process that copies if the lock can be had. Raises OSError."""
         if self._process is not None and self._process.poll() is not None:
             log.error("the process that copies from %s ended; starting another", self.address)
-            self._let_go()
+            self._release()
             self._start_at = time.monotonic() + RESTART_SECONDS
         if self._process is not None or self._closed or time.monotonic() < self._start_at:
             return
@@ -154,7 +154,7 @@ class Cache:
             given.flush()
         return process
 
-    def _tell(self, state: State, trouble: str) -> None:
+    def _report(self, state: State, trouble: str) -> None:
         """Set the metrics; log what is new, in the one process that copies."""
         self.observer.store_seen(
             not (state.trouble or trouble), state.succeeded, len(state.refused)

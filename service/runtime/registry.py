@@ -142,12 +142,12 @@ class Registry:
 
     def curve(self, name: str) -> tuple[Model, Curve]:
         """A model of a function of one variable. Raises as ``get``."""
-        return self._with(name, "a function of one variable", lambda model: model.curve)
+        return self._find_by(name, "a function of one variable", lambda model: model.curve)
 
     def classifier(self, name: str | None) -> tuple[Model, Classifier]:
         """An image classifier; None for the default one. Raises as ``get``."""
         name = self.default_classifier() if name is None else name
-        return self._with(name, "an image classifier", lambda model: model.classifier)
+        return self._find_by(name, "an image classifier", lambda model: model.classifier)
 
     def default_classifier(self) -> str:
         """The name that is set; if there is no such model, the only classifier that serves.
@@ -168,7 +168,7 @@ class Registry:
 
     def loss_gradient(self, name: str) -> tuple[Model, Function]:
         """A model with the gradients of the sigmoid convolution. Raises as ``get``."""
-        return self._with(name, "a sigmoid convolution", lambda model: model.loss_gradient)
+        return self._find_by(name, "a sigmoid convolution", lambda model: model.loss_gradient)
 
     def verifying(self, name: str) -> set[int]:
         """The versions of a model that are being verified."""
@@ -189,7 +189,10 @@ class Registry:
         if not waited_for and not self.models:
             trouble = self._trouble or f"{self.root} holds no version that can be used"
             return [Missing("", trouble), *(Missing(n, how) for n, how in self.makers.items())]
-        return [Missing(name, self._why(name)) for name in sorted(waited_for - self.models.keys())]
+        return [
+            Missing(name, self._why_not_ready(name))
+            for name in sorted(waited_for - self.models.keys())
+        ]
 
     def refresh(self, wait_seconds: float = 0.0) -> None:
         """Look at the folder and bring ``models`` up to date; run it in a thread.
@@ -200,7 +203,7 @@ class Registry:
         """
         if self.cache is not None:
             if self.scanned:
-                self.cache.tend()
+                self.cache.run_once()
             else:
                 self.cache.first_look()
         deadline = time.monotonic() + wait_seconds
@@ -269,7 +272,7 @@ class Registry:
             if found is not None:
                 serving[name] = found
         for name in self.models.keys() - serving.keys():
-            log.warning("%s no longer serves: %s", name, self._why(name))
+            log.warning("%s no longer serves: %s", name, self._why_not_ready(name))
         if self._lines > MOST_LINES:
             log.error("refused %d versions more; /models lists them", self._lines - MOST_LINES)
         self._forget_all_but(set(names))
@@ -342,7 +345,7 @@ class Registry:
             folder = version_folder(self.root, name, version)
             signature = _signature(folder)
             if serving is not None and serving.manifest.version == version:
-                found = self._again(serving, folder, signature)
+                found = self._reloaded(serving, folder, signature)
                 break
             result = self._loaded(name, version, folder, signature)
             if isinstance(result, Model):
@@ -364,7 +367,7 @@ class Registry:
         # Nothing is taken away before it is known what follows.
         return serving if found is None and pending else found
 
-    def _again(self, serving: Model, folder: Path, signature: Signature) -> Model:
+    def _reloaded(self, serving: Model, folder: Path, signature: Signature) -> Model:
         """What serves, or what has been published in its place under the same number."""
         name, version = serving.manifest.model, serving.manifest.version
         if signature == self._signatures.get(name):
@@ -471,10 +474,12 @@ class Registry:
     def _absent(self, name: str) -> NoSuchModel | ModelNotReady:
         known = {*self.makers, *self._required, *self._expected}
         if name in known or not self.scanned:
-            return ModelNotReady(f"{name if name in known else 'The model'}: {self._why(name)}")
+            return ModelNotReady(
+                f"{name if name in known else 'The model'}: {self._why_not_ready(name)}"
+            )
         return NoSuchModel("There is no model of that name; /models lists those there are")
 
-    def _with(
+    def _find_by(
         self, name: str, what: str, find: Callable[[Model], Interface | None]
     ) -> tuple[Model, Interface]:
         model = self.get(name)
@@ -484,7 +489,7 @@ class Registry:
             raise NoSuchModel(f"That model is not {what}; these are: {', '.join(names) or 'none'}")
         return model, interface
 
-    def _why(self, name: str) -> str:
+    def _why_not_ready(self, name: str) -> str:
         if not self.scanned:
             return "the artifacts are still being loaded"
         if pending := self.verifying(name):

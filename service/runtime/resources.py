@@ -38,15 +38,15 @@ PACE_RANGE = (0.1, 10.0)
 class MemoryBudget:
     """Bytes of memory that the requests of one worker may hold. Belongs to its event loop.
 
-    What is taken from a part of another budget is taken ``within`` that as well. ``reserve`` bytes
-    are kept from those who ask for more than that at a time, so that small work never waits for
+    A budget that is part of another one takes from that, ``within``, as well. ``reserve`` bytes are
+    kept for requests that ask for no more than that at a time, so that small work never waits for
     large work.
     """
 
     def __init__(self, limit: int, within: "MemoryBudget | None" = None, reserve: int = 0) -> None:
         self.limit = limit
-        # Called before what is large is allocated: gives the system what is free, but still held.
-        self.tidy: Callable[[], None] = lambda: None
+        # Called before large allocations: returns free heap memory to the system.
+        self.trim_heap: Callable[[], None] = lambda: None
         self.reserve = reserve
         self.used = 0
         self._within = within
@@ -59,7 +59,7 @@ class MemoryBudget:
         return self.limit - self.reserve
 
     def take(self, size: int, *, large: bool = False) -> None:
-        """Take ``size`` bytes at once; ``give_back`` must follow. Raises QueueFull.
+        """Take ``size`` bytes at once; ``release`` must follow. Raises QueueFull.
 
         ``large`` leaves the reserve alone, whatever the size.
         """
@@ -70,11 +70,11 @@ class MemoryBudget:
         self.used += size
 
     def for_request(self) -> "Reservation":
-        """What the current task takes: given back when the task, and with it its request, ends."""
+        """A reservation for the current task, released when the task, and so its request, ends."""
         hold = Reservation(self)
         task = asyncio.current_task()
         if task is not None:
-            task.add_done_callback(hold.give_back)
+            task.add_done_callback(hold.release)
         return hold
 
     async def wait(self, size: int, seconds: float) -> None:
@@ -93,7 +93,7 @@ class MemoryBudget:
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
-                self.give_back(size)
+                self.release(size)
             elif entry in waiting:
                 waiting.remove(entry)
                 self._grant()
@@ -107,13 +107,13 @@ class MemoryBudget:
         await self.wait(size, seconds)
         self.for_request().size += size
         if size > self.reserve:
-            self.tidy()
+            self.trim_heap()
 
-    def give_back(self, size: int) -> None:
-        """Free ``size`` bytes that were taken."""
+    def release(self, size: int) -> None:
+        """Release ``size`` bytes that were taken."""
         self.used -= size
         if self._within is not None:
-            self._within.give_back(size)
+            self._within.release(size)
         self._grant()
 
     def _for(self, size: int) -> tuple[Waiting, int]:
@@ -132,7 +132,7 @@ class MemoryBudget:
 
 
 class Reservation:
-    """What one request has taken of a budget, and not given back."""
+    """What one request has taken of a budget and not released."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.budget = budget
@@ -143,10 +143,10 @@ class Reservation:
         self.budget.take(size, large=large)
         self.size += size
 
-    def give_back(self, _task: object = None) -> None:
-        """Give all of it back."""
+    def release(self, _task: object = None) -> None:
+        """Release all of it."""
         size, self.size = self.size, 0
-        self.budget.give_back(size)
+        self.budget.release(size)
 
 
 class WorkPool:
@@ -203,8 +203,8 @@ class WorkPool:
     ) -> Result:
         """The result of ``function``, computed in a thread when its turn has come.
 
-        A client that leaves while it waits gives up its turn. What has begun is finished, and holds
-        its thread and its memory until then.
+        A client that disconnects while it waits gives up its turn. Work that has begun is finished,
+        and holds its thread and its memory until then.
         """
         job = await self._begin(cost)
         loop = asyncio.get_running_loop()
@@ -223,7 +223,7 @@ class WorkPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _begin(self, cost: Cost) -> object:
-        # What is estimated to be larger than the budget is let in when nothing else is there.
+        # Work that is estimated to need more than the whole budget runs when nothing else does.
         size = min(cost.bytes, self.memory.most)
         self._waiting += cost.seconds
         try:
@@ -234,7 +234,7 @@ class WorkPool:
                 self._places.release()
                 raise
             if size > self.memory.reserve:
-                self.memory.tidy()
+                self.memory.trim_heap()
         finally:
             self._waiting -= cost.seconds
         job = object()
@@ -247,7 +247,7 @@ class WorkPool:
             low, high = PACE_RANGE
             measured = (time.perf_counter() - begun) / estimated
             self._pace += PACE_WEIGHT * (min(high, max(low, measured)) - self._pace)
-        self.memory.give_back(min(cost.bytes, self.memory.most))
+        self.memory.release(min(cost.bytes, self.memory.most))
         self._places.release()
 
 
@@ -276,10 +276,10 @@ class Resources:
         memory: int = 352 * MIB,
         bodies: int = 128 * MIB,
         max_wait: float = 2.0,
-        tidy: Callable[[], None] = lambda: None,
+        trim_heap: Callable[[], None] = lambda: None,
     ) -> None:
         self.memory = MemoryBudget(memory, reserve=small_work_reserve(memory))
-        self.memory.tidy = tidy
+        self.memory.trim_heap = trim_heap
         self.bodies = MemoryBudget(bodies, within=self.memory)
         self.documents = WorkPool("documents", 1, max_wait, self.memory)
         self.photos = WorkPool("photos", 2, max_wait, self.memory)

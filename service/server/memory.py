@@ -1,11 +1,11 @@
-"""Keeping a worker small: glibc gives memory back only if it is told to.
+"""Keep a worker small: glibc returns freed memory to the system only if it is told to.
 
 Loading a model takes several times its size for a moment, and so does decoding a large photo. glibc
 keeps what is freed for later; a worker, which loads once and then serves for weeks, has no use for
-it. What a request takes is another matter: memory that is given back after each comes anew, page by
-page, for the next, which took a fifth of the time of a 12-megapixel photo or of 10,000 x. So a few
-MiB are kept, and what a crowd of photos leaves behind goes back when there is nothing else to do.
-Under another C library these functions do nothing.
+it. The memory of requests is another matter: returned after each, it is allocated page by page for
+the next, which took a fifth of the time of a 12-megapixel photo or of 10,000 x. So a few MiB are
+kept, and what many photos leave is returned while the worker is idle. Under another C library
+these functions do nothing.
 """
 
 import os
@@ -16,14 +16,14 @@ from contract.system import c_library, set_malloc
 LARGE_BYTES = 4 * 1024 * 1024
 KEPT_BYTES = 8 * 1024 * 1024  # of each heap; glibc's own 128 KiB are less than an answer
 ARENAS = 2
-# Less is not worth its price: what is given back comes anew, page by page, with the next request.
+# Returning less isn't worth the page faults of the next request.
 SPARE_BYTES = 16 * 1024 * 1024
 
 
 _libc = c_library()
 
 
-def settle() -> None:
+def configure_malloc() -> None:
     """Let large blocks go back when freed, and so all but ``KEPT_BYTES`` of a heap; share heaps.
 
     By default the first large block that is freed makes glibc keep all such blocks from then on. A
@@ -47,7 +47,7 @@ def resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def give_back() -> None:
-    """Return to the system what is free at this moment."""
+def trim_heap() -> None:
+    """Return all free heap memory to the system."""
     if _libc is not None and hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)

@@ -17,7 +17,7 @@ def missing_parts() -> list[str]:
     return [f"{module.__name__}.{name}" for module, name in _NEEDED if not hasattr(module, name)]
 
 
-def ending_signals() -> tuple[signal.Signals, ...]:
+def shutdown_signals() -> tuple[signal.Signals, ...]:
     """The signals that end the service. Not SIGHUP if its caller ignores that, as nohup does."""
     known = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
     return tuple(

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from service.lifecycle import Lifecycle
 from service.server import memory
 from service.server.accept import Acceptor
-from service.server.portable import ending_signals
+from service.server.portable import shutdown_signals
 from service.server.protocol import Protocol
 from service.settings import Settings
 
@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle SIGHUP and SIGQUIT as uvicorn does SIGTERM, and what has come since the fork."""
-        signals = ending_signals()
+        signals = shutdown_signals()
         with super().capture_signals():
             before = {number: signal.signal(number, self.handle_exit) for number in signals}
             if not self.alone:
@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
         if self.alone:
             await super().startup([self.listener])
             return
-        beat = asyncio.create_task(self._beat())
+        beat = asyncio.create_task(self._send_heartbeats())
         await self.lifespan.startup()
         beat.cancel()
         if self.lifespan.should_exit:
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
             return protocol
 
         def count() -> int:
-            self._show_life()
+            self._heartbeat()
             return len(connections)
 
         self.listener.setblocking(False)
@@ -114,12 +114,12 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: send a heartbeat, check deadlines, stop when it is time."""
-        self._show_life()
+        self._heartbeat()
         now = time.monotonic()
         if counter % TICKS_A_SECOND == 0:
             for connection in list(self.server_state.connections):
                 connection.check_deadlines(now)  # type: ignore[union-attr]
-            self._tidy()
+            self._trim_heap_when_idle()
             parent_has_gone = not self.alone and os.getppid() != self.lifecycle.parent
             if parent_has_gone and self.stop_at is None:
                 log.warning("the parent process has gone")
@@ -137,35 +137,37 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted; cut off what is not done within ``drain_seconds``."""
-        timer = asyncio.get_running_loop().call_later(self.settings.drain_seconds, self._cut_off)
+        timer = asyncio.get_running_loop().call_later(
+            self.settings.drain_seconds, self._abort_connections
+        )
         if self.acceptor is not None:
             await self.acceptor.drain()
         await super().shutdown(sockets)
         timer.cancel()
 
-    def _tidy(self) -> None:
+    def _trim_heap_when_idle(self) -> None:
         """After a second without requests, return memory to the system if there is much."""
         state = self.server_state
         if state.total_requests == self.requests_seen and not state.tasks:
             now = memory.resident()
             if now > self.resident + memory.SPARE_BYTES:
-                memory.give_back()
+                memory.trim_heap()
                 self.resident = memory.resident()
             else:
                 self.resident = min(self.resident, now)
         self.requests_seen = state.total_requests
 
-    def _cut_off(self) -> None:
+    def _abort_connections(self) -> None:
         connections = list(self.server_state.connections)
         log.warning("cutting off %d connections that did not end in time", len(connections))
         for connection in connections:
             connection.transport.abort()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         """Send heartbeats until the main loop does."""
         while True:
-            self._show_life()
+            self._heartbeat()
             await asyncio.sleep(0.1)
 
-    def _show_life(self) -> None:
+    def _heartbeat(self) -> None:
         self.lifecycle.board.write(self.lifecycle.worker, len(self.server_state.connections))

@@ -19,7 +19,7 @@ from pathlib import Path
 from service.lifecycle import Lifecycle
 from service.server import metrics_folder
 from service.server.accept import refuse_new
-from service.server.portable import ending_signals
+from service.server.portable import shutdown_signals
 from service.settings import Settings
 from service.web import metrics
 
@@ -79,7 +79,7 @@ class Supervisor:
         self.serve = serve
         self.board = lifecycle.board
         self.workers = [Worker(number) for number in range(self.board.workers)]
-        self.signals = {*ending_signals(), signal.SIGCHLD}
+        self.signals = {*shutdown_signals(), signal.SIGCHLD}
 
     def run(self) -> int:
         """Run until told to stop; the exit status, 0 if every worker drained in time."""
@@ -157,13 +157,13 @@ class Supervisor:
     def _kill_hung(self) -> None:
         """Kill workers whose event loop stands still, unless they are only busy for a while."""
         for worker in self.workers:
-            silence = self.board.silence(worker.number)
-            if worker.pid is None or silence <= self.settings.worker_timeout_seconds:
+            silent_for = self.board.seconds_since_heartbeat(worker.number)
+            if worker.pid is None or silent_for <= self.settings.worker_timeout_seconds:
                 worker.looked_at = None
                 continue
-            if silence <= self.settings.worker_busy_seconds and self._works(worker, worker.pid):
+            if silent_for <= self.settings.worker_busy_seconds and self._works(worker, worker.pid):
                 continue
-            log.error("worker %d has been silent for %.1f s: killed", worker.pid, silence)
+            log.error("worker %d has been silent for %.1f s: killed", worker.pid, silent_for)
             os.kill(worker.pid, signal.SIGKILL)
             # Its end is noticed in the next round; until then it counts as alive.
             self.board.write(worker.number, 0)

@@ -103,7 +103,7 @@ def _described(answer: _Answer) -> dict[str, Any]:
     return members
 
 
-class _Together(logging.StreamHandler[DroppingStream]):
+class _BatchHandler(logging.StreamHandler[DroppingStream]):
     """Writes the records of answers together, and each other record at once.
 
     Each write wakes the reader, and each record that ``logging`` makes takes four times as long as
@@ -139,7 +139,7 @@ class _Together(logging.StreamHandler[DroppingStream]):
 
 
 # The handler that ``configure`` has made, if it writes answers together.
-_together: _Together | None = None
+_batch_handler: _BatchHandler | None = None
 
 
 def configure(level: str, style: str = "auto") -> None:
@@ -147,14 +147,14 @@ def configure(level: str, style: str = "auto") -> None:
 
     ``auto`` writes JSON unless standard error is a terminal.
     """
-    global _together  # noqa: PLW0603
+    global _batch_handler  # noqa: PLW0603
     stream = DroppingStream(sys.stderr, DROPPED.inc)
     handler: logging.Handler
     if style == "text" or (style == "auto" and sys.stderr.isatty()):
-        handler, _together = logging.StreamHandler(stream), None
+        handler, _batch_handler = logging.StreamHandler(stream), None
         handler.setFormatter(TextFormat())
     else:
-        handler = _together = _Together(stream)
+        handler = _batch_handler = _BatchHandler(stream)
         handler.setFormatter(JsonFormat())
     _root.handlers = [handler]
     _root.propagate = False
@@ -261,8 +261,8 @@ def log_answer(
     host = client[0] if client else None
     now, method, path = time.time(), scope["method"], scope["path"]
     answer = (now, method, path, host, route, status, seconds, size, request_record)
-    if _together is not None and _root.handlers == [_together]:
-        _together.note(answer)
+    if _batch_handler is not None and _root.handlers == [_batch_handler]:
+        _batch_handler.note(answer)
     else:
         members = _described(answer)
         access.info("%s", members.pop("message"), extra={"members": members})
@@ -270,8 +270,8 @@ def log_answer(
 
 def flush() -> None:
     """Write the records of answers that wait to be written together."""
-    if _together is not None:
-        _together.flush()
+    if _batch_handler is not None:
+        _batch_handler.flush()
 
 
 def new_record(scope: Scope) -> RequestRecord:

@@ -155,7 +155,7 @@ def test_one_process_copies_for_all(store: Path, tmp_path: Path) -> None:
         assert first.cache._process is not None
         assert second.cache._process is None
         first.close()
-        second.cache.tend()
+        second.cache.run_once()
         assert second.cache._process is not None
     finally:
         first.close()

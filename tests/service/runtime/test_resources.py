@@ -36,7 +36,7 @@ def test_who_waits_for_memory_gets_it_in_order_or_is_refused() -> None:
         gone.cancel()
         await asyncio.sleep(0.05)
         assert got == ["not a"]  # and c, though there is room, does not overtake b
-        memory.give_back(80)
+        memory.release(80)
         await asyncio.gather(*asked, return_exceptions=True)
         assert memory.used == 65
         return got

@@ -11,7 +11,7 @@ PRELUDE = """
 import resource
 from service.server import memory
 
-memory.settle()
+memory.configure_malloc()
 
 def hold(mib, blocks):
     held = [bytearray(mib * 2**20) for _ in range(blocks)]
@@ -24,7 +24,7 @@ def resident():
     return pages * resource.getpagesize() / 2**20
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="settle() is for glibc's heap")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is for glibc's heap")
 
 
 def printed(program: str) -> float:

@@ -125,15 +125,15 @@ def test_one_failure_to_count_does_not_end_counting(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    write_down = app.write_down
+    flush_records = app.flush_records
 
     def fails_once() -> None:
         calls.append(time.monotonic())
         if len(calls) == 1:
             raise OSError(28, "No space left on device")
-        write_down()
+        flush_records()
 
-    monkeypatch.setattr(app, "write_down", fails_once)
+    monkeypatch.setattr(app, "flush_records", fails_once)
     deadline = time.monotonic() + 30
     while len(calls) < 2:
         assert time.monotonic() < deadline, "it never tried again"
