@@ -1,12 +1,12 @@
 """What is serving: the newest good version of every model, swapped while requests run.
 
-A look at the artifacts folder finds what is new; ``service.runtime.verifier`` judges it elsewhere,
-and a later look loads what was found good and replaces one mapping at the end. A request holds on
-to the model it was given, so an old version lives until its last answer.
+A scan of the artifacts folder finds new versions; ``service.runtime.verifier`` verifies them in
+other processes; a later scan loads those that passed and replaces one mapping at the end. A request
+keeps the model it was given, so an old version stays in memory until its last answer.
 
-What is loaded stays loaded, whatever befalls the folder: it may vanish, become unreadable or be
-damaged. Two things are taken for meant: a version's folder that is gone while its model's folder is
-there (the next best version serves), and a model's folder that is gone while others are there.
+Loaded models stay loaded when the folder vanishes, becomes unreadable or is damaged. Two changes
+count as deliberate: a version's folder is gone while its model's folder is there (the next best
+version serves), and a model's folder is gone while others are there.
 """
 
 import asyncio

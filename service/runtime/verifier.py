@@ -1,9 +1,9 @@
-"""Has versions judged by processes of their own, and knows the verdicts of the other workers.
+"""Verify versions in separate processes, and share the verdicts among the workers.
 
-A process judges one version after another and ends when none is left (``service.runtime.verify``).
-If it dies over one, that version is refused and the next one gets a new process. With our own
-workers each version is judged once a host: the parent makes ``Verdicts`` before it forks, and they
-share what each has learnt. Nothing here waits: ``submit`` gives a future.
+A process verifies one version after another and ends when none is left
+(``service.runtime.verify``). If it crashes on one, that version is refused and the next one gets a
+new process. Each version is verified once a host: the parent makes ``Verdicts`` before it forks,
+and all workers read and write them. Nothing here blocks: ``submit`` returns a future.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ ELSEWHERE_SECONDS = 0.1  # between looks whether another worker has finished
 
 
 class Refused(Exception):
-    """A version was judged, and is not good. The text says why."""
+    """A version failed verification. The text says why."""
 
 
 class Verdicts:

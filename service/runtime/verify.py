@@ -1,6 +1,6 @@
-"""A process that judges versions within limits: ``python -m service.runtime.verify``.
+"""A process that verifies versions within limits: ``python -m service.runtime.verify``.
 
-A graph may loop for ever, and samples may unpack to gigabytes. Here that ends this process, not the
+A graph may loop for ever, and samples may unpack to gigabytes: then this process ends, not the
 service. It reads lines of JSON and answers each with one: first how to run graphs and the limits,
 then one folder after another. ``service.runtime.verifier`` starts it and understands its end.
 

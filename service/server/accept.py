@@ -1,10 +1,10 @@
-"""Accepting connections so that the workers share them evenly.
+"""Accept connections so that the workers share them evenly.
 
-All workers wait on one listening socket. Left to the event loop, whoever wakes first takes every
-connection in the queue: of sixteen clients 14 to 16 landed on one of two workers (median 15; with
-this, 8), and the other core was idle. So a worker that already has more connections than another
-leaves the next one to it for a moment. A socket of each worker's own
-(SO_REUSEPORT) would spread them by chance, and lose those queued for a dead one.
+All workers wait on one listening socket. With the event loop's own accepting, the worker that wakes
+first takes every connection in the queue: of sixteen clients 14 to 16 landed on one of two workers
+(median 15; with this, 8), and the other core was idle. So a worker that has more connections than
+another waits a moment before it accepts the next. One socket a worker (SO_REUSEPORT) would spread
+connections by chance, and lose those queued for a worker that died.
 """
 
 import asyncio

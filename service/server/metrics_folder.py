@@ -1,8 +1,8 @@
 """The folder of memory-mapped files in which the workers count for Prometheus.
 
-A process that writes to a mapped page for which the file system has no room is killed by SIGBUS. So
-each process reserves the room for its files before they are mapped, and where that fails the
-service runs without metrics.
+A process that writes to a mapped page is killed by SIGBUS if the file system is full. So each
+process allocates its files on disk before it maps them, and where that fails the service runs
+without metrics.
 
 The folder goes when the service ends, however it ends. Only ``kill -9`` leaves one behind; the next
 start removes it. A folder is in use while any process holds the lock on the file in it.
@@ -25,7 +25,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 PREFIX = "gradserve-"
 LOCK = "lock"
 UNLOCKED_SECONDS = 60.0  # older than this and without a lock: its process ended while making it
-# prometheus_client's files, by prefix, with the room for all labels that the service can have.
+# prometheus_client's files, by prefix, with the size for all labels that the service can have.
 FILES = {
     "counter": 512 * 1024,
     "histogram": 512 * 1024,

@@ -52,9 +52,9 @@ def piece_bytes(connections: int) -> int:
 class OneWrite:
     """A transport that sends the head of an answer together with its body.
 
-    uvicorn writes the two one by one: two system calls, and two packets for the client to wake for.
-    A small ``/predict`` then takes 1.27 times as much of the server's processor time. What starts
-    with a final status line is a head; a body, a close or ``flush`` follows at once.
+    uvicorn writes them separately: two system calls, and two packets for the client to wake for. A
+    small ``/predict`` then takes 1.27 times as much of the server's processor time. Data that
+    starts with a final status line is a head; a body, a close or ``flush`` follows at once.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:

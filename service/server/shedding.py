@@ -1,11 +1,10 @@
-"""Refusing what is over capacity at so small a price that the rest is served at full speed.
+"""Load shedding: refuse requests over capacity so cheaply that the others keep their speed.
 
-A refusal that goes through the application takes a fifth of a millisecond, half of what the answer
-would have taken; at ten times the capacity nothing else would get done. So while the queue is full
-a request for it is refused from its head, before a task is made, and one that has arrived whole
-before it is even parsed. A client that asks again at once is refused once more; then its connection
-is not read until there is room again, or for at most ``PAUSE_SECONDS``: it waits a little, at no
-cost, instead of being refused over and over. Of 640 clients that ask again at once, more get an
+A refusal by the application takes a fifth of a millisecond, half of what the answer would have
+taken; at ten times the capacity nothing else would get done. So while the queue is full a request
+for it is refused from its head, before a task is made, or before it is parsed if all of it has
+arrived. A client that retries at once is refused once more; then its connection is not read until
+the queue has a free place, or for at most ``PAUSE_SECONDS`` (backpressure). Of 640 clients that ask again at once, more get an
 answer for the same processor time: measured on a noisy machine, the same direction in four runs;
 how much more is not certain.
 
