@@ -2,8 +2,8 @@
 
 The clients of object stores have threads, which a worker must not fork with, and take some 60 MiB.
 ``service.runtime.cache`` starts this where its own process holds the cache's lock, writes one line
-of JSON, ``Options``, and closes the input to end it. It writes its state into ``STATE``, a file that
-every process may read.
+of JSON, ``Options``, and closes the input to end it. It writes its state into ``STATE``, a file
+that every process may read.
 """
 
 import json

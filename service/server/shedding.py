@@ -4,9 +4,9 @@ A refusal by the application takes a fifth of a millisecond, half of what the an
 taken; at ten times the capacity nothing else would get done. So while the queue is full a request
 for it is refused from its head, before a task is made, or before it is parsed if all of it has
 arrived. A client that retries at once is refused once more; then its connection is not read until
-the queue has a free place, or for at most ``PAUSE_SECONDS`` (backpressure). Of 640 clients that ask again at once, more get an
-answer for the same processor time: measured on a noisy machine, the same direction in four runs;
-how much more is not certain.
+the queue has a free place, or for at most ``PAUSE_SECONDS`` (backpressure). Of 640 clients that
+retry at once, more get an answer for the same processor time: measured on a noisy machine, the same
+direction in four runs; how much more is not certain.
 
 A request without a valid key, or for another host, gets that error from the application instead,
 however full the queue is: ``checks`` come first.
