@@ -4,6 +4,7 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +37,9 @@ PIECE_BYTES = 256 * 1024
 # many connections each holds less.
 HELD_BYTES = 16 * 1024 * 1024
 LEAST_PIECE_BYTES = 16 * 1024
+# What all connections together may hand over in one turn of the event loop. Requests begin, and
+# count what they hold, only in the next one.
+TURN_BYTES = 32 * 1024 * 1024
 LINGER_SECONDS = 1.0
 # In a body of one-byte chunks, five bytes of framing come with each.
 FRAMING_SHARE = 16
@@ -63,6 +67,8 @@ class OneWrite:
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
         self.abort = transport.abort
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
         self.write_eof = transport.write_eof
         self.write_whole = transport.write  # for whole answers, while no head is kept
 
@@ -87,12 +93,45 @@ class OneWrite:
         self._transport.close()
 
 
+class Intake:
+    """Bytes that were read in this turn of the event loop: over ``TURN_BYTES`` no more are.
+
+    The kernel may report thousands of connections at once, each with a quarter of a megabyte.
+    """
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._paused: list[Protocol] = []
+
+    def count(self, size: int, connections: Iterable["Protocol"]) -> None:
+        """So many bytes were read of one of these ``connections``."""
+        if not self._read:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._read += size
+        if self._read > TURN_BYTES and not self._paused:
+            self._paused = [each for each in connections if each.may_be_read()]
+            for each in self._paused:
+                each.transport.pause_reading()
+
+    def _next_turn(self) -> None:
+        self._read = 0
+        if self._paused:
+            # Behind what the requests that were read have to do first.
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, []
+        for each in paused:
+            if each.may_be_read():
+                each.transport.resume_reading()
+
+
 class Protocol(HttpToolsProtocol):
     """One connection.
 
     The head of a request must arrive in time and be of reasonable size, an answer must be read in
-    time, and a client that goes away ends the work on its request. ``service_settings`` and
-    ``lifecycle`` are set on a subclass, since uvicorn makes the instances.
+    time, and a client that goes away ends the work on its request. ``service_settings``,
+    ``lifecycle`` and ``intake`` are set on a subclass, since uvicorn makes the instances.
 
     The parser never sees more than one request at a time: what follows stays in ``unread`` until
     the one before it is answered.
@@ -100,6 +139,7 @@ class Protocol(HttpToolsProtocol):
 
     service_settings: Settings
     lifecycle: Lifecycle
+    intake: Intake
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -129,6 +169,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        self.intake.count(len(data), self.connections)  # type: ignore[arg-type]
         if self.refused:
             return
         if self.unread:
@@ -370,6 +411,10 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
+    def may_be_read(self) -> bool:
+        """Is it open, and not paused for a reason of its own?"""
+        return not (self.flow.read_paused or self.transport.is_closing())
+
     def _closing(self) -> bool:
         return self.refused or self.parser is None or self.transport.is_closing()
 
@@ -430,6 +475,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()  # it was answered before its body was found to be wrong
             return
         self.refused = True
+        self.unread, self.position = b"", 0  # nothing of it is wanted while this lingers
         response = self.refusals.response(status, detail, self.head)
         request_id, lines = self.refusals.headers(self.head)
         date = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)

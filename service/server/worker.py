@@ -19,7 +19,7 @@ from service.lifecycle import Lifecycle
 from service.server import memory
 from service.server.accept import Acceptor
 from service.server.portable import shutdown_signals
-from service.server.protocol import Protocol
+from service.server.protocol import Intake, Protocol
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")
@@ -52,9 +52,8 @@ class Server(uvicorn.Server):
         self.stop_at: float | None = None
         self.requests_seen = 0  # a second ago
         self.resident = 0  # bytes, when memory was last given back, or since if fewer
-        protocol = type(
-            "BoundProtocol", (Protocol,), {"service_settings": settings, "lifecycle": lifecycle}
-        )
+        bound = {"service_settings": settings, "lifecycle": lifecycle, "intake": Intake()}
+        protocol = type("BoundProtocol", (Protocol,), bound)
         super().__init__(
             uvicorn.Config(
                 app,

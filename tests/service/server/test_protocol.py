@@ -1,5 +1,6 @@
 """Where requests begin and end, what is written below the application, and uvicorn's names."""
 
+import asyncio
 import inspect
 import json
 import re
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http import httptools_impl
 
 from service.server.framing import CHUNKED, Malformed, read_head
-from service.server.protocol import piece_bytes
+from service.server.protocol import TURN_BYTES, Intake, piece_bytes
 from service.web.security import ALWAYS
 from tests.server_process import ServerProcess
 from tests.tiny_artifacts import png, publish_all
@@ -380,3 +381,40 @@ def test_many_connections_hold_less_of_a_body_each() -> None:
     for connections in (64, 100, 1000):
         assert piece_bytes(connections) * connections <= 16 * 1024 * 1024
     assert piece_bytes(100_000) == 16 * 1024
+
+
+class Readable:
+    """A connection as ``Intake`` sees it."""
+
+    def __init__(self) -> None:
+        self.transport, self.reading, self.waits = self, True, False
+
+    def may_be_read(self) -> bool:
+        return not self.waits
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+def test_one_turn_of_the_loop_reads_a_bounded_amount() -> None:
+    """Of thousands that send at once the rest is read when the first have been looked at."""
+    connections = [Readable() for _ in range(3)]
+    seen: list[list[bool]] = []
+
+    async def scenario() -> None:
+        intake, loop = Intake(), asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.append([each.reading for each in connections]))  # a request
+        for _ in range(3):
+            intake.count(TURN_BYTES // 2, connections)  # type: ignore[arg-type]
+        connections[1].waits = True  # for a reason of its own
+        for _ in range(3):
+            await asyncio.sleep(0)
+        seen.append([each.reading for each in connections])
+        intake.count(TURN_BYTES, connections)  # type: ignore[arg-type]
+        seen.append([each.reading for each in connections])
+
+    asyncio.run(scenario())
+    assert seen == [[False, False, False], [True, False, True], [True, False, True]]
