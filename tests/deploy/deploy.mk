@@ -1,6 +1,6 @@
 # Tests with other people's servers, Ray and Kubernetes' schemas, each in an environment of its own.
 
-DEPLOY_ENVIRONMENTS := servers ray manifests store kserve
+DEPLOY_ENVIRONMENTS := servers ray manifests object_store kserve
 
 .PHONY: test-deploy $(DEPLOY_ENVIRONMENTS:%=test-deploy-%)
 test-deploy: $(DEPLOY_ENVIRONMENTS:%=test-deploy-%)
