@@ -18,7 +18,7 @@ classifier of every family in torchvision with random weights. A function **work
 agrees with eager autograd at 1, 2, 7 and 64 rows: within 1e-9 of the largest number in float64,
 within 1e-5 in float32. The figure is the largest error found, as a share of the largest number.
 Examples at a kink (a ReLU or max-pooling at its threshold, where rounding decides what the
-derivative is) are left out, if two or more remain; how many of 8 is said.
+derivative is) are left out, if two or more remain; how many is said.
 
 [extending.md](extending.md) says how to publish, and what to do about each reason.
 """

@@ -72,6 +72,7 @@ class Doubling(nn.Module):
         (lambda x: (x, x), "gives 2 outputs, but outputs= names 1"),
         (lambda x: x > 0, "bool"),
         (lambda x: x[:, :0], r"y has no elements: its shape is \[8, 0\]"),
+        (lambda x: x.to_sparse(), "y is sparse"),
         (lambda x: {"y": x}, "a tensor or a tuple of tensors, not dict"),
         (lambda x: x @ x, "the function fails on its examples"),
         (lambda x: x.mul_(2), "writes into its input x"),

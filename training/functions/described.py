@@ -109,6 +109,8 @@ def describe(publication: Publication) -> Described:
                 f"output {name} has shape {list(output.shape)} for {rows} rows; its first size "
                 "should be the number of rows"
             )
+        if output.layout != torch.strided:
+            raise JobError(f"output {name} is sparse; return {name}.to_dense()")
         if not output.numel():
             raise JobError(f"output {name} has no elements: its shape is {list(output.shape)}")
         if output.is_floating_point() and not output.isfinite().all():
@@ -254,6 +256,6 @@ def _require_separate_rows(
                 raise Refusal(
                     "value",
                     ROWS_MIX,
-                    f"{name} of the first {count} rows changes when the other rows are left out; "
-                    "each row's outputs should depend on that row alone (BatchNorm in train mode?)",
+                    f"{name} changes when all rows but the first {count} are left out; each "
+                    "row's outputs should depend on that row alone (BatchNorm in train mode?)",
                 )
