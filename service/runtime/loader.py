@@ -1,7 +1,7 @@
 """From a version folder to a model that answers.
 
-``judge`` verifies, loads and replays; it may be long and large, and runs in a process of its own.
-``load`` makes the model that serves, by the verdict.
+``verify_version`` checks, loads and replays; that may take long and much memory, so it runs in a
+process of its own. ``load`` makes the model that serves, by the verdict.
 """
 
 import io
@@ -263,7 +263,7 @@ class Verdict:
     functions: dict[str, Chosen]
 
 
-def judge(folder: Path, settings: Options) -> Verdict:
+def verify_version(folder: Path, settings: Options) -> Verdict:
     """Verify every hash, load every graph, replay the samples.
 
     This trusts nothing and is not bounded in time or memory: ``service.runtime.verify`` runs it in
@@ -289,12 +289,12 @@ def load(
     verdict: Verdict | None = None,
     max_numbers: int = MAX_NUMBERS,
 ) -> Model:
-    """The model in ``folder``, by the ``verdict`` on it; without one it is judged here and now.
+    """The model in ``folder``, by the ``verdict`` on it; without one it is verified here.
 
     Only bytes are loaded whose hashes the verdict covers. Raises ArtifactError.
     """
     started = time.perf_counter()
-    verdict = verdict or judge(folder, settings)
+    verdict = verdict or verify_version(folder, settings)
     artifact = open_version(folder)
     if artifact.digest != verdict.digest:
         raise ManifestInvalid(folder / MANIFEST_FILE, "it has changed since it was verified")

@@ -139,8 +139,8 @@ class Verifier:
         """The verdict on the version in ``folder``, or the exception Refused; OSError where the
         system has no process, descriptor or memory left to verify it with.
 
-        ``key`` stands for what lies there: whoever has judged the same key, with the same settings,
-        has judged this.
+        ``key`` stands for the files there: another worker's verdict on the same key, with the same
+        settings, is used.
         """
         future: Future[Verdict] = Future()
         key = self._key(key)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contract.errors import ArtifactError
-from service.runtime.loader import judge
+from service.runtime.loader import verify_version
 
 try:
     import resource
@@ -59,7 +59,7 @@ def main() -> None:
 
 def _answer(folder: Path, options: Options) -> dict[str, Any]:
     try:
-        return {"verdict": asdict(judge(folder, options))}
+        return {"verdict": asdict(verify_version(folder, options))}
     except MemoryError:
         return {"reason": f"{folder.name}: it takes more than {options.bytes >> 20} MiB to verify"}
     except (ArtifactError, OSError) as error:

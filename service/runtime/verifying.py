@@ -1,4 +1,4 @@
-"""The process that judges versions, as it is seen from outside: started, asked, ended.
+"""The process that verifies versions, as it is seen from outside: started, asked, ended.
 
 It takes longer to import than anything else at a start. So ``service.__main__`` starts it first of
 all, and this module imports nothing but the standard library.
