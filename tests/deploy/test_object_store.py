@@ -4,10 +4,13 @@ Needs s3fs and moto; ``make test-deploy`` has them in an environment of its own.
 """
 
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +37,8 @@ from service.runtime.mirror import Mirror, Options  # noqa: E402
 from tests.server_process import ServerProcess  # noqa: E402
 from tests.tiny_artifacts import publish_curve  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
+S3_IMAGE = os.environ.get("GRADSERVE_TEST_S3_IMAGE", "")
 MODEL = "curve-mlp"
 BUCKET = "models"
 ADDRESS = f"s3://{BUCKET}/live"
@@ -310,9 +315,105 @@ def _status(server: ServerProcess) -> int:
         return 0
 
 
+def documented_policy() -> dict[str, Any]:
+    """The bucket policy that docs/deploying.md shows."""
+    text = (ROOT / "docs" / "deploying.md").read_text("utf-8")
+    policy: dict[str, Any] = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
+    return policy
+
+
+def as_user(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Become a user with what the documented policy allows a role.
+
+    moto takes no notice of a bucket policy's principals, so that it becomes the user's own.
+    """
+    import fsspec
+
+    statements = [
+        {name: value for name, value in each.items() if name not in ("Principal", "Condition")}
+        for each in documented_policy()["Statement"]
+        if each["Effect"] == "Allow" and f":role/{role}" in json.dumps(each["Principal"])
+    ]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    client = boto3.client("iam")
+    client.create_user(UserName=role)
+    client.put_user_policy(UserName=role, PolicyName="documented", PolicyDocument=document)
+    key = client.create_access_key(UserName=role)["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_by_the_documented_policy_the_service_reads_and_cannot_publish(
+    store: Store, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(local)
+    as_user("gradserve", monkeypatch)
+    require_credentials(store, "0")
+    try:
+        assert mirror(tmp_path).look().trouble == ""
+        assert list_versions(tmp_path / "cache", MODEL) == [1]
+        with pytest.raises(StoreUnavailable):
+            put(local)
+        with pytest.raises(StoreUnavailable):
+            Remote(ADDRESS).require_writable()
+    finally:
+        require_credentials(store, "inf")
+    assert list(Remote(ADDRESS).look()[MODEL]) == [1]
+
+
+def test_by_the_documented_policy_the_publisher_publishes(
+    store: Store, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(local)
+    as_user("publisher", monkeypatch)
+    require_credentials(store, "0")
+    try:
+        Remote(ADDRESS).require_writable()
+        assert put(local) == 2
+    finally:
+        require_credentials(store, "inf")
+
+
+@pytest.mark.skipif(not S3_IMAGE, reason="GRADSERVE_TEST_S3_IMAGE names no image")
+def test_the_image_serves_from_the_store(store: Store, local: Path) -> None:
+    put(local)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "GRADSERVE_ARTIFACTS": ADDRESS,
+        "GRADSERVE_CACHE": "/cache",
+        "GRADSERVE_STORE_SECONDS": "0.5",
+        **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+    }
+    words = [word for pair in environment.items() for word in ("--env", "=".join(pair))]
+    confined = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", "/cache:uid=10001", "--cap-drop=ALL"]
+    serve = ["gradserve", "serve", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = ["docker", "run", "--detach", "--network=host", *confined, *words, S3_IMAGE, *serve]
+    container = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def version() -> int:
+        body = urllib.request.Request(f"http://127.0.0.1:{port}/predict", b'{"x": 0}')
+        body.add_header("Content-Type", "application/json")
+        try:
+            return int(json.load(urllib.request.urlopen(body, timeout=10))["version"])
+        except OSError:
+            return 0
+
+    try:
+        for expected in (1, 2):
+            deadline = time.monotonic() + 90
+            while version() != expected:
+                assert time.monotonic() < deadline, f"version {expected} is not served"
+                time.sleep(0.2)
+            put(local)
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
+
+
 def test_the_policy_in_the_document_has_one_writer() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text("utf-8")
-    policy = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
+    policy = documented_policy()
     writers = {
         statement["Principal"]["AWS"]
         for statement in policy["Statement"]
