@@ -18,7 +18,6 @@ PyTorch.
 """
 
 import argparse
-import csv
 import itertools
 import time
 import warnings
@@ -31,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.curves import FUNCTIONS, Known
+from bench.kept import Kept, Row
 from contract.intervals import quantile
 from training.fit.fitted import Fitted
 from training.fit.mlp import fit_mlp
@@ -138,7 +138,6 @@ METHODS: dict[str, Callable[[Array, Array, Array], Band | None]] = {
 }
 
 
-Row = dict[str, str]  # of the file: what was measured, and the figures; empty where there is none
 CASE = ("function", "noise", "method")
 COLUMNS = (*CASE, "set", "covered", "width", "slope_covered", "slope_width")
 
@@ -171,40 +170,16 @@ def run(
     Every case has its first data set before any has its second, so that a run that is cut short
     still compares like with like.
     """
-    rows = _read(keep)
-    done = {tuple(row[name] for name in (*CASE, "set")) for row in rows}
-    with keep.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        if not rows:
-            writer.writeheader()
-        for number in range(max(sets.values(), default=0)):
-            for name, noise, method in itertools.product(functions, noises, sets):
-                key = (name, str(noise), method, str(number))
-                if number >= sets[method] or key in done:
-                    continue
-                if time.monotonic() >= end:
-                    return rows
-                figures = map(repr, measure(FUNCTIONS[name], noise, method, number))
-                row = dict.fromkeys(COLUMNS, "") | dict(
-                    zip(COLUMNS, (*key, *figures), strict=False)
-                )
-                writer.writerow(row)
-                file.flush()
-                rows.append(row)
-    return rows
-
-
-def _read(path: Path) -> list[Row]:
-    """The rows of an earlier run; without the last one if that was cut off."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    return rows
+    kept = Kept(keep, COLUMNS, (*CASE, "set"))
+    for number in range(max(sets.values(), default=0)):
+        for name, noise, method in itertools.product(functions, noises, sets):
+            key = (name, str(noise), method, str(number))
+            if number >= sets[method] or kept.has(*key):
+                continue
+            if time.monotonic() >= end:
+                return kept.rows
+            kept.add(*key, *map(repr, measure(FUNCTIONS[name], noise, method, number)))
+    return kept.rows
 
 
 def tables(rows: Sequence[Row]) -> str:

@@ -1,6 +1,10 @@
 """How well each fit of a curve knows the slope: worst error of f′ on functions that are known.
 
     python -m bench.curves [--noise 0 0.02] [--seeds 20] [--only exp,sin]
+                           [--keep curves.csv] [--minutes 20]
+
+The figure of every fit is kept in a file as it is made; the same command goes on from there. All
+of it takes about half an hour of one core, nearly all for the network.
 
 40 points of each function, evenly spaced; noise is normal, its standard deviation in units of the
 range of y. The figure is the largest error of f′ over the inner 90 % of the range of x, in per cent
@@ -11,14 +15,19 @@ SciPy's smoothing spline (weight of smoothness by generalised cross-validation) 
 """
 
 import argparse
+import itertools
+import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.kept import Kept, Row
 from training.fit.mlp import fit_mlp
 from training.fit.polynomial import fit_polynomial
 from training.fit.process import fit_process
@@ -28,6 +37,7 @@ Array = NDArray[np.float64]
 POINTS = 40
 INNER = 0.9
 STEP = 1e-5
+COLUMNS = ("function", "noise", "fit", "seed", "error")
 
 
 @dataclass(frozen=True)
@@ -134,28 +144,77 @@ def worst_error(known: Known, fitter: Callable[..., Array], noise: float, seed: 
     return float(np.abs(fitter(x, y, at, seed) - known.slope(at)).max() / scale)
 
 
-def main() -> None:
-    """Print one table for each noise."""
+def run(
+    keep: Path, functions: Sequence[str], noises: Sequence[float], seeds: int, end: float
+) -> list[Row]:
+    """Measure what ``keep`` lacks, until time.monotonic() is ``end``; all rows it then has.
+
+    Every case has its first seed before any has its second.
+    """
+    kept = Kept(keep, COLUMNS, COLUMNS[:-1])
+    cases = list(itertools.product(range(seeds), functions, noises, FITTERS))
+    for count, (seed, name, noise, fitter) in enumerate(cases, 1):
+        key = (name, str(noise), fitter, str(seed))
+        if kept.has(*key):
+            continue
+        if time.monotonic() >= end:
+            break
+        kept.add(*key, repr(worst_error(FUNCTIONS[name], FITTERS[fitter], noise, seed)))
+        if sys.stderr.isatty() or count % len(FITTERS) == 0:
+            print(f"\r{count} of {len(cases)} fits", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return kept.rows
+
+
+def tables(
+    rows: Sequence[Row], functions: Sequence[str], noises: Sequence[float], seeds: int
+) -> str:
+    """Markdown: for each noise, a row a function and a column a fit: medians over the seeds."""
+    errors: dict[tuple[str, float, str], list[float]] = {}
+    for row in rows:
+        if int(row["seed"]) < seeds:
+            case = (row["function"], float(row["noise"]), row["fit"])
+            errors.setdefault(case, []).append(float(row["error"]))
+    lines = []
+    for noise in noises:
+        counts = [len(errors.get((name, noise, fit), ())) for name in functions for fit in FITTERS]
+        few = "" if min(counts) == seeds else f", so far of {min(counts)} to {max(counts)}"
+        lines += [
+            f"noise {noise:.0%} of the range; median of {seeds} seeds{few}; per cent",
+            "",
+            "| f | " + " | ".join(FITTERS) + " |",
+            "|---|" + "---:|" * len(FITTERS),
+        ]
+        for name in functions:
+            found = [errors.get((name, noise, fit), [float("nan")]) for fit in FITTERS]
+            cells = " | ".join(f"{100 * float(np.median(each)):.2f}" for each in found)
+            lines.append(f"| {name} | {cells} |".replace("|x|", "\\|x\\|"))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print one table for each noise."""
     parser = argparse.ArgumentParser(prog="python -m bench.curves", description=__doc__)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", default=None, help="functions, with commas between")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("curves.csv"),
+        help="the figure of every fit; a later run goes on from there",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so many; go on later"
+    )
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    chosen = arguments.only.split(",") if arguments.only else list(FUNCTIONS)
-    for noise in arguments.noise:
-        print(f"\nnoise {noise:.0%} of the range; median of {arguments.seeds} seeds; per cent\n")
-        print("| f | " + " | ".join(FITTERS) + " |\n|---|" + "---:|" * len(FITTERS))
-        for name in chosen:
-            cells = []
-            for fitter in FITTERS.values():
-                errors = [
-                    worst_error(FUNCTIONS[name], fitter, noise, seed)
-                    for seed in range(arguments.seeds)
-                ]
-                cells.append(f"{100 * float(np.median(errors)):.2f}")
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    functions = given.only.split(",") if given.only else list(FUNCTIONS)
+    end = time.monotonic() + 60 * given.minutes
+    rows = run(given.keep, functions, given.noise, given.seeds, end)
+    print(tables(rows, functions, given.noise, given.seeds))
 
 
 if __name__ == "__main__":
