@@ -86,6 +86,14 @@ def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
         ("1\u202f234,5;1\n2;2\n", [1234.5, 2]),
         ("1'234.5,1\n2,2\n", [1234.5, 2]),
         ("1 234,1\n2,2\n", [1234, 2]),
+        ("0 100,1\n1 200,5\n", [0, 1]),
+        ("\u22120,5 1,5\n3 2,0\n", [-0.5, 3]),
+        ("x|y\n-0,5|1,5\n3|2\n", [-0.5, 3]),
+        ("# read\rx,y\r-0.5,1.5\r3,2\r", [-0.5, 3]),
+        ("sep=;\rx;y\r-0,5;1,5\r3;2\r", [-0.5, 3]),
+        ("x y\n1\u202f234 5\n2\u202f345 6\n", [1234, 2345]),
+        ("1.300e-02;1\n2.500e+00;2\n", [0.013, 2.5]),
+        ("Länge;°C\r\n-0,5;1,5\r\n3;2\r\n".encode("cp1252"), [-0.5, 3]),
     ],
 )
 def test_spreadsheets_are_read_right(tmp_path: Path, content: str | bytes, x: list[float]) -> None:
@@ -110,7 +118,15 @@ def test_column_numbers_are_not_silently_a_point(tmp_path: Path) -> None:
     points = read(tmp_path, "0,1\n-2.0,-0.9\n-1.5,-0.8\n")
     assert len(points.x) == 3 and "add --header" in points.notes[0]
     assert len(read_points(tmp_path / "points.csv", header=True).x) == 2
-    assert read(tmp_path, "0,1\n1,2\n2,3\n").notes == ()
+    assert read(tmp_path, "x,y\n0,1\n1,2\n2,3\n").notes == ()
+
+
+def test_two_measurements_beside_x_are_not_taken_for_x_and_y(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="which are x and y is not clear"):
+        read(tmp_path, "t,a,b\n1,0.3,0.5\n2,0.4,0.6\n")
+    points = read(tmp_path, "1,0.3,0.5\n2,0.4,0.6\n")
+    assert points.x.tolist() == [0.3, 0.4]
+    assert "the first column counts the rows and is left out" in points.notes
 
 
 @pytest.mark.parametrize(
@@ -140,9 +156,11 @@ def test_column_numbers_are_not_silently_a_point(tmp_path: Path) -> None:
         ('1,2\n"3,4\n', "row 2 is not CSV"),
         ("x,y\n0,5,1,2\n", "row 2 has 4 cells, but row 1 has 2; if these are decimal commas"),
         ("0,5;1.5\n0.5;1.5\n", r"row 1, column 1: '0,5' is not a number with a decimal point"),
-        (b"1,2\n3,\xff\n", "row 2 is not UTF-8 text"),
+        (b"1,2\n3,\xff\n", "row 2, column 2: 'ÿ' is not a number"),
+        (b"1,2\n3,\x81\n", "row 2 is not UTF-8 text"),
+        ("1 200,5\n2 300,7\n", "can be read in two ways"),
         (b"1,2\n3,\x004\n", "row 2"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "row 1 is not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "row 2 is not text"),
     ],
 )
 def test_refused_in_one_line(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -1,12 +1,13 @@
 """Read pairs (x, y) from a CSV file as people have them, and say exactly what is wrong with one.
 
-Accepted: comma, semicolon, tab or blanks between cells; Excel's ``sep=;`` line; a header (also one
-of two lines, quoted) or none; an index column before x and y or none; UTF-8, or UTF-16 with its
-byte order mark; any line ending; blank lines, rows of separators alone, lines that start with #;
-decimal points or commas; thousands separators; the minus sign of word processors (U+2212).
+Accepted: comma, semicolon, tab, ``|`` or blanks between cells; Excel's ``sep=;`` line; a header
+(also one of two lines, quoted) or none; an index column before x and y or none; UTF-8, UTF-16 with
+its byte order mark, or Windows-1252, as Excel writes where it isn't asked for UTF-8; any line
+ending; blank lines, rows of separators alone, lines that start with #; decimal points or commas;
+thousands separators; the minus sign of word processors (U+2212).
 
 Whether a comma is a decimal comma or stands between thousands is decided by whole columns. Where
-both would do, the file is refused, and ``--decimal`` decides.
+both would do, the file is refused, and ``--decimal`` decides. What else was decided is noted.
 """
 
 import csv
@@ -27,7 +28,11 @@ SPREAD_LIMIT = 1e-8  # of the size of x; below it differences of x have lost the
 HEAD = 10_000  # characters in which the delimiter is looked for
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 # What only ever stands between thousands: blanks of several widths, apostrophes.
-_BETWEEN_THOUSANDS = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’](?=\d{3}(?!\d))")
+_BETWEEN_THOUSANDS = re.compile(r"[ \u00a0\u2009\u202f'’]")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}([ \u00a0\u2009\u202f'’]\d{3})+(?!\d)")
+# What an index is called; pandas leaves its name out.
+_INDEX_NAMES = {"", "i", "n", "id", "idx", "index", "nr", "no", "row", "#", "unnamed: 0"}
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
@@ -36,8 +41,8 @@ _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 def _number_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
     point, comma = re.escape(decimal), re.escape(thousands)
     plain = rf"\d+{point}?\d*|{point}\d+"
-    grouped = rf"[1-9]\d{{0,2}}(?:{comma}\d{{3}})+(?:{point}\d*)?"
-    return re.compile(rf"[+-]?({plain}|{grouped})([eE][+-]?\d+)?", re.ASCII)
+    grouped = rf"[1-9]\d{{0,2}}(?:{comma}\d{{3}})+(?:{point}\d*)?"  # never with an exponent
+    return re.compile(rf"[+-]?((?:{plain})(?:[eE][+-]?\d+)?|{grouped})", re.ASCII)
 
 
 OTHER_MARK = {".": ",", ",": "."}  # a decimal mark, and what then stands between thousands
@@ -86,8 +91,8 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
     can't be read, whose cells aren't all finite numbers, or that can be read in two ways.
     """
     content = _read(path)
-    text = _decode(path, content)
-    delimiter, text = _delimiter(text)
+    text, notes = _decode(path, content)
+    delimiter, text = _delimiter(path, text)
     rows = list(_rows(path, text, delimiter))
     if not rows:
         raise JobError(f"{path}: the file has no rows; give two columns, x and y")
@@ -100,13 +105,17 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
         raise JobError(f"{path}: the file has a header but no points below it")
     _require_equal_widths(path, rows, delimiter)
     names = rows[0].cells if named else []
-    columns = [_column(body, index, names) for index in _columns(path, names, body)]
-    marks, notes = _decimal_marks(path, columns, delimiter, decimal)
+    chosen = _columns(path, names, body)
+    if chosen == (1, 2) and width == 3:
+        notes.append("the first column counts the rows and is left out")
+    columns = [_column(body, index, names) for index in chosen]
+    marks, said = _decimal_marks(path, columns, delimiter, decimal)
+    notes += said
     x, y = (_numbers(path, column, mark) for column, mark in zip(columns, marks, strict=True))
-    if not named and header is None and _looks_like_column_numbers(rows[0], body):
+    if not named and header is None:
         notes.append(
-            f"row {rows[0].number}, {', '.join(rows[0].cells)}, is read as a point; "
-            "if it is a header of column numbers, as pandas writes, add --header"
+            f"row {rows[0].number}, {' '.join(rows[0].cells)}, is read as a point; "
+            "if it names the columns, add --header"
         )
     points = Points(path.name, hashlib.sha256(content).hexdigest(), x, y, tuple(notes))
     if points.distinct < 2:
@@ -132,41 +141,72 @@ def _read(path: Path) -> bytes:
         raise JobError(f"{path}: the file can't be read: {error.strerror}") from None
 
 
-def _decode(path: Path, content: bytes) -> str:
+def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
+    """The text, each line with ``\\n`` at its end, and what is to be said of its encoding.
+
+    Reading other encodings as Windows-1252 can't change a number: all have the digits in common.
+    """
+    notes = []
     try:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # Excel's "Unicode text"
-            return content.decode("utf-16")
-        return content.decode("utf-8-sig")
+            text = content.decode("utf-16")
+        else:
+            text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise JobError(f"{path}: row {row} is not UTF-8 text; save the file as CSV UTF-8") from None
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            row = content.count(b"\n", 0, error.start) + 1
+            raise JobError(
+                f"{path}: row {row} is not UTF-8 text; save the file as CSV UTF-8"
+            ) from None
+        notes.append("not UTF-8, so read as Windows-1252")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2212", "-")
+    if strange := _NO_TEXT.search(text):
+        row = text.count("\n", 0, strange.start()) + 1
+        raise JobError(f"{path}: row {row} is not text; save the table as CSV UTF-8")
+    return text, notes
 
 
-def _delimiter(text: str) -> tuple[str, str]:
+def _delimiter(path: Path, text: str) -> tuple[str, str]:
     """What separates cells, and the text without Excel's ``sep=`` line (an empty line instead).
 
     Decided by the first line that has any of them outside quotes; a blank if nothing else does.
+    Raises JobError where commas may be decimal commas, between blanks, or separate cells.
     """
     first, newline, rest = text.partition("\n")
     if stated := _SEPARATOR_LINE.fullmatch(first):
         return stated[1], newline + rest
     head = _QUOTED.sub("quoted", _COMMENT.sub("", text[:HEAD]))
-    line = next((line for line in head.splitlines() if line.strip()), ",")
-    found = next((mark for mark in ";\t," if mark in line), " ")
+    lines = [line for line in head.split("\n") if line.strip()]
+    found = next((mark for mark in ";\t|," if lines and mark in lines[0]), " ")
     if found == ",":
         # 0,5 1,25 without a header: here the commas are decimal commas.
-        by_blanks, by_commas = line.split(), line.split(",")
-        if (
-            len(by_blanks) > 1
-            and all(_NUMBERS[","].fullmatch(cell) for cell in by_blanks)
-            and not all(_looks_numeric(cell) for cell in by_commas)
-        ):
+        if len(text) > HEAD and len(lines) > 1:
+            lines.pop()  # cut off
+        by_blanks = _all_numbers([line.split() for line in lines], ",")
+        by_commas = _all_numbers([line.split(",") for line in lines], ".")
+        if by_blanks and by_commas:
+            raise JobError(
+                f"{path}: {lines[0].strip()[:40]!r} can be read in two ways, with cells between "
+                "blanks or between commas; put ; between the cells"
+            )
+        if by_blanks:
             found = " "
     return found, text
 
 
+def _all_numbers(rows: list[list[str]], mark: str) -> bool:
+    """Whether these are equally many numbers in every row, two or more."""
+    return len(rows[0]) > 1 and all(
+        len(row) == len(rows[0])
+        and all(not cell.endswith(",") and _NUMBERS[mark].fullmatch(_plain(cell)) for cell in row)
+        for row in rows
+    )
+
+
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
-    lines = text.splitlines(keepends=True)
+    lines = [f"{line}\n" for line in text.split("\n")]
     position = 0
 
     def following() -> Iterator[str]:
@@ -186,7 +226,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
         number = position + 1
         if blank:
             position += 1
-            cells = line.split()
+            cells = [cell for cell in line.split(" ") if cell]
         else:
             try:
                 cells = next(reader)
@@ -194,7 +234,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
                 raise JobError(f"{path}: row {number} is not CSV: {error}") from None
         cells = [" ".join(cell.split()) for cell in cells]
         if any(cells):
-            yield _Row(number, [cell.replace("\u2212", "-") for cell in cells])
+            yield _Row(number, cells)
 
 
 def _require_equal_widths(path: Path, rows: list[_Row], delimiter: str) -> None:
@@ -219,13 +259,6 @@ def _is_header(row: _Row) -> bool:
     return not any(_looks_numeric(cell) for cell in row.cells)
 
 
-def _looks_like_column_numbers(first: _Row, body: list[_Row]) -> bool:
-    """Whether the first row is 0, 1, … and could name the columns: then others have decimals."""
-    if first.cells != [str(number) for number in range(len(first.cells))]:
-        return False
-    return any(not cell.isdecimal() for row in body[1:] for cell in row.cells)
-
-
 def _column(body: list[_Row], index: int, names: list[str]) -> _Column:
     title = f"column {index + 1}"
     if index < len(names) and names[index]:
@@ -246,7 +279,9 @@ def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[int, int]:
             f"{path}: row {body[0].number} has 1 cell; two columns are needed, x and y, "
             "with a comma, semicolon or tab between them"
         )
-    if width == 3 and _is_index([row.cells[0] for row in body]):
+    # A first column with a name of its own may well be x, with two measurements beside it.
+    may_count = not names or lowered[0] in _INDEX_NAMES
+    if width == 3 and may_count and _is_index([row.cells[0] for row in body]):
         return 1, 2
     raise JobError(
         f"{path}: there are {width} columns, and which are x and y is not clear; "
@@ -355,7 +390,9 @@ def _hint(plain: str, mark: str) -> str:
 
 def _plain(cell: str) -> str:
     """The cell without what can only stand between thousands."""
-    return _BETWEEN_THOUSANDS.sub("", cell)
+    if found := _THOUSANDS.match(cell):
+        return _BETWEEN_THOUSANDS.sub("", found[0]) + cell[found.end() :]
+    return cell
 
 
 def _cells(count: int) -> str:
