@@ -172,10 +172,13 @@ def test_a_lost_node_is_made_up_for(port: int, cluster: Any) -> None:
     with Load(port) as load:
         wait_for(lambda: load.good > 50, "there is load")
         cluster.remove_node(cluster.second, allow_graceful=False)
-        time.sleep(2)
+        # Serve says that its replicas run until the cluster has missed the node.
+        wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2, "the node is missed")
         wait_for(lambda: replicas() == 2, "its replicas run elsewhere")
-        before = load.failed
-        time.sleep(3)
+        good = load.good
+        wait_for(lambda: load.good > good + 50, "requests are answered")
+        before, good = load.failed, load.good
+        wait_for(lambda: load.good > good + 200, "requests are answered")
         assert load.failed - before <= 1
     cluster.second = third
     print(f"a lost node: {load.failed} of {load.good + load.failed} requests failed")
