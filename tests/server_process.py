@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[1]
+# Where ``make test-clients`` installs each client, in an environment of its own.
+CLIENTS = Path(os.environ.get("CLIENT_ENVIRONMENTS", ROOT / ".venv" / "clients"))
 START_SECONDS = 90  # on a loaded machine; usually 2
 
 

@@ -139,8 +139,11 @@ class Decoder:
     would begin too late.
     """
 
-    def __init__(self, files: list[File], classifier: Classifier, shared: Services) -> None:
+    def __init__(
+        self, files: list[File], classifier: Classifier, shared: Services, where: str = ""
+    ) -> None:
         self.files = files
+        self.where = where or (f"#/{FIELD}" if len(files) > 1 else "")
         self.side = classifier.side
         self.resize = classifier.resize
         self.settings = shared.settings
@@ -215,14 +218,17 @@ class Decoder:
 
     def _problem_of(self, index: int, error: PictureError) -> Problem:
         problem = as_problem(error)
-        if len(self.files) > 1:
-            problem.errors = [ErrorItem(detail=problem.detail, pointer=f"#/{FIELD}/{index}")]
+        if self.where:
+            place = f"{self.where}/{index}"
+            problem.errors = [ErrorItem(detail=problem.detail, pointer=place)]
         return problem
 
 
-async def decode_all(files: list[File], classifier: Classifier, shared: Services) -> list[Picture]:
+async def decode_all(
+    files: list[File], classifier: Classifier, shared: Services, where: str = ""
+) -> list[Picture]:
     """Decode every file to what ``classifier`` takes, as ``Decoder`` does."""
-    decoder = Decoder(files, classifier, shared)
+    decoder = Decoder(files, classifier, shared, where)
     await decoder.open()
     return await decoder.decode()
 

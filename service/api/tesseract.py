@@ -402,7 +402,7 @@ class _ParsedRequest:
                 with_rows.append(len(given) < len(tensor.shape))
                 given = [1, *given] if with_rows[-1] else given
             if len(given) != len(tensor.shape):
-                detail = f"it should have {len(tensor.shape)} dimensions"
+                detail = f"it should be {list(tensor.shape)}"
                 raise at(f"#/inputs/{name}", ["shape"], detail)
             for size, expected in zip(given, tensor.shape, strict=True):
                 known = sizes.setdefault(expected, size) if isinstance(expected, str) else expected

@@ -55,6 +55,7 @@ from service.web.errors import (
     Invalid,
     Malformed,
     NotFound,
+    TooLarge,
     WrongType,
     from_validation,
     problem_response,
@@ -300,7 +301,7 @@ async def _read(request: Request, found: Model, settings: Settings) -> tuple[Inf
         raise Malformed("The body is empty; send a JSON object")
     document, binary = split(body, length)
     if len(document) > settings.max_json_bytes:
-        raise Malformed(f"The JSON is over the limit of {settings.max_json_bytes} bytes")
+        raise TooLarge(f"The JSON is over the limit of {settings.max_json_bytes} bytes")
     text = body if length is None else bytes(document)
     check_json(request, text)
     async with parsing(request, text):
@@ -319,7 +320,9 @@ async def _decode(found: Model, inputs: Inputs, shared: Services) -> None:
         if len(files) > settings.max_images:
             raise Invalid(f"At most {settings.max_images} images can be sent at once")
         with shared.queue.place(len(files)):
-            pictures = await decode_all(list(files), classifier, shared)
+            pictures = await decode_all(
+                list(files), classifier, shared, f"{inputs.pointers[name]}/data"
+            )
         inputs.arrays[name] = np.stack([picture.pixels for picture in pictures])
 
 

@@ -67,7 +67,7 @@ class IndexQuery(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    ready: bool = Field(default=False, description="Only those that serve")
+    ready: bool | None = Field(default=None, description="Only those that serve")
 
 
 class IndexEntry(BaseModel):

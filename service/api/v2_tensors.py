@@ -75,7 +75,8 @@ def read_inputs(query: InferQuery, binary: memoryview, model: Model) -> Inputs:
         if size is not None:
             if type(size) is not int or not 0 <= size <= len(binary) - start:
                 place = ["parameters", "binary_data_size"]
-                raise at(pointer, place, "the body has fewer bytes after its JSON than that")
+                detail = "it should be an integer, and the body have as many bytes after its JSON"
+                raise at(pointer, place, detail)
             if given.data is not None:
                 raise at(pointer, ["data"], "send it here or after the JSON, not both")
             content = binary[start : start + size]

@@ -97,7 +97,7 @@ def check(model: Model, inputs: Mapping[str, Array]) -> dict[str, int]:
         if array.dtype != model.dtypes[name]:
             raise BadTensor(f"its type should be {tensor.dtype}", name)
         if array.ndim != len(tensor.shape):
-            raise BadTensor(f"it should have {len(tensor.shape)} dimensions", name)
+            raise BadTensor(f"its shape should be {list(tensor.shape)}", name)
         for size, expected in zip(array.shape, tensor.shape, strict=True):
             wanted = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
             if size == 0 or (size != wanted and wanted == expected):

@@ -209,6 +209,8 @@ def from_validation(error: ValidationError) -> Problem:
         unknown = item["type"] == "extra_forbidden"
         location = item["loc"][:-1] if unknown else item["loc"]
         detail = "There is a field that is not known here" if unknown else _safe(item["msg"])
+        if item["type"] == "model_type":  # names a class of ours
+            detail = "Input should be an object"
         items.append(ErrorItem(detail=detail, pointer=pointer(location)))
     return invalid(*_merge_unions(items))
 

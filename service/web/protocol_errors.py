@@ -81,6 +81,8 @@ def in_words(document: Document) -> str:
     """A problem as one string: its detail, and each error with its place."""
     detail: str = document.get("detail", "")
     items = [_with_place(item) for item in document.get("errors", ())]
+    if len(items) == 1 and items[0].endswith(detail):
+        return items[0]
     return detail if len(items) < 2 else f"{detail} ({'; '.join(items)})"
 
 

@@ -12,7 +12,8 @@ Query = TypeVar("Query", bound=BaseModel)
 
 
 def read_query(request: Request, kind: type[Query]) -> Query:
-    """The query parameters as ``kind``. Raises Invalid, also for one that ``kind`` lacks."""
+    """The query parameters as ``kind``. Raises Invalid, also for one that ``kind`` lacks or that
+    is given twice."""
     text = request.scope["query_string"].decode("latin-1")
     if not text:
         return kind()
@@ -21,9 +22,12 @@ def read_query(request: Request, kind: type[Query]) -> Query:
     except ValueError:
         raise Invalid("The query has too many parameters") from None
     try:
-        return kind.model_validate_strings(dict(pairs))
+        query = kind.model_validate_strings(dict(pairs))
     except ValidationError as error:
         raise from_query(error) from None
+    if len(pairs) > len(dict(pairs)):
+        raise Invalid("A query parameter is given twice; give each once")
+    return query
 
 
 def refuse_query(request: Request) -> None:

@@ -10,11 +10,12 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.monitoring.make_dashboard import TARGET, dashboard
-from tests.server_process import ServerProcess
+from tests.server_process import CLIENTS, ROOT, ServerProcess
 from tests.tiny_artifacts import png, publish_all
 
 SECONDS = 60  # for Prometheus to have scraped often enough for a rate
@@ -53,6 +54,34 @@ def test_every_metric_of_the_dashboard_is_one_of_ours(tmp_path: Path) -> None:
         named = set(re.findall(r"\b(?:http|gradserve|nv|process|go|up)_\w+", query))
         assert named, query
         assert named <= exposed, query
+
+
+def test_the_dashboard_is_of_the_type_that_grafana_publishes(tmp_path: Path) -> None:
+    modules = CLIENTS / "typescript" / "node_modules"
+    if not (modules / "@grafana" / "schema").exists():
+        pytest.skip("@grafana/schema is not installed here: make test-clients installs it")
+    version = json.loads((modules / "@grafana" / "schema" / "package.json").read_text())["version"]
+    assert f"grafana/grafana:{version}}}" in (ROOT / "docker-compose.yml").read_text()
+    (tmp_path / "node_modules").symlink_to(modules)
+    assert not type_errors(dashboard(), tmp_path)
+    misspelt = dashboard()
+    misspelt["panels"][0]["gridPos"]["width"] = 8
+    assert "'\"width\"' does not exist in type 'GridPos'" in type_errors(misspelt, tmp_path)
+
+
+def type_errors(document: dict[str, Any], folder: Path) -> str:
+    """What TypeScript says of a dashboard, a literal of which no member may be unknown."""
+    program = folder / "dashboard.ts"
+    program.write_text(
+        'import type { Dashboard } from "@grafana/schema";\n'
+        f"export const dashboard: Dashboard = {json.dumps(document)};\n"
+    )
+    options = ["--strict", "--noEmit", "--skipLibCheck", "--module", "nodenext"]
+    compiler = folder / "node_modules" / ".bin" / "tsc"
+    command = [compiler, *options, "--target", "es2022", program.name]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == (2 if done.stdout else 0), done.stderr
+    return done.stdout
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")

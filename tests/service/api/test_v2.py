@@ -206,9 +206,10 @@ def test_binary_tensors_both_ways(client: TestClient) -> None:
         (16, "-1", "Inference-Header-Content-Length"),
         (16, "5", "Invalid JSON"),
         (-1, None, "binary_data_size"),
+        ("16", None, "it should be an integer"),
     ],
 )
-def test_binary_sizes_that_lie(client: TestClient, size: int, length: Any, text: str) -> None:
+def test_binary_sizes_that_lie(client: TestClient, size: Any, length: Any, text: str) -> None:
     tensor = {"name": "x", "shape": [2], "datatype": "FP64"}
     document = {"inputs": [tensor | {"parameters": {"binary_data_size": size}}]}
     headers = {"Inference-Header-Content-Length": length} if length else {}
@@ -247,6 +248,11 @@ def test_pictures_as_bytes_and_their_classes(client: TestClient) -> None:
         b"\xff\xff\xff\x7fabcde",
     )
     assert broken.status_code == 422
+    content = content[: 4 + len(files[0])] + b"\3\0\0\0abc"
+    document["inputs"] = [tensor | {"parameters": {"binary_data_size": len(content)}}]
+    second = binary(client, "cifar-improved", document, content)
+    assert second.status_code == 415
+    assert second.json()["error"].startswith("inputs.0.data.1: The file is not an image")
     curve = {"inputs": [X], "outputs": [{"name": "y", "parameters": {"classification": 1}}]}
     infer(client, "curve-mlp", curve, 422)
 
@@ -268,6 +274,8 @@ def test_compressed_bodies_are_read_within_their_limit(
             refused = client.post(path, content=broken, headers=headers)
             assert refused.status_code == 400 and refused.json()["error"]
     small = serve(artifacts, max_json_bytes=10_000)
+    long = binary(small, "curve-mlp", {"inputs": [X], "pad": " " * 10_000})
+    assert long.status_code == 413 and "10000 bytes" in long.json()["error"]
     bomb = gzip.compress(b" " * 1_000_000 + plain)
     headers = {"Content-Encoding": "gzip"}
     assert small.post(path, content=bomb, headers=headers).status_code == 413
@@ -279,6 +287,7 @@ def test_repository_config_and_statistics(client: TestClient) -> None:
     found = client.post("/v2/repository/index").json()
     assert {"name": "curve-mlp", "version": "1", "state": "READY", "reason": ""} in found
     assert client.post("/v2/repository/index", json={"ready": True}).json() == found
+    assert client.post("/v2/repository/index", json={"ready": None}).json() == found
     for action in ("load", "unload"):
         answer = client.post(f"/v2/repository/models/curve-mlp/{action}", json={})
         assert answer.status_code == 405 and "No request loads" in answer.json()["error"]
@@ -301,6 +310,7 @@ def test_every_error_says_what_and_where(client: TestClient) -> None:
     half = infer(client, "curve-mlp", {"inputs": [X | {"datatype": "FP16"}]}, 422)
     assert "inputs.0.datatype: FP16 is not taken here" in half["error"]
     assert "should be FP64" in half["error"]
+    assert "an object" in infer(client, "curve-mlp", [], 422)["error"]
     two = infer(client, "curve-mlp", {"inputs": [{"name": 5}], "outputs": [{}]}, 422)
     assert "inputs.0.name" in two["error"] and "outputs.0.name" in two["error"]
     words = infer(client, "curve-mlp", {"inputs": [X | {"data": [0, "é"]}]}, 422)
