@@ -4,6 +4,8 @@ Ray sends the deployment's class to replicas by value, and this module by name: 
 is kept here.
 """
 
+import time
+
 from ray.util import metrics
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +17,10 @@ from service.web.request_record import RequestRecord
 LABELS = ("handler", "method", "status", "model", "version")
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
+START_SECONDS = 60.0  # for the models to be verified and loaded
+
 _registry: Registry | None = None
+_started = False  # have all models been there once?
 
 
 class NotReady(RuntimeError):
@@ -80,9 +85,18 @@ def build() -> ASGIApp:
 
 
 def check_health() -> None:
-    """Raise NotReady unless every expected model is loaded."""
+    """Raise NotReady unless every expected model is loaded.
+
+    The first time it waits for them: Ray asks as soon as the replica has started, when its models
+    are still being verified, and would replace it, again and again.
+    """
+    global _started  # noqa: PLW0603
     if _registry is None:
         raise NotReady("the application has not been built yet")
-    missing = _registry.missing() if _registry.scanned else []
-    if missing:
-        raise NotReady("; ".join(f"{m.model}: {m.reason}" for m in missing))
+    deadline = time.monotonic() + (0 if _started else START_SECONDS)
+    while not _registry.scanned or _registry.missing():
+        if time.monotonic() >= deadline:
+            missing = "; ".join(f"{m.model}: {m.reason}" for m in _registry.missing())
+            raise NotReady(missing or "the artifacts have not been looked at yet")
+        time.sleep(0.1)
+    _started = True
