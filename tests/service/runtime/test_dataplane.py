@@ -147,7 +147,7 @@ def test_the_size_of_an_answer_is_refused_before_it_is_computed() -> None:
         ({"x": np.ones((1, 2))}, ["q"], None, "no such output; there are: y, "),
         ({"x": np.ones((1, 2))}, ["y"], "theta", "y needs this input as well"),
         ({"x": np.ones((1, 2), np.float32), "theta": np.ones(2)}, ["y"], "x", "should be float64"),
-        ({"x": np.ones(2), "theta": np.ones(2)}, ["y"], "x", "2 dimensions"),
+        ({"x": np.ones(2), "theta": np.ones(2)}, ["y"], "x", "shape should be ['n', 2]"),
         ({"x": np.ones((1, 3)), "theta": np.ones(2)}, ["y"], "x", "['n', 2]"),
         ({"x": np.ones((0, 2)), "theta": np.ones(2)}, ["y"], "x", "none of it 0"),
         (
