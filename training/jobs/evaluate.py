@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
     """Evaluate what lies in ``root``, publish where the options say."""
-    artifact, manifest = _classifier(root, arguments.model)
+    artifact, manifest = classifier(root, arguments.model)
     data = load_images(
         arguments.images,
         split_seed=int(str(manifest.training.config["split_seed"])),
@@ -104,7 +104,8 @@ def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
     print(f"published {draft.published}; {before} may be removed")
 
 
-def _classifier(root: Path, model: str) -> tuple[Artifact, TrainedClassifierManifest]:
+def classifier(root: Path, model: str) -> tuple[Artifact, TrainedClassifierManifest]:
+    """A published classifier that was trained here. Raises JobError if it is another model."""
     artifact, _ = newest_good(root, model)
     if not isinstance(artifact.manifest, ClassifierManifest):
         raise JobError(f"{model} is not an image classifier; it has nothing to evaluate here")
@@ -162,7 +163,7 @@ def _other(
     if arguments.against == arguments.model:
         return None
     try:
-        artifact, theirs = _classifier(root, arguments.against)
+        artifact, theirs = classifier(root, arguments.against)
     except (ArtifactError, JobError):
         return None
     if theirs.data.sha256 != manifest.data.sha256 or PREDICTIONS not in theirs.files:

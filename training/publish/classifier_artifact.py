@@ -22,7 +22,7 @@ from training.fit.evaluate import score
 from training.fit.loop import Fitted, predictor
 from training.fit.normalise import at_once
 from training.provenance import training_record
-from training.publish import classifier_report, report
+from training.publish import classifier_report, report, saliency_checks
 from training.publish.agreement import GraphRunner, Tolerances
 from training.publish.classifier import (
     Probabilities,
@@ -36,11 +36,13 @@ from training.publish.familiarity import fit_familiarity
 from training.publish.int8 import CALIBRATION_ROWS, quantise
 from training.publish.measure import run_classifier, single_image_seconds
 from training.publish.parameters import summarise
+from training.publish.saliency_checks import SaliencyFigures
 
 SAMPLES = 8
 # Every start of the service replays it, and a map costs as much as dozens of predictions.
 SALIENCY_SAMPLES = 1
 SMALL_SIDE = 64
+LEAST_CHECKED = 8  # maps, of large pictures
 CALIBRATION_ROWS_LARGE = 128  # of larger pictures: the activations of all are kept together
 
 
@@ -96,6 +98,24 @@ def write_artifact(
     report.write_history(draft.folder, history)
     classifier_report.write(draft.folder, manifest, metrics, history)
     return manifest
+
+
+def check_saliency(served: Probabilities, data: ImageData) -> SaliencyFigures:
+    """The map of ``served`` on validation images; where there are few, on training images too."""
+    wanted = max(LEAST_CHECKED, at_once(saliency_checks.IMAGES, data.validation.images))
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for split in (data.validation, data.train):
+        chosen = torch.randperm(len(split), generator=generator)[:wanted]
+        parts.append(split.images[chosen])
+    images = torch.cat(parts)[: min(wanted, saliency_checks.IMAGES)]
+    return saliency_checks.check(
+        served.network,
+        served.prepare,
+        lambda network: saliency(network, served.prepare, method="integrated"),
+        images.permute(0, 2, 3, 1).contiguous(),
+        integrated=True,
+    )
 
 
 def data_record(data: ImageData) -> Data:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contract.manifest import TrainedClassifierManifest
 from contract.signatures import FAMILIAR
-from training.publish import classifier_plots, report
+from training.publish import classifier_plots, report, saliency_report
 from training.publish.classifier import LEAST_TO_CALIBRATE
 from training.publish.studies import studies_section
 
@@ -77,6 +77,7 @@ def write(
     parts += [
         _calibration(manifest, metrics),
         _int8(metrics),
+        saliency_report.section(metrics.get("saliency"), folder),
         report.parameters_section(manifest.parameters),
         _other_parameters(other),
         studies_section(manifest),

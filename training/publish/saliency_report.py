@@ -1,0 +1,78 @@
+"""What the checks of a saliency map found, as a section of a report with its plot."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.publish import report
+from training.publish.saliency_checks import HIGHEST_CORRELATION, LARGEST_GAP, mean
+
+PLOT = "saliency.png"
+
+
+def section(found: Mapping[str, Any] | None, folder: Path) -> str:
+    """The card; draws its plot into ``folder``. Nothing where the map was not checked."""
+    if found is None:
+        return ""
+    draw(folder / PLOT, found)
+    failures = found["failures"]
+    verdict = (
+        f"**Not published**: {'; '.join(failures)}."
+        if failures
+        else f"The map passed each of them, on {found['images']} images."
+    )
+    return report.document(
+        "## Is the saliency map one of this network?",
+        verdict,
+        report.table(("check", "found", "wanted"), rows(found)),
+        f"![Correlation by layers randomised; deletion and insertion]({PLOT})",
+        "The weights are shuffled layer by layer from the last one (arXiv 1810.03292); a map that "
+        "ignores them keeps a rank correlation of 1. Integrated gradients are multiplied by the "
+        "picture, which the maps before and after have in common, so that some of it stays. "
+        "Completeness (arXiv 1703.01365) is of the signed values before the map takes their size, "
+        "with as many steps as it needs; the map itself takes 16, and has the same ranks but for "
+        "what the table says. Deletion and insertion (arXiv 1806.07421) blur squares of the "
+        "picture, or begin with a blurred one: the mean probability of the class along the way.",
+    )
+
+
+def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Check, figure, limit; for people."""
+    lines = [
+        (
+            "rank correlation, all weights random",
+            f"{found['correlation'][-1]:.2f}" if found["correlation"] else "–",
+            f"under {HIGHEST_CORRELATION:.2f}",
+        )
+    ]
+    if found["gap"] is not None:
+        lines += [
+            (
+                f"integrated gradients less the logit's difference, {found['steps']} steps",
+                f"{found['gap']:.2%}",
+                f"under {LARGEST_GAP:.0%}",
+            ),
+            ("rank correlation of the map with those", f"{found['likeness']:.3f}", "0.95 or more"),
+        ]
+    for name, word in (("deletion", "under"), ("insertion", "over")):
+        chance = mean(found[f"{name}_at_random"])
+        lines.append((f"{name}, area", f"{mean(found[name]):.3f}", f"{word} {chance:.3f}, random"))
+    return lines
+
+
+def draw(path: Path, found: Mapping[str, Any]) -> None:
+    """Correlation by stage, and both curves beside those in a random order."""
+    with report.figure(path, columns=3, size=(12, 3.6)) as (random, deletion, insertion):
+        stages = found["correlation"]
+        random.plot(range(1, len(stages) + 1), stages, "o-", color=report.MODEL_COLOUR)
+        random.axhline(HIGHEST_CORRELATION, color=report.TRUTH_COLOUR, linewidth=1)
+        random.set(xlabel="layers randomised, in steps", ylabel="rank correlation", ylim=(-0.1, 1))
+        for axes, name in ((deletion, "deletion"), (insertion, "insertion")):
+            for key, label, colour in (
+                (name, "as the map says", report.MODEL_COLOUR),
+                (f"{name}_at_random", "in a random order", report.TRUTH_COLOUR),
+            ):
+                share = [100 * part / (len(found[key]) - 1) for part in range(len(found[key]))]
+                axes.plot(share, found[key], color=colour, label=label)
+            axes.set(xlabel=f"{name}: squares (%)", ylabel="probability", ylim=(0, 1))
+            axes.legend(fontsize=9)
