@@ -73,6 +73,12 @@ def write_artifact(
         functions["probabilities"], data, samples, draft.folder
     )
     metrics = _measure(draft.folder, data, logits.softmax(1), temperature) | {"int8": int8}
+    checked = check_saliency(served, data)
+    metrics["saliency"] = checked.as_metrics()
+    if failures := checked.failures():
+        print(f"saliency is not published: {'; '.join(failures)}")
+        (draft.folder / functions.pop("saliency").graph.file).unlink()
+        samples = {key: rows for key, rows in samples.items() if not key.startswith("saliency.")}
     report.write_samples(draft.folder, samples)
     report.write_checkpoint(
         draft.folder, torch.nn.ModuleDict({"network": network, "normalise": normalise})
