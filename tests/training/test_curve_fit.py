@@ -222,6 +222,16 @@ def test_odd_data_give_sound_slopes(monkeypatch: pytest.MonkeyPatch, x: Array, y
             assert np.isfinite([slope.value, slope.autograd, slope.central]).all()
 
 
+def test_slopes_of_a_process_fitted_to_very_many_points() -> None:
+    """Means of 500 points are nearly exact; the kernel matrix must stay well conditioned."""
+    noise = np.random.default_rng(0)
+    x = noise.uniform(0, 10, 100_000)
+    fit = fit_process(x, np.sin(x) + 0.1 * noise.normal(size=x.size))
+    for slope in measure_slopes(frozen(fit.network), [0.3, 2.5, 5.0, 9.9], (0, 10), unit=0.2):
+        assert slope.disagreement < 5e-7
+        assert slope.autograd == pytest.approx(np.cos(slope.x), abs=0.05)
+
+
 def test_every_slope_is_checked_against_the_others() -> None:
     polynomial = frozen(Polynomial([1.0, 2.0, 3.0], (-1.0, 3.0)))  # t = (x − 1)/2
     (slope,) = measure_slopes(polynomial, [2.0], (-1.0, 3.0), unit=1.0)

@@ -22,6 +22,9 @@ MOST_POINTS = 200  # kernels of the graph; with more points, neighbours are aver
 LEAST_POINTS = 5
 LENGTHS = np.geomspace(0.05, 8, 16)  # ℓ, in half widths of the data
 RATIOS = np.geomspace(1e-8, 1e3, 23)  # variance of the noise over that of the process
+# The least variance of the noise of a mean of many neighbours, over that of the process: with less,
+# the kernel matrix is so ill-conditioned that the graphs' standard errors lose their digits.
+LEAST_NOISE = 1e-6
 NODES = 8  # most that are averaged
 LEAST_WEIGHT = 0.02  # relative to the best node's; lighter nodes are left out
 EMPTY = 1e-12  # of the variance of y: where noise is less than that it is rounding
@@ -60,6 +63,8 @@ def fit_process(x: Array, y: Array) -> ProcessFit:
     t, u = (x - centre) / half, (y - middle) / scale
     data = _averaged(t, u)
     likelihood = np.array([_likelihoods(data, float(length)) for length in LENGTHS])
+    if len(data.t) < len(x):
+        likelihood[:, LEAST_NOISE * data.counts.max() > RATIOS] = -np.inf
     weights = np.exp(likelihood - likelihood.max())
     order = np.argsort(-weights, axis=None)[:NODES]
     kept = [index for index in order if weights.flat[index] >= LEAST_WEIGHT]
