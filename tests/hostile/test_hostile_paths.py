@@ -59,15 +59,17 @@ def ask_everything(client: TestClient, name: str) -> list[int]:
     model = {"x": 1, "model": name}
     picture = {"content-type": "image/png", "x-forwarded-host": name, "referer": name}
     tensor = {"name": name, "shape": [1], "datatype": "FP64", "data": [1]}
-    form = {"file": (name, png((9, 0, 0)), name), "url": (None, name), "path": (None, name)}
+    file = {"file": (name, png((9, 0, 0)), name)}
+    form = file | {"url": (None, name), "path": (None, name)}
     answers = [
         client.post("/predict", json=model),
         client.post("/gradient", json=model),
         client.post("/w10-gradient", json={"naming": name}),
         client.post("/classify", params={"model": name}, content=b"x", headers=picture),
+        client.post("/classify", files=file),
         client.post("/classify", files=form),
         client.post("/classify", content=name.encode(), headers={"content-type": "image/svg+xml"}),
-        client.post("/explain", params={"label": name}, files=form),
+        client.post("/explain", params={"label": name}, files=file),
         client.post("/explain", content=name.encode(), headers={"content-type": name[:50]}),
         client.post("/v2/models/curve-mlp/infer", json={"inputs": [tensor]}),
         *(

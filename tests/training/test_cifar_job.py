@@ -18,6 +18,8 @@ from service.app import create_app
 from service.settings import Settings
 from training.__main__ import main
 from training.fit import checkpoint
+from training.publish import classifier_artifact
+from training.publish.saliency_checks import SaliencyFigures
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,31 @@ def test_the_service_serves_it_at_once(published: Path, pictures: Path) -> None:
                 headers={"content-type": "image/png"},
             ).json()
             assert answer["results"][0]["top"][0]["label"] == label, answer
+
+
+def test_a_map_that_fails_its_checks_is_not_published(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    falls, rises = [0.9, 0.1], [0.1, 0.9]
+    figures = SaliencyFigures(32, [1.0], falls, rises, rises, falls)
+    monkeypatch.setattr(classifier_artifact, "check_saliency", lambda *_: figures)
+    assert train(pictures, tmp_path, "--epochs", "1") == 0
+    assert "saliency is not published: it hardly depends on the weights" in capsys.readouterr().out
+    folder = tmp_path / "artifacts" / "colours" / "1"
+    assert not list(folder.glob("saliency*.onnx"))
+    assert "hardly depends on the weights" in (folder / "report.md").read_text()
+    picture = (pictures / "test" / "red" / "0.png").read_bytes()
+    with TestClient(create_app(Settings(artifacts=tmp_path / "artifacts"))) as client:
+        while "being " in client.get("/health/ready").text:
+            time.sleep(0.01)
+        statuses = {
+            path: client.post(f"/{path}", files={"file": ("red.png", picture)}).status_code
+            for path in ("classify", "explain")
+        }
+        assert statuses == {"classify": 200, "explain": 404}
 
 
 def test_another_side_and_proportions_reach_the_service(
