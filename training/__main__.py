@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""  # unknown where a write failed
+        print(f"{program}: {where}{error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
         # A job that keeps something for --resume says so in its own words.

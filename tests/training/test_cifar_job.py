@@ -1,6 +1,7 @@
 """The classifier's jobs from pictures to a served artifact, on pictures made here."""
 
 import base64
+import errno
 import json
 import time
 from io import BytesIO
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 from starlette.testclient import TestClient
+from torch import Tensor
 
 from contract import store
 from contract.manifest import ClassifierManifest
@@ -154,6 +157,41 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     assert train(pictures, tmp_path, "--resume", "--no-publish") == 0
     assert "epoch 3/3" in capsys.readouterr().out
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
+
+
+def test_a_full_disk_loses_nothing_and_says_what_is_kept(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Full while the second checkpoint is written, then while the model is published."""
+    save_file = checkpoint.save_file
+
+    def full_at_the_second(tensors: dict[str, Tensor], path: Path, words: dict[str, str]) -> None:
+        save_file(tensors, path, words)
+        if len(json.loads(words["history"])) == 2:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_at_the_second)
+    assert train(pictures, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "the checkpoint before it is kept" in error
+    run = tmp_path / "runs" / "colours"
+    assert [path.name for path in run.iterdir()] == [checkpoint.FILE]
+    monkeypatch.undo()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.jobs.cifar.write_artifact", full)
+    assert train(pictures, tmp_path, "--resume") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device; the training is kept: the same command with --resume" in error
+    assert error.count("\n") == 1
+    assert checkpoint.is_finished(run)
+    assert [path.name for path in (tmp_path / "artifacts" / "colours").iterdir()] == [".lock"]
 
 
 def test_a_wrong_option_costs_no_old_run(pictures: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The shapes in which folders and zips of pictures come."""
 
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -143,6 +144,65 @@ def test_what_a_zip_hides_is_one_line(tmp_path: Path) -> None:
     archive.write_bytes(content[: len(content) // 2])
     with pytest.raises(JobError, match="neither a folder nor a zip"):
         load_images(archive)
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (members("Cat", "cat", "dog"), {"Cat", "cat", "dog"}),
+        (members("C:\\me\\cat", "C:\\me\\dog"), set(TWO)),
+        (members(*TWO, above="train/") + members(*TWO, above="training/"), set(TWO)),
+        (members(*TWO, above="a/b/c/train/") + members(*TWO, above="a/b/c/val/"), set(TWO)),
+        (members("ca\nt", "🐶"), {"ca\nt", "🐶"}),
+        (members("0", "1", "10"), {"0", "1", "10"}),
+        ([*members(*TWO), "cat"], set(TWO)),  # a folder and a file of one name
+        (["cat", *members(*TWO)], set(TWO)),
+    ],
+)
+def test_strange_zips_that_are_read(names: list[str], classes: set[str], tmp_path: Path) -> None:
+    data = load_images(zipped(tmp_path, names))
+    assert set(data.classes) == classes
+    pictures = sum(name not in TWO for name in names)
+    assert len(data.train) + len(data.validation) + len(data.test) == pictures
+    assert data.unreadable == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "0 classes were found"),
+        (["0.png", "1.png"], "0 classes were found"),
+        (members("images"), "1 classes were found"),
+        (members("cat/train", "dog/train"), "class folder cat holds only folders, such as train"),
+        (members(*TWO, above="test/"), "there is test/ with folders in it, and no train/"),
+        (members(*TWO, above="p/Val/"), "there is Val/ with folders in it, and no train/"),
+        ([*members(*TWO), "cow/"], "class cow has no readable picture"),
+    ],
+)
+def test_strange_zips_that_end_in_a_sentence(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match=message):
+        load_images(zipped(tmp_path, names))
+
+
+def test_what_is_no_picture_in_a_folder_of_pictures_is_skipped(tmp_path: Path) -> None:
+    for label in TWO:
+        (tmp_path / label).mkdir()
+        for seed in range(4):
+            (tmp_path / label / f"{seed}.png").write_bytes(png(seed, tmp_path))
+    (tmp_path / "made.png").unlink()
+    strange = tmp_path / "cat" / "strange.png"
+    for make, message in (
+        (lambda: os.mkfifo(strange), "not a plain file"),
+        (lambda: strange.symlink_to("/dev/zero"), "not a plain file"),
+        (lambda: strange.write_bytes(b""), "The file is empty"),
+        (lambda: strange.write_bytes(b"<html>not found</html>"), "not an image"),
+    ):
+        make()
+        (found,) = load_images(tmp_path).unreadable
+        assert found.startswith("cat/strange.png: ") and message in found
+        strange.unlink()
 
 
 def test_links_that_go_round_end(tmp_path: Path) -> None:

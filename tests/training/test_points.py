@@ -80,6 +80,9 @@ def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
         ("1.100;0,1\n2.200;0,2\n", [1100, 2200]),
         ("1.100;0.1\n2.200;0.2\n", [1.1, 2.2]),
         ("1.100,2.100\n2.200,3.200\n", [1.1, 2.2]),
+        ('"1.100","0,5"\n"2.200","1,5"\n', [1100, 2200]),
+        ('"-1.100","0.500"\n"2.200","1.500"\n', [-1.1, 2.2]),
+        ('"-1.100","2"\n"0.195","3"\n', [-1.1, 0.195]),
         ("0,500;1,250\n1,500;2,000\n", [0.5, 1.5]),
         ("1,234,567;1\n2;2\n", [1234567, 2]),
         ("1.234,5;1\n2;2\n", [1234.5, 2]),
@@ -112,6 +115,21 @@ def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, delimiter: str,
     points = read_points(path, decimal=other)
     assert points.x.tolist() == [1100, 2200]
     assert points.notes[0] == f"row 1, column 1: 1{mark}100 is read as 1100"
+
+
+@pytest.mark.parametrize(
+    "content", ['"-12.330",1\n"-11.330",2\n', '"-12.330","1.100"\n"-11.330","2.200"\n']
+)
+def test_a_point_between_quotes_may_part_thousands_where_commas_part_cells(
+    tmp_path: Path, content: str
+) -> None:
+    message = r"row 1, column 1: -12.330 is -12.33 .* and -12330 .*add --decimal"
+    with pytest.raises(JobError, match=message):
+        read(tmp_path, content)
+    path = tmp_path / "points.csv"
+    assert read_points(path, decimal=".").x.tolist() == [-12.33, -11.33]
+    assert read_points(path, decimal=",").x.tolist() == [-12330, -11330]
+    assert read(tmp_path, content.replace('"', "")).x.tolist() == [-12.33, -11.33]
 
 
 def test_column_numbers_are_not_silently_a_point(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _INDEX_NAMES = {"", "i", "n", "id", "idx", "index", "nr", "no", "row", "#", "unn
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_QUOTED_GROUPS = re.compile(r'"\s*[+-]?[1-9]\d{0,2}(?:\.\d{3})+\s*"')
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
@@ -109,7 +110,14 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
     if chosen == (1, 2) and width == 3:
         notes.append("the first column counts the rows and is left out")
     columns = [_column(body, index, names) for index in chosen]
-    marks, said = _decimal_marks(path, columns, delimiter, decimal)
+    # Who separates cells by commas writes no decimal commas, unless between quotes, of which
+    # "1.100" has no need where the point is a decimal point.
+    points_only = (
+        delimiter == ","
+        and not any("," in cell for column in columns for cell in column.cells)
+        and not _QUOTED_GROUPS.search(text)
+    )
+    marks, said = _decimal_marks(path, columns, "." if points_only else None, decimal)
     notes += said
     x, y = (_numbers(path, column, mark) for column, mark in zip(columns, marks, strict=True))
     if not named and header is None:
@@ -305,14 +313,14 @@ def _looks_numeric(cell: str) -> bool:
 
 
 def _decimal_marks(
-    path: Path, columns: list[_Column], delimiter: str, given: str | None
+    path: Path, columns: list[_Column], assumed: str | None, given: str | None
 ) -> tuple[list[str], list[str]]:
     """The decimal mark of each column, and what is to be said of that.
 
-    A column that can be read both ways follows the other one. Raises JobError if neither can be
-    read in one way only.
+    A column that can be read both ways is read by the ``assumed`` mark, else follows the other one.
+    Raises JobError if neither can be read in one way only.
     """
-    possible = [_possible_marks(column, delimiter, given) for column in columns]
+    possible = [_possible_marks(column, assumed, given) for column in columns]
     certain = {next(iter(marks)) for marks in possible if len(marks) == 1}
     chosen, notes = [], []
     for column, marks in zip(columns, possible, strict=True):
@@ -340,7 +348,7 @@ def _decimal_marks(
     return chosen, notes
 
 
-def _possible_marks(column: _Column, delimiter: str, given: str | None) -> set[str]:
+def _possible_marks(column: _Column, assumed: str | None, given: str | None) -> set[str]:
     """The decimal marks by which every cell is a number, as far as they tell different numbers.
 
     Empty if there is none; one if it doesn't matter.
@@ -348,8 +356,8 @@ def _possible_marks(column: _Column, delimiter: str, given: str | None) -> set[s
     if given:
         return {given}
     cells = {_plain(cell) for cell in column.cells if re.search(r"[.,]", cell)}
-    if delimiter == "," and not any("," in cell for cell in cells):
-        return {"."}  # who separates cells by commas writes no decimal commas
+    if assumed:
+        return {assumed}
     possible = {
         mark for mark, pattern in _NUMBERS.items() if all(pattern.fullmatch(cell) for cell in cells)
     }

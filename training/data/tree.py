@@ -74,13 +74,18 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
     gives letters. Raises JobError: no such file, not a zip, all of it encrypted, a class's folder
     that holds only folders.
     """
-    entries = _unwrapped(dict(_entries(source, zip_encoding)))
+    entries = _unwrapped(_by_path(_entries(source, zip_encoding)))
     folders = {parts for parts, read in entries.items() if read is None}
     files = {parts: read for parts, read in entries.items() if read is not None}
     has_splits = any(
-        len(parts) == 1 and split_of(parts[0]) == "train" and _holds_only_folders(parts, entries)
-        for parts in folders
+        split_of(parts[0]) == "train" and _is_split(parts, entries) for parts in folders
     )
+    splits = {parts[0] for parts in folders if _is_split(parts, entries)}
+    if splits and not has_splits:
+        raise JobError(
+            f"{source}: there is {sorted(splits)[0]}/ with folders in it, and no train/ beside it; "
+            "call the folder of the pictures to train on train/"
+        )
     depth = 2 if has_splits else 1
     tree = Tree()
     for parts in sorted(folders):
@@ -111,6 +116,20 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
 def split_of(name: str) -> str | None:
     """The split that a folder's name stands for, if any: ``Training_Set`` → ``train``."""
     return _SPLIT_OF.get(re.sub(r"[\s_-]", "", name).casefold())
+
+
+def _is_split(folder: Parts, entries: dict[Parts, Read | None]) -> bool:
+    known = len(folder) == 1 and split_of(folder[0]) is not None
+    return known and _holds_only_folders(folder, entries)
+
+
+def _by_path(entries: Iterator[tuple[Parts, Read | None]]) -> dict[Parts, Read | None]:
+    """Of a path that a zip has twice the last, as unpacking leaves it; a folder before a file."""
+    found: dict[Parts, Read | None] = {}
+    for parts, read in entries:
+        if read is None or found.get(parts, read) is not None:
+            found[parts] = read
+    return found
 
 
 def _is_foreign(name: str) -> bool:

@@ -55,7 +55,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint``; the previous one stays in place until this one is whole."""
+    """Write ``checkpoint``; the previous one stays in place until this one is whole.
+
+    Raises JobError if it can't be written, on a full disk for example.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.tmp"
     metadata = {
@@ -69,10 +72,17 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         name: value.detach().cpu().contiguous().clone()
         for name, value in checkpoint.tensors.items()
     }
-    save_file(tensors, temporary, metadata)
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(folder / FILE)
+    try:
+        save_file(tensors, temporary, metadata)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(folder / FILE)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        kept = "; the checkpoint before it is kept" if (folder / FILE).is_file() else ""
+        raise JobError(
+            f"{folder / FILE}: the checkpoint can't be written ({error}){kept}"
+        ) from None
 
 
 def load(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:

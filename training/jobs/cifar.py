@@ -12,6 +12,8 @@ import hashlib
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from contract.pixels import Resize
-from contract.remote import open_draft
+from contract.remote import Root, open_draft
 from training import naming
 from training.data.images import SIDES, ImageData, load_images
 from training.errors import JobError
@@ -117,8 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="0 is the released one")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument(
+    left = parser.add_mutually_exclusive_group()
+    left.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    left.add_argument(
         "--restart", action="store_true", help="start anew, whatever an interrupted run left"
     )
     parser.add_argument(
@@ -181,7 +184,7 @@ def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
     fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher, team)
     if arguments.no_publish or not team.leads:
         return
-    with open_draft(arguments.artifacts, model) as draft:
+    with _said_to_be_kept(arguments.artifacts), open_draft(arguments.artifacts, model) as draft:
         config = recipe.as_config() | {
             "network": network_name,
             "preset": arguments.preset,
@@ -201,6 +204,18 @@ def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
         artifacts=arguments.artifacts,
     )
     print(f"the test images, once, at the end: {again}")
+
+
+@contextmanager
+def _said_to_be_kept(artifacts: Root) -> Iterator[None]:
+    """Of a run that is stopped while it publishes: without --resume it would be trained anew."""
+    kept = "the training is kept: the same command with --resume publishes it"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; nothing half-done was published; {kept}") from None
+    except OSError as error:
+        raise JobError(f"{error.filename or artifacts}: {error.strerror}; {kept}") from None
 
 
 def _identity(arguments: argparse.Namespace, network: str, data: ImageData) -> dict[str, Any]:
