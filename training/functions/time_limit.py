@@ -32,9 +32,9 @@ def time_limit(function: str, seconds: float) -> Iterator[None]:
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
-    timer.start()
     try:
         try:
+            timer.start()  # which may return only after the time is up
             yield
         finally:
             with lock:
