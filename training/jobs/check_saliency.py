@@ -15,7 +15,7 @@ from contract.remote import on_this_machine
 from training.data.images import load_images
 from training.errors import JobError
 from training.fit.normalise import Normalise
-from training.jobs.evaluate import classifier
+from training.jobs.evaluate import add_model_and_images, classifier
 from training.networks.classifier import make_classifier
 from training.publish import report, saliency_report
 from training.publish.classifier import Probabilities
@@ -25,17 +25,7 @@ from training.publish.derivatives import frozen
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m training check-saliency``."""
-    parser.add_argument("model", help="such as cifar-improved")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        default=None,
-        metavar="FOLDER_OR_ZIP",
-        help="what it was trained with; by default CIFAR-10 is downloaded",
-    )
-    parser.add_argument(
-        "--zip-encoding", default=None, metavar="NAME", help="as it was given for training"
-    )
+    add_model_and_images(parser)
     parser.add_argument("--plot", type=Path, default=None, metavar="FILE.png", help="draw it too")
 
 

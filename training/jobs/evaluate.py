@@ -33,8 +33,8 @@ BASELINE = "cifar-baseline"
 PREDICTIONS = "predictions.npz"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``python -m training evaluate``."""
+def add_model_and_images(parser: argparse.ArgumentParser) -> None:
+    """A published classifier, and the images that it was trained with."""
     parser.add_argument("model", help="such as cifar-improved")
     parser.add_argument(
         "--images",
@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--zip-encoding", default=None, metavar="NAME", help="as it was given for training"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m training evaluate``."""
+    add_model_and_images(parser)
     parser.add_argument(
         "--against", default=BASELINE, metavar="MODEL", help="an evaluated model to compare with"
     )
