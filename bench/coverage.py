@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.curves import FUNCTIONS, Known
-from bench.kept import Kept, Row
+from bench.kept import Kept, Row, add_arguments
 from contract.intervals import quantile
 from training.fit.fitted import Fitted
 from training.fit.mlp import fit_mlp
@@ -230,15 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.02, 0.05, 0.15])
     parser.add_argument("--only", default=None, help="functions, with commas between")
     parser.add_argument("--methods", default=None, help="with commas between")
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        default=Path("coverage.csv"),
-        help="figures of every data set; a later run goes on from there",
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop after so many; go on later"
-    )
+    add_arguments(parser, Path("coverage.csv"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.kept import Kept, Row
+from bench.kept import Kept, Row, add_arguments
 from training.fit.mlp import fit_mlp
 from training.fit.polynomial import fit_polynomial
 from training.fit.process import fit_process
@@ -199,15 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", default=None, help="functions, with commas between")
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        default=Path("curves.csv"),
-        help="the figure of every fit; a later run goes on from there",
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop after so many; go on later"
-    )
+    add_arguments(parser, Path("curves.csv"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

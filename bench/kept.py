@@ -1,10 +1,24 @@
 """Figures kept in a CSV file as they are made: a run that was cut short goes on from there."""
 
+import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 Row = dict[str, str]  # empty where there is no figure
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: Path) -> None:
+    """The options ``--keep``, a file that is ``default`` unless it is given, and ``--minutes``."""
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=default,
+        help="where each result is written; a later run goes on from there",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so many; go on later"
+    )
 
 
 class Kept:
