@@ -17,7 +17,7 @@ WORKDIR /build
 # The packages before the code, so that a change of the code does not install them anew.
 COPY locks/build.txt locks/service.txt locks/s3.txt locks/
 ARG LOCK=service
-RUN python -m pip --python /opt/venv/bin/python install --require-hashes -r locks/${LOCK}.txt
+RUN python -m pip --python /opt/venv/bin/python install --no-deps --require-hashes -r locks/${LOCK}.txt
 # A third of that is never run here: the packages' own tests, NumPy's build tools, ONNX Runtime's
 # model converters, and its second copy of itself for programs written in C.
 RUN cd /opt/venv/lib/python3*/site-packages \
@@ -30,7 +30,7 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 COPY . .
 RUN touch README.md \
  && python -m venv /opt/build \
- && /opt/build/bin/python -m pip install --require-hashes -r locks/build.txt \
+ && /opt/build/bin/python -m pip install --no-deps --require-hashes -r locks/build.txt \
  && /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && python -m pip --python /opt/venv/bin/python install --no-deps --no-index dist/*.whl \
  && /opt/venv/bin/python -m compileall -q /opt/venv/lib \

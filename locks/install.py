@@ -123,7 +123,10 @@ def install(name: str, torch_index: str, pip_arguments: list[str]) -> None:
     pip = [python_of(environment), "-m", "pip", "install", "--disable-pip-version-check"]
     pip += ["--progress-bar", "off", *pip_arguments]
     locks = [lock for lock in LOCKS[name] if not (torch_index and lock == "torch")]
-    run([*pip, "--require-hashes", *(f"--requirement=locks/{lock}.txt" for lock in locks)], log)
+    # The locks are whole. Were pip to look for dependencies as well, it would trip over the next
+    # release of one that is wanted with an extra (coverage[toml]): pypa/pip issue 9644.
+    exactly = [*pip, "--no-deps", "--require-hashes"]
+    run([*exactly, *(f"--requirement=locks/{lock}.txt" for lock in locks)], log)
     if torch_index and "torch" in LOCKS[name]:
         text = (ROOT / "locks/torch.txt").read_text("utf-8")
         builds = re.findall(r"^(?:torch|torchvision)==[^ ;]+", text, re.MULTILINE)
@@ -131,6 +134,7 @@ def install(name: str, torch_index: str, pip_arguments: list[str]) -> None:
         run([*pip, "--extra-index-url", torch_index, "--prefer-binary", *builds], log)
     if "build" in locks:
         run([*pip, "--no-deps", "--no-build-isolation", "--editable", "."], log)
+    run([*pip[:3], "check"], log)  # that nothing is missing from the locks
 
 
 def main() -> int:
