@@ -8,6 +8,9 @@ rounds of one batch's time by the other's; beside it stands that of the processo
 server took, which holds on a busy machine too. UM-Bridge's own server runs the same graphs, in the
 Python that ``--umbridge`` names; without the package there it is left out.
 
+Both servers as they are documented (ours has a worker for each core) are then loaded by wrk in
+turn, for requests/s: these need an idle machine.
+
 Needs the project's extra ``training``.
 """
 
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.load import Body, run
 from bench.processes import Running
 from gradserve import Publication, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 100  # requests, between two looks at the clocks
-PORT, UMBRIDGE_PORT = 8791, 8792
+PORT, UMBRIDGE_PORT, ALL_PORT = 8791, 8792, 8793
+COMMON: dict[str, Any] = {"name": "small", "input": [[0.5, -1.0, 2.0]], "config": {}}
+CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Evaluate", {}),
+    ("Gradient", {"outWrt": 0, "inWrt": 0, "sens": [1, 2]}),
+)
+CONNECTIONS = (1, 8)  # of wrk
+SLICES, SLICE_SECONDS = 5, 2.0
 START_SECONDS = 120
 
 
@@ -136,16 +147,56 @@ def umbridge(server: Running, python: str, graphs: Path, folder: Path, rounds: i
         return
     command = [python, "-m", "bench.peers.umbridge_function", str(graphs), str(UMBRIDGE_PORT)]
     with started(command, UMBRIDGE_PORT, "/Info", folder) as theirs:
-        common = {"name": "small", "input": [[0.5, -1.0, 2.0]], "config": {}}
-        for call, more in (
-            ("Evaluate", {}),
-            ("Gradient", {"outWrt": 0, "inWrt": 0, "sens": [1, 2]}),
-        ):
-            its = Asked(theirs, UMBRIDGE_PORT, f"/{call}", {**common, **more})
-            mine = Asked(server, PORT, f"/umbridge/{call}", {**common, **more})
+        for call, more in CALLS:
+            its = Asked(theirs, UMBRIDGE_PORT, f"/{call}", {**COMMON, **more})
+            mine = Asked(server, PORT, f"/umbridge/{call}", {**COMMON, **more})
             if str(its.answer()) != str(mine.answer()):
                 raise SystemExit(f"{call}: {its.answer()} and {mine.answer()} differ")
             compare(f"UM-Bridge's own {call} by ours", its, mine, rounds)
+        with started(serve(graphs.parents[1], ALL_PORT), ALL_PORT, "/health/ready", folder) as ours:
+            for call, more in CALLS:
+                body = folder / f"{call}.json"
+                body.write_text(json.dumps({**COMMON, **more}))
+                for connections in CONNECTIONS:
+                    loads = (
+                        (ours, f"http://127.0.0.1:{ALL_PORT}/umbridge/{call}"),
+                        (theirs, f"http://127.0.0.1:{UMBRIDGE_PORT}/{call}"),
+                    )
+                    together(call, loads, Body(body, "application/json"), connections)
+
+
+def together(call: str, loads: Sequence[tuple[Running, str]], body: Body, connections: int) -> None:
+    """Print the requests/s of two servers, and what a request takes, loaded in turn."""
+    rates: list[list[float]] = []
+    used = [0.0, 0.0]
+    served = [0, 0]
+    for turn in range(SLICES + 1):
+        row = []
+        for place, (server, url) in enumerate(loads):
+            before = server.cpu_seconds()
+            measured = run(url, body, connections, SLICE_SECONDS)
+            if measured.refused or measured.broken:
+                raise SystemExit(f"{url}: {measured}")
+            row.append(measured.requests_per_s)
+            if turn:  # the first is to warm up
+                used[place] += server.cpu_seconds() - before
+                served[place] += measured.served
+        if turn:
+            rates.append(row)
+    mine, its = (statistics.median(row[place] for row in rates) for place in (0, 1))
+    paired = statistics.median(row[0] / row[1] for row in rates)
+    costs = [1e6 * seconds / count for seconds, count in zip(used, served, strict=True)]
+    print(
+        f"{call} at {connections} connections: ours {mine:.0f} requests/s, UM-Bridge's own "
+        f"{its:.0f}, {paired:.2f} times; processor {costs[0]:.0f} and {costs[1]:.0f} µs a request, "
+        f"a core of ours answers {costs[1] / costs[0]:.2f} times as many"
+    )
+
+
+def serve(artifacts: Path, port: int, *options: str) -> list[str]:
+    """The command of our server."""
+    command = [sys.executable, "-m", "gradserve", "serve", *options, "--port", str(port)]
+    return [*command, "--artifacts", str(artifacts)]
 
 
 def main() -> None:
@@ -157,10 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         networks(folder / "artifacts")
-        command = [
-            *(sys.executable, "-m", "gradserve", "serve", "--workers", "1", "--port", str(PORT)),
-            *("--artifacts", str(folder / "artifacts")),
-        ]
+        command = serve(folder / "artifacts", PORT, "--workers", "1")
         with started(command, PORT, "/health/ready", folder) as server:
             derivatives(server, options.rounds)
             graphs = folder / "artifacts" / "small" / "1"

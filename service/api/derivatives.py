@@ -10,6 +10,7 @@ here takes one run of one graph.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -18,9 +19,9 @@ import numpy as np
 
 from contract.manifest import Function, Tensor
 from contract.signatures import ROWS
-from service.api.calling import DIRECTIONS, compute, naming, row_numbers
+from service.api.calling import DIRECTIONS, compute, named, row_numbers
 from service.runtime.dataplane import check
-from service.runtime.errors import NoSuchModel, TooManyNumbers
+from service.runtime.errors import BadTensor, NoSuchModel, TooManyNumbers
 from service.runtime.loader import Model
 from service.runtime.session import Array
 from service.web.state import Services
@@ -52,12 +53,18 @@ class Derivatives:
     jvp: Function | None
     hvp: Function | None
 
-    @property
+    @cached_property
+    def named_sizes(self) -> frozenset[str]:
+        """The sizes that the caller chooses: the rows n, and whatever else has a name."""
+        tensors = [*self.inputs.values(), *self.outputs.values()]
+        return frozenset(size for tensor in tensors for size in tensor.shape if type(size) is str)
+
+    @cached_property
     def differentiable_inputs(self) -> list[str]:
         """The inputs by which the model can be differentiated."""
         return [name for name, tensor in self.inputs.items() if tensor.dtype.startswith("float")]
 
-    @property
+    @cached_property
     def differentiable_outputs(self) -> list[str]:
         """The outputs that can be differentiated."""
         return [name for name, tensor in self.outputs.items() if tensor.dtype.startswith("float")]
@@ -241,8 +248,10 @@ class Call:
 
     def sizes(self) -> dict[str, int]:
         """The sizes of the named dimensions. Raises Invalid where inputs contradict each other."""
-        with naming(self.pointers):
+        try:
             return check(self.model, self.inputs)
+        except BadTensor as error:
+            raise named(error, self.pointers) from None
 
     def limit(self, count: int) -> None:
         """Raise TooManyNumbers if an answer of ``count`` numbers is over the limit."""
@@ -272,17 +281,21 @@ class Call:
         directions: int = 1,
     ) -> dict[str, Array]:
         """The vectors that ``function`` takes, one direction each unless they come with several."""
-        sizes = {**self.sizes(), DIRECTIONS: directions}
+        sizes: dict[str, int] = {}
         vectors = {}
         for tensor in function.inputs:
             name = tensor.name.removeprefix(prefix)
             if name == tensor.name or name not in of:
                 continue
-            shape = [sizes[s] if isinstance(s, str) else s for s in tensor.shape]
             array = given.get(name)
-            vectors[tensor.name] = (
-                np.zeros(shape, tensor.dtype) if array is None else array.reshape(shape)
-            )
+            if array is None:
+                sizes = sizes or {**self.sizes(), DIRECTIONS: directions}
+                shape = [sizes[s] if isinstance(s, str) else s for s in tensor.shape]
+                array = np.zeros(shape, tensor.dtype)
+            elif array.ndim < len(tensor.shape):
+                place = tensor.shape.index(DIRECTIONS)
+                array = array.reshape(*array.shape[:place], 1, *array.shape[place:])
+            vectors[tensor.name] = array
         return vectors
 
     async def _product(

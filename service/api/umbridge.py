@@ -6,6 +6,7 @@ chooses: ``{"n": 100}`` makes an input 100 rows long, and so evaluates 100 of th
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import prod
 from typing import Annotated, Any
 
 import numpy as np
@@ -269,14 +270,16 @@ class _ParsedRequest:
 
     def vector(self, place: str, data: Any, tensor: Tensor) -> Array:
         """A vector in the tensor's shape. Raises Invalid."""
-        length = row_numbers(tensor, self.named)
+        named = self.named
+        shape = [named[size] if isinstance(size, str) else size for size in tensor.shape]
+        length = prod(shape)
         try:
             found = read_array(data, np.dtype(tensor.dtype))
         except Unreadable as error:
             raise at(f"#/{place}", error.where, error.detail) from None
         if found.shape != (length,):
             raise at(f"#/{place}", (), f"it should be a list of {length} numbers")
-        return found.reshape([self.named[s] if isinstance(s, str) else s for s in tensor.shape])
+        return found.reshape(shape)
 
     def pair(self) -> tuple[str, str]:
         """The output and the input that outWrt and inWrt name. Raises Invalid."""
@@ -312,10 +315,9 @@ class _ParsedRequest:
         place = not_finite(found)
         if place:
             raise Invalid(f"{MARK}{BAD_OUTPUT}:{place} is not a finite number")
-        response = json_response({"output": output})
-        response.headers["x-model-name"] = self.model.manifest.model
-        response.headers["x-model-version"] = str(self.model.manifest.version)
-        return response
+        manifest = self.model.manifest
+        headers = {"x-model-name": manifest.model, "x-model-version": str(manifest.version)}
+        return json_response({"output": output}, headers)
 
 
 async def _ask(request: Request, kind: type[Question], settings: Settings) -> _ParsedRequest:
@@ -345,10 +347,8 @@ def _model(registry: Registry, name: str) -> Model:
 
 def _sizes(known: Derivatives, config: Mapping[str, Any] | None) -> dict[str, int]:
     """The sizes that the caller chooses: 1 row, if ``config`` has no other. Raises Invalid."""
-    tensors = [*known.inputs.values(), *known.outputs.values()]
-    named = {size for tensor in tensors for size in tensor.shape if isinstance(size, str)}
     found = {}
-    for name in named:
+    for name in known.named_sizes:
         size = (config or {}).get(name, 1 if name == ROWS else None)
         if isinstance(size, float) and size.is_integer():
             size = int(size)

@@ -18,60 +18,103 @@ What ``infer`` sees to, so that no endpoint has to:
 - what takes a moment runs at once, what takes longer waits for its turn, and what takes very long
   runs in a thread beside the event loop.
 
-It takes no place in the queue: an endpoint whose requests take long holds one (``Queue.place``)
-around the call, from the whole body to the answer. It doesn't judge results either: whether an
-infinity is an error depends on who asked. It knows nothing of HTTP.
+An endpoint whose requests take long before or after it holds a place in the queue
+(``Queue.place``) around the call, from the whole body to the answer; for others it takes as many as
+it is told, unless there is nothing to wait for. It doesn't judge results: whether an infinity is an
+error depends on who asked. It knows nothing of HTTP.
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
 from contract.signatures import ROWS
 from service.runtime.cost import Cost
 from service.runtime.errors import BadTensor, TooManyNumbers
-from service.runtime.loader import AT_ONCE_SECONDS, LoadedFunction, Model, Plan
+from service.runtime.loader import AT_ONCE_SECONDS, Layout, LoadedFunction, Model, Plan
 from service.runtime.queue import LONG_RUN_BYTES, LONG_SECONDS, Queue
 from service.runtime.session import Array, GraphError
 
 PLANS = 256  # combinations of inputs and outputs that a model remembers
+LAYOUTS = 256  # and of their shapes that a plan remembers
 
 
 async def infer(
-    model: Model, inputs: Mapping[str, Array], wanted: Sequence[str], queue: Queue
+    model: Model, inputs: Mapping[str, Array], wanted: Sequence[str], queue: Queue, places: int = 0
 ) -> dict[str, Array]:
     """The ``wanted`` outputs; all that ``inputs`` suffice for, if none is named.
 
     Arrays have the types and shapes of the manifest's tensors. The answer is in the order of the
-    artifact's functions.
+    artifact's functions. ``places`` of the queue are held while it waits and runs, none if it runs
+    at once.
     Raises BadTensor (an input or output is unknown, missing, of another type or shape, or the graph
-    can't compute with it) and TooManyNumbers (the answer would be over the limit).
+    can't compute with it), TooManyNumbers (the answer would be over the limit) and QueueFull.
     """
     plan = plan_for(model, inputs, wanted)
     rows = plan.rows_of(inputs)
-    sizes = {ROWS: rows} if rows else check(model, inputs)
-    count = rows * plan.row_numbers if rows else plan.count(sizes)
-    if count > model.max_numbers:
+    if rows:
+        layout = Layout({ROWS: rows}, rows * plan.row_numbers, rows <= plan.rows_at_once)
+    else:
+        layout = _layout(model, plan, inputs)
+    if layout.numbers > model.max_numbers:
         raise TooManyNumbers(
-            f"The answer would have {count} numbers; ask for at most {model.max_numbers} at once"
+            f"The answer would have {layout.numbers} numbers; "
+            f"ask for at most {model.max_numbers} at once"
         )
     found: dict[str, Array] = {}
     asked = time.perf_counter()
     try:
-        for function in plan.functions:
-            session = function.session
-            arrays = [inputs[name] for name in session.inputs]
-            if rows and rows <= function.rows_at_once:
-                outputs = session.run(*arrays)
-            else:
-                outputs = await _run(function, arrays, sizes, queue)
-            found.update(zip(session.outputs, outputs, strict=True))
+        if layout.at_once:
+            for function in plan.functions:
+                session = function.session
+                outputs = session.run(*[inputs[name] for name in session.inputs])
+                found.update(zip(session.outputs, outputs, strict=True))
+        else:
+            with queue.place(places) if places else nullcontext():
+                for function in plan.functions:
+                    session = function.session
+                    arrays = [inputs[name] for name in session.inputs]
+                    outputs = await _run(function, arrays, layout.sizes, queue)
+                    found.update(zip(session.outputs, outputs, strict=True))
     except GraphError as error:
         raise BadTensor(f"the model can't compute with these inputs: {error}") from None
     manifest, seconds = model.manifest, time.perf_counter() - asked
     queue.observer.ran(manifest.model, manifest.version, rows or 1, len(plan.functions), seconds)
     return {name: found[name] for name in plan.outputs}
+
+
+def _layout(model: Model, plan: Plan, inputs: Mapping[str, Array]) -> Layout:
+    """What follows from the inputs' shapes. Raises BadTensor where they are wrong."""
+    if not model.ranges.keys().isdisjoint(inputs):  # their values are to be checked as well
+        return _new_layout(model, plan, inputs)
+    key = tuple([(array.dtype, array.shape) for array in inputs.values()])
+    layout = plan.layouts.get(key)
+    if layout is None:
+        layout = _new_layout(model, plan, inputs)
+        if len(plan.layouts) < LAYOUTS:
+            plan.layouts[key] = layout
+    return layout
+
+
+def _new_layout(model: Model, plan: Plan, inputs: Mapping[str, Array]) -> Layout:
+    sizes = check(model, inputs)
+    at_once = all(_at_once(function, sizes) for function in plan.functions)
+    return Layout(sizes, plan.count(sizes), at_once)
+
+
+def _at_once(function: LoadedFunction, sizes: Mapping[str, int]) -> bool:
+    rows, step, seconds = _pieces(function, sizes)
+    return rows <= step and seconds <= AT_ONCE_SECONDS
+
+
+def _pieces(function: LoadedFunction, sizes: Mapping[str, int]) -> tuple[int, int, float]:
+    """How many rows there are, how many of them a run takes, and the seconds of such a run."""
+    every, row = function.work(sizes)
+    rows = sizes[ROWS] if row else 1
+    step = function.rows_in_a_run(every, row)
+    return rows, step, (every + row * min(rows, step)) * function.number_seconds
 
 
 def plan_for(model: Model, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Plan:
@@ -169,10 +212,7 @@ async def _run(
     function: LoadedFunction, arrays: list[Array], sizes: Mapping[str, int], queue: Queue
 ) -> list[Array]:
     """The outputs of one function, a few rows at a time where rows are independent."""
-    every, row = function.work(sizes)
-    rows = sizes[ROWS] if row else 1
-    step = function.rows_in_a_run(every, row)
-    seconds = (every + row * min(rows, step)) * function.number_seconds
+    rows, step, seconds = _pieces(function, sizes)
     if rows <= step:
         if seconds <= AT_ONCE_SECONDS:
             return function.session.run(*arrays)

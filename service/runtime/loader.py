@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -142,19 +142,35 @@ class Signature:
     outputs: dict[str, Tensor]
 
 
+class Layout(NamedTuple):
+    """Inputs that were checked: their named sizes, how many numbers the answer has, and whether
+    every function takes them at once, without waiting for its turn."""
+
+    sizes: Mapping[str, int]
+    numbers: int
+    at_once: bool
+
+
 @dataclass(frozen=True)
 class Plan:
     """The functions to run for some outputs, and the names of those outputs.
 
     ``plain`` has name, type and shape of a row of each input where the caller chooses nothing but
     the number of rows: the common case, which is checked faster. ``row_numbers`` is how many
-    numbers the answer then has for each row.
+    numbers the answer then has for each row. Of other inputs (several directions, parameters)
+    ``layouts`` remembers the types and shapes that were found right.
     """
 
     functions: tuple[LoadedFunction, ...]
     outputs: tuple[str, ...]
     plain: tuple[tuple[str, "np.dtype[np.generic]", tuple[int | str, ...]], ...] = ()
     row_numbers: int = 0
+    layouts: dict[object, Layout] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def rows_at_once(self) -> int:
+        """Up to so many rows no function needs to wait for its turn."""
+        return min(function.rows_at_once for function in self.functions)
 
     def rows_of(self, inputs: Mapping[str, Array]) -> int:
         """The number of rows, if ``inputs`` are plain and as they should be, else 0."""

@@ -16,7 +16,8 @@ An endpoint that takes JSON::
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 
 from starlette.requests import Request
 from starlette.types import Message
@@ -79,19 +80,45 @@ def check_json(request: Request, body: bytes | bytearray, numbers: int | None = 
         )
 
 
-@asynccontextmanager
-async def parsing(request: Request, body: bytes | bytearray) -> AsyncIterator[None]:
+def parsing(request: Request, body: bytes | bytearray) -> AbstractAsyncContextManager[None]:
     """Parse ``body`` and turn it into arrays inside this block: one large body at a time.
 
-    ``await asyncio.sleep(0)`` between two long steps lets the event loop run. Raises QueueFull if
-    too many large bodies wait. The turn ends with the block. The memory of the parsed document is
-    counted until the request ends; what is made from it is not counted besides.
+    ``await between_steps(body)`` between two long steps lets the event loop run. Raises QueueFull
+    if too many large bodies wait. The turn ends with the block. The memory of the parsed document
+    is counted until the request ends; what is made from it is not counted besides.
     """
     elements = 0 if len(body) < SMALL_BYTES else json_elements(body)
-    if elements < SMALL_ELEMENTS:
-        with Stage("parse"):
-            yield
-        return
+    return _AtOnce() if elements < SMALL_ELEMENTS else _in_turn(request, elements)
+
+
+async def between_steps(body: bytes | bytearray | memoryview) -> None:
+    """Let the event loop run between two steps of parsing ``body``, if that is worth it."""
+    if len(body) >= SMALL_BYTES:
+        await asyncio.sleep(0)
+
+
+class _AtOnce(Stage):
+    """The block of a small body, as nearly all are: a generator would take as long as parsing."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("parse")
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+@asynccontextmanager
+async def _in_turn(request: Request, elements: int) -> AsyncIterator[None]:
     resources = services(request).resources
     resources.documents.check()
     cost = json_cost(elements)

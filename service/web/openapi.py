@@ -6,6 +6,7 @@ pydantic models that they validate with.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -162,8 +163,8 @@ def path_parameters(path: str) -> dict[str, Any]:
     }
 
 
-def json_response(document: Any) -> Response:
+def json_response(document: Any, headers: Mapping[str, str] | None = None) -> Response:
     """An answer, serialised once. ``document`` may hold NumPy arrays, of finite numbers."""
     with Stage("write"):
         content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type="application/json")
+    return Response(content, headers=headers, media_type="application/json")

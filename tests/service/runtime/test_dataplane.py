@@ -5,6 +5,7 @@ don't have: parameters beside the rows, sums over the rows, several tangents, ev
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from contract import signatures
 from contract.manifest import Agreement, Function, Graph
 from service.runtime.dataplane import infer
-from service.runtime.errors import BadTensor, TooManyNumbers
+from service.runtime.errors import BadTensor, QueueFull, TooManyNumbers
 from service.runtime.loader import LoadedFunction, Model, load
 from service.runtime.queue import Queue
 from service.runtime.session import Session
@@ -203,3 +204,33 @@ def test_a_model_is_found_by_its_signature() -> None:
     assert LINEAR.curve is None
     with pytest.raises(signatures.WrongSignature, match="should have one input, not 2"):
         signatures.curve(LINEAR.manifest)
+
+
+def test_what_runs_at_once_takes_no_place_and_what_waits_does() -> None:
+    """As /gradient does, /evaluate and UM-Bridge answer small requests of a worker that is full."""
+
+    async def full(inputs: dict[str, Any], *wanted: str) -> dict[str, Any]:
+        queue = Queue(2, 1)
+        with queue.place(2):
+            return await infer(slow, inputs, wanted, queue, places=1)
+
+    functions = {
+        name: replace(function, number_seconds=1e-5) for name, function in LINEAR.functions.items()
+    }
+    slow = replace(LINEAR, functions=functions, plans={})
+    one, many = np.ones((1, 1, 2)), np.ones((1, 400, 2))
+    for _ in range(2):  # the second time by what is remembered of the first
+        found = asyncio.run(full({"tangent_x": one, "theta": np.array([2.0, 1.0])}, "jvp_y"))
+        assert found["jvp_y"].tolist() == [[3.0]]
+        with pytest.raises(QueueFull):
+            asyncio.run(full({"tangent_x": many, "theta": np.ones(2)}, "jvp_y"))
+
+
+def test_shapes_that_were_right_once_let_no_others_pass() -> None:
+    given = {"x": np.ones((3, 2)), "cotangent_y": np.ones((3, 1))}
+    for _ in range(2):
+        assert ask(LINEAR, given, "vjp_theta")["vjp_theta"].tolist() == [[3.0], [3.0]]
+        with pytest.raises(BadTensor, match="with n = 3 as in the inputs before it"):
+            ask(LINEAR, {**given, "cotangent_y": np.ones((2, 1))}, "vjp_theta")
+        with pytest.raises(BadTensor, match="its type should be float64"):
+            ask(LINEAR, {**given, "x": np.ones((3, 2), np.float32)}, "vjp_theta")
