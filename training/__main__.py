@@ -21,6 +21,7 @@ JOBS = {
     "sigmoid-conv": "publish the loss gradients of one sigmoid convolution",
     "cifar": "train an image classifier",
     "evaluate": "measure a published classifier on images",
+    "ablation": "train every step from the table to our own network",
     "check-saliency": "check the saliency map of a published classifier",
     "publish": "publish a module or function of your own with its derivatives",
     "init": "write a file from which a function of your own can be published",
