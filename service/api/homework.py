@@ -4,6 +4,9 @@ The text is Markdown, one template a language: the page, the download and the no
 the same. Figures come from the models and their manifests, derivatives from running the graphs.
 """
 
+import csv
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +34,8 @@ CLASSIFIERS = ("cifar-baseline", "cifar-improved")
 DRAWING = "network.svg"
 SCORES = ("top1", "top5", "loss")
 SPLITS = ("train", "validation", "test")
+# Written by ``python -m training ablation``; it belongs to the homework, not to a model.
+ABLATION = Path(__file__).parents[1] / "static" / "homework" / "ablation.csv"
 CELL = "<!-- cell -->"  # begins a new cell of the notebook
 
 
@@ -79,6 +84,7 @@ async def write(shared: Services, language: Language) -> str:
         "curves": curves,
         "truth": [row["truth"] for row in known["slopes"]] or [None] * len(PLACES),
         "classifiers": {name: _classifier(shared, name) for name in CLASSIFIERS},
+        "ablation": ablation(ABLATION),
         "w10": await _w10(shared),
         "commands": COMMANDS,
         "example": w10.EXAMPLE,
@@ -115,6 +121,39 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
             for place, y, value, half in zip(
                 PLACES, found[curve.y], found[slope], halves, strict=True
             )
+        ],
+    }
+
+
+@cache
+def ablation(path: Path) -> dict[str, Any] | None:
+    """What each step from the table to our own network gave; None if none was trained.
+
+    ``points`` are of validation top-1, against the step before; None for the first step.
+    """
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows:
+        return None
+    shares = [float(row["validation_top1"]) for row in rows]
+    images = int(rows[0]["validation_images"])
+    return {
+        "epochs": int(rows[0]["epochs"]),
+        "train_images": int(rows[0]["train_images"]),
+        "validation_images": images,
+        "seed": int(rows[0]["seed"]),
+        "standard_error": max((share * (1 - share) / images) ** 0.5 for share in shares),
+        "steps": [
+            {
+                "name": row["step"],
+                "parameters": int(row["parameters"]),
+                "multiply_adds": int(row["multiply_adds"]),
+                "top1": share,
+                "points": None if before is None else 100 * (share - before),
+            }
+            for row, share, before in zip(rows, shares, [None, *shares[:-1]], strict=True)
         ],
     }
 

@@ -23,7 +23,6 @@ from training.fit.loop import fit
 from training.publish.parameters import summarise
 
 SPLIT_SEED = 0
-VALIDATION_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise JobError(f"--epochs {arguments.epochs}: it must be at least 1")
     device = choose_device(arguments.device)
     rows = [] if arguments.restart else read(arguments.table)
-    data = load_images(
-        arguments.images, split_seed=SPLIT_SEED, validation=VALIDATION_IMAGES, side=32
-    )
+    data = load_images(arguments.images, split_seed=SPLIT_SEED, side=32)
     train = _some(data.train, arguments.train_images)
     settings = (
         arguments.epochs,

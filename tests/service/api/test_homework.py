@@ -1,5 +1,6 @@
 """/homework: every question, answered by the models that serve, in two languages."""
 
+import csv
 import json
 import re
 import time
@@ -177,3 +178,45 @@ def test_slopes_of_any_manifest_can_be_read(metrics: object, found: dict[float, 
 )
 def test_the_browsers_language_is_heeded(header: str, language: str) -> None:
     assert _preferred(header) == language
+
+
+# Read, not imported: the service's tests run without PyTorch.
+LADDER = (ROOT / "training" / "fit" / "ladder.py").read_text().partition("CHANGES: ")[2]
+STEPS = re.findall(r'^ {4}\(\s*"(\w+)"', LADDER, re.M)
+ROW = {
+    "step": "table", "parameters": "3177418", "multiply_adds": "6400000", "epochs": "8",
+    "train_images": "10000", "validation_images": "5000", "seed": "0", "validation_top1": "0.5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_every_step_of_the_ablation_has_its_words(
+    shipped: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    table = tmp_path / f"{language}.csv"
+    shares = [0.5 + (-1) ** number * number / 50 for number in range(len(STEPS))]
+    with table.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(ROW))
+        writer.writeheader()
+        for name, share in zip(STEPS, shares, strict=True):
+            writer.writerow(ROW | {"step": name, "validation_top1": str(share)})
+    monkeypatch.setattr("service.api.homework.ABLATION", table)
+    text = shipped.get("/homework/homework.md", params={"lang": language}).text
+    lines = [line.split(" | ") for line in text.splitlines() if line.endswith(" |")]
+    steps = [line for line in lines if len(line) == 6 and line[3] == "6.4 M"]
+    assert len({line[1] for line in steps}) == len(STEPS) == 10
+    assert all(line[1] for line in steps)
+    assert [line[4] for line in steps] == [f"{100 * share:.2f} %" for share in shares]
+    assert [line[5] for line in steps[:3]] == ["– |", "−2.00 |", "+6.00 |"]
+    assert "0.7" in text  # the standard error of 0.5 of 5,000, in points
+    assert "python -m training ablation --epochs 8 --train-images 10000" in text
+
+
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_without_an_ablation_nothing_is_said_of_it(
+    shipped: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    monkeypatch.setattr("service.api.homework.ABLATION", tmp_path / "none.csv")
+    text = shipped.get("/homework/homework.md", params={"lang": language}).text
+    assert "ablation" not in text
+    assert "`training/networks/cnn_improved.py` (`ImprovedCNN`)" in text
