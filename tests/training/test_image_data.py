@@ -199,3 +199,38 @@ def test_a_validation_folder_is_used_as_it_is(tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation), len(data.test)) == (18, 3, 2)
     with pytest.raises(JobError, match="validation folder"):
         load_images(tmp_path, validation=4)
+
+
+def test_copies_are_counted_and_named(tmp_path: Path) -> None:
+    """By their pixels: in several splits, in training, in several classes."""
+    tree(tmp_path / "train", {"a": 20, "b": 20})
+    tree(tmp_path / "val", {"a": 2, "b": 2})
+    tree(tmp_path / "test", {"a": 3, "b": 3})
+    for split in ("val", "test"):  # pictures of their own,
+        for path in (tmp_path / split).rglob("*.png"):
+            picture(int(path.stem) + 10_000 * (1 + ord(split[0]) + ord(path.parent.name))).save(
+                path
+            )
+    assert load_images(tmp_path).copies == ()
+    picture(3).save(tmp_path / "train" / "a" / "again.bmp")
+    picture(4).save(tmp_path / "test" / "a" / "trained on.png")
+    picture(5).save(tmp_path / "train" / "b" / "torn.png")
+    picture(6).save(tmp_path / "val" / "a" / "x.png")
+    picture(6).save(tmp_path / "val" / "a" / "y.png")
+    assert load_images(tmp_path).copies == (
+        ("pictures that are in more than one class: 1", "train/a/5.png and train/b/torn.png"),
+        (
+            "pictures for test that are among those for training too: 1 of 7, so that the test "
+            "figures are too good",
+            "test/a/trained on.png and train/a/4.png",
+        ),
+        (
+            "pictures for validation that are among those for training too: 2 of 6, so that the "
+            "validation figures are too good",
+            "train/a/6.png and val/a/x.png",
+        ),
+        (
+            "pictures for training that are copies of others: 2",
+            "train/a/5.png and train/b/torn.png",
+        ),
+    )

@@ -186,6 +186,24 @@ def test_strange_zips_that_end_in_a_sentence(
         load_images(zipped(tmp_path, names))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_path_that_comes_twice_is_counted_and_named(tmp_path: Path) -> None:
+    """In a zip that was added to, and on a disk where accents are written in two ways."""
+    tree = find(zipped(tmp_path, [*members(*TWO), "cat/0.png", "dog/1.png"]))
+    assert len(tree.members) == 8
+    assert tree.left_out == {
+        "of a path that another one has too (the last is read), such as cat/0.png": 2
+    }
+    composed, apart = "caf\u00e9.png", "cafe\u0301.png"
+    for label in TWO:
+        for name in (composed, apart):
+            (tmp_path / "p" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "p" / label / name).write_bytes(png(len(name), tmp_path))
+    tree = find(tmp_path / "p")
+    assert len(tree.members) == 2
+    assert list(tree.left_out.values()) == [2]
+
+
 def test_what_is_no_picture_in_a_folder_of_pictures_is_skipped(tmp_path: Path) -> None:
     for label in TWO:
         (tmp_path / label).mkdir()

@@ -9,7 +9,7 @@ import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -73,17 +73,20 @@ class ImageData:
     left_out: tuple[tuple[str, int], ...] = ()
     side: int = SIDE
     resize: Resize = "crop"
+    copies: tuple[tuple[str, str], ...] = ()
+    """What is to be said of pictures that come more than once, and the paths of one of them."""
 
 
 @dataclass
 class _Collected:
-    """Decoded images by split and class while reading."""
+    """Decoded images by split and class while reading; ``paths`` by the digest of their pixels."""
 
     side: int = SIDE
     resize: Resize = "crop"
     left_out: Counter[str] = field(default_factory=Counter)
     images: dict[str, dict[str, list[Pixels]]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    paths: dict[bytes, list[str]] = field(default_factory=dict)
     files: int = 0
 
 
@@ -178,6 +181,7 @@ def _read_member(member: Member, collected: _Collected) -> None:
         collected.unreadable.append(f"{member.path}: {error}")
     else:
         collected.images[member.split][member.label].append(pixels)
+        collected.paths.setdefault(_of_pixels(pixels), []).append(member.path)
     collected.files += 1
 
 
@@ -313,7 +317,52 @@ def _assemble(
         left_out=tuple(sorted(collected.left_out.items())),
         side=collected.side,
         resize=collected.resize,
+        copies=tuple(_copies(rest, validation, test, collected.paths)),
     )
+
+
+def _copies(
+    train: Split, validation: Split, test: Split, paths: dict[bytes, list[str]]
+) -> Iterator[tuple[str, str]]:
+    """Of pictures whose pixels come more than once, whatever their files: as ``ImageData`` has it.
+
+    A picture with two labels can't be right for both; one that is trained on tells nothing as a
+    test.
+    """
+    keys = [
+        [_of_pixels(image.permute(1, 2, 0).numpy()) for image in split.images]
+        for split in (train, validation, test)
+    ]
+    in_train, in_validation, in_test = map(Counter, keys)
+    labels: dict[bytes, set[int]] = {}
+    for split, found in zip((train, validation, test), keys, strict=True):
+        for key, label in zip(found, split.labels.tolist(), strict=True):
+            labels.setdefault(key, set()).add(label)
+
+    def example(key: bytes) -> str:
+        return " and ".join(paths.get(key, ())[:2])
+
+    if torn := [key for key, found in labels.items() if len(found) > 1]:
+        yield f"pictures that are in more than one class: {len(torn):,}", example(torn[0])
+    for name, rows, other, theirs in (
+        ("test", in_test, "training", in_train),
+        ("validation", in_validation, "training", in_train),
+        ("test", in_test, "validation", in_validation),
+    ):
+        if shared := [key for key in rows if key in theirs]:
+            count = sum(rows[key] for key in shared)
+            yield (
+                f"pictures for {name} that are among those for {other} too: {count:,} of "
+                f"{rows.total():,}, so that the {name} figures are too good",
+                example(shared[0]),
+            )
+    if again := [key for key, count in in_train.items() if count > 1]:
+        count = in_train.total() - len(in_train)
+        yield f"pictures for training that are copies of others: {count:,}", example(again[0])
+
+
+def _of_pixels(image: Pixels) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image)).digest()
 
 
 def _digest(split: str, label: str, image: Pixels) -> bytes:

@@ -74,7 +74,8 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
     gives letters. Raises JobError: no such file, not a zip, all of it encrypted, a class's folder
     that holds only folders.
     """
-    entries = _unwrapped(_by_path(_entries(source, zip_encoding)))
+    entries, twice = _by_path(_entries(source, zip_encoding))
+    entries = _unwrapped(entries)
     folders = {parts for parts, read in entries.items() if read is None}
     files = {parts: read for parts, read in entries.items() if read is not None}
     has_splits = any(
@@ -88,6 +89,9 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
         )
     depth = 2 if has_splits else 1
     tree = Tree()
+    if twice:
+        kind = f"of a path that another one has too (the last is read), such as {twice[0]}"
+        tree.left_out[kind] = len(twice)
     for parts in sorted(folders):
         split = split_of(parts[0]) if has_splits else "train"
         if len(parts) == depth and split is not None:
@@ -123,13 +127,22 @@ def _is_split(folder: Parts, entries: dict[Parts, Read | None]) -> bool:
     return known and _holds_only_folders(folder, entries)
 
 
-def _by_path(entries: Iterator[tuple[Parts, Read | None]]) -> dict[Parts, Read | None]:
-    """Of a path that a zip has twice the last, as unpacking leaves it; a folder before a file."""
+def _by_path(
+    entries: Iterator[tuple[Parts, Read | None]],
+) -> tuple[dict[Parts, Read | None], list[str]]:
+    """Of a path that a zip has twice the last, as unpacking leaves it; a folder before a file.
+
+    And the path of each file that gives way to another one so. In a folder too there may be two,
+    whose names differ in how their accents are written.
+    """
     found: dict[Parts, Read | None] = {}
+    twice = []
     for parts, read in entries:
+        if parts in found and not (read is None and found[parts] is None):
+            twice.append("/".join(parts))
         if read is None or found.get(parts, read) is not None:
             found[parts] = read
-    return found
+    return found, twice
 
 
 def _is_foreign(name: str) -> bool:

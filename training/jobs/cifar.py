@@ -192,6 +192,7 @@ def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
             "weights": identity.get("weights", ""),
             "split_seed": SPLIT_SEED,
             "unreadable_files": len(data.unreadable),
+            "copies": [what for what, _ in data.copies],
         }
         manifest = write_artifact(draft, fitted, data, config, arguments.seed)
         draft.publish(manifest)
@@ -304,6 +305,8 @@ def _load(arguments: argparse.Namespace, network: str, team: Team) -> ImageData:
         print(f"skipped, not readable as a picture: {line}")
     for kind, count in data.left_out:
         print(f"left out: {count} {kind}")
+    for what, paths in data.copies:
+        print(f"warning: {what}" + (f"; for example {paths}" if paths else ""))
     return data
 
 

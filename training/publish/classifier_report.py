@@ -126,8 +126,17 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
         f"{chance}. Every figure is of a single view of each image, without augmentation, by "
         "the fp32 graph; those of the int8 variant, which serves where it agrees with it, are "
         "below.",
+        _copies(manifest),
         untested,
     )
+
+
+def _copies(manifest: TrainedClassifierManifest) -> str:
+    """What was found of them when it was trained."""
+    copies = manifest.training.config.get("copies")
+    if not isinstance(copies, list) or not copies:
+        return ""
+    return "\n".join(["Copies among the pictures:", "", *(f"- {line}" for line in copies)])
 
 
 def _comparison(manifest: TrainedClassifierManifest, other: Other | None) -> str:
@@ -193,12 +202,16 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
                 for index, label in enumerate(classes)
             ],
         ),
-        "Most confused pairs, both ways together: "
-        + ", ".join(
-            f"{classes[a]} and {classes[b]} ({int(pairs[a, b])})" for a, b in worst if pairs[a, b]
-        )
-        + ".",
+        _confused(
+            [f"{classes[a]} and {classes[b]} ({pairs[a, b]})" for a, b in worst if pairs[a, b]]
+        ),
     )
+
+
+def _confused(pairs: list[str]) -> str:
+    if not pairs:
+        return "No test image was taken for another class."
+    return f"Most confused pairs, both ways together: {', '.join(pairs)}."
 
 
 def _calibration(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
