@@ -148,6 +148,30 @@ def test_two_measurements_beside_x_are_not_taken_for_x_and_y(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("x,y,yerr\n1,2,0.1\n2,3,0.1\n", "of the 3 columns only those named x and y are read"),
+        ("n,X,Y\n20,1,2\n21,2,3\n", "of the 3 columns only those named x and y are read"),
+        ("1;5;2\n2;6;3\n", "the first column counts the rows and is left out"),
+        ("n,a,b\n1,5,2\n2,6,3\n", "the first column counts the rows and is left out"),
+        (
+            "day;y\n31.01;1\n01.02;2\n02.02;3\n",
+            "column 1 (day) has 01.02, read as a number; if it is a date, give days instead",
+        ),
+        (
+            "day,y\n20240131,1\n20240201,2\n",
+            "column 1 (day) has 20240131, read as a number; if it is a date, give days instead",
+        ),
+    ],
+)
+def test_what_was_decided_is_said(tmp_path: Path, content: str, note: str) -> None:
+    points = read(tmp_path, content)
+    assert note in points.notes
+    # Numbers of eight digits that no calendar has, and 0.5, are nothing to speak of.
+    assert read(tmp_path, "x,y\n20240199,0.5\n20241301,1\n").notes == ()
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "no rows"),
@@ -166,13 +190,23 @@ def test_two_measurements_beside_x_are_not_taken_for_x_and_y(tmp_path: Path) -> 
         ("1,2\n3,1e999\n", r"row 2, column 2: 1e999 is too large"),
         ("x,y\n1,2\n3\n", "row 3 has 1 cell, but row 1 has 2"),
         ("x,y\n1,2\n3,4,5\n", "row 3 has 3 cells, but row 1 has 2"),
+        ("x,y\n1,10%\n", "'10%' is not a number; write the number alone"),
+        ("x,y\n1,$2\n", "write the number alone"),
+        ("x,y\n1,NA\n", r"row 2, column 2 \(y\): 'NA' is not a number; remove the row"),
+        ("x;y\n[m];[s]\n1;2\n", r"row 2, column 1 \(x\): '\[m\]' is not a number; remove the row"),
+        ("t,y\n2024-01-31,1\n", "in place of dates or times give days"),
+        ("t;y\n31.01.2024;1\n", "in place of dates or times give days"),
+        ("t,y\n00:01,1\n", "in place of dates or times give days"),
+        ("x;y\n1,2\n3,4\n", "row 2 has 1 cell, but row 1 has 2, with ; between them"),
+        ("1,5,2\n2,6,3\n3,7,4\n", "1,5,2, can be read in two ways: 1 as the row's number .* 1,5"),
+        ("1 100 5\n2 200 6\n", "can be read in two ways: .* or 1 100 as one number"),
         ("5,1,2\n9,3,4\n", "3 columns, and which are x and y is not clear"),
         ("a,b,c,d\n1,2,3,4\n", "4 columns, and which are x and y is not clear"),
         ("x,2\n3,4\n", r"row 1, column 1: 'x' is not a number"),
         ("1,2\n1,3\n", "all x are 1; a curve needs at least two different x"),
         ("1000000000,1\n1000000001,2\n", "too little for numbers of that size; subtract"),
         ('1,2\n"3,4\n', "row 2 is not CSV"),
-        ("x,y\n0,5,1,2\n", "row 2 has 4 cells, but row 1 has 2; if these are decimal commas"),
+        ("x,y\n0,5,1,2\n", "row 2 has 4 cells, but row 1 has 2, with , between them; if these"),
         ("0,5;1.5\n0.5;1.5\n", r"row 1, column 1: '0,5' is not a number with a decimal point"),
         (b"1,2\n3,\xff\n", "row 2, column 2: 'ÿ' is not a number"),
         (b"1,2\n3,\x81\n", "row 2 is not UTF-8 text"),

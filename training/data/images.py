@@ -362,7 +362,7 @@ def _copies(
 
 
 def _of_pixels(image: Pixels) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image)).digest()
+    return hashlib.sha256(image.tobytes()).digest()
 
 
 def _digest(split: str, label: str, image: Pixels) -> bytes:

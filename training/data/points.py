@@ -36,6 +36,10 @@ _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _QUOTED_GROUPS = re.compile(r'"\s*[+-]?[1-9]\d{0,2}(?:\.\d{3})+\s*"')
+_DELIMITERS = {" ": "blanks", "\t": "tabs"}
+_YEAR_MONTH_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", re.ASCII)
+_PADDED = re.compile(r"0\d", re.ASCII)  # as spreadsheets never write a number, but 01.02 a date
+_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b.*|\d{1,2}:\d{2}.*", re.ASCII)
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
@@ -106,9 +110,12 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
         raise JobError(f"{path}: the file has a header but no points below it")
     _require_equal_widths(path, rows, delimiter)
     names = rows[0].cells if named else []
-    chosen = _columns(path, names, body)
-    if chosen == (1, 2) and width == 3:
+    chosen, counted = _columns(path, names, body)
+    if counted:
+        _require_not_decimal(path, delimiter, names, body)
         notes.append("the first column counts the rows and is left out")
+    elif width > 2:
+        notes.append(f"of the {width} columns only those named x and y are read")
     columns = [_column(body, index, names) for index in chosen]
     # Who separates cells by commas writes no decimal commas, unless between quotes, of which
     # "1.100" has no need where the point is a decimal point.
@@ -125,6 +132,7 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
             f"row {rows[0].number}, {' '.join(rows[0].cells)}, is read as a point; "
             "if it names the columns, add --header"
         )
+    notes += [note for column in columns if (note := _looks_like_dates(column))]
     points = Points(path.name, hashlib.sha256(content).hexdigest(), x, y, tuple(notes))
     if points.distinct < 2:
         raise JobError(f"{path}: all x are {x[0]:g}; a curve needs at least two different x")
@@ -254,8 +262,8 @@ def _require_equal_widths(path: Path, rows: list[_Row], delimiter: str) -> None:
         if delimiter == "," and len(row.cells) == 2 * width:
             hint = "; if these are decimal commas, put ; between the cells or quotes around them"
         raise JobError(
-            f"{path}: row {row.number} has {_cells(len(row.cells))}, "
-            f"but row {rows[0].number} has {width}{hint}"
+            f"{path}: row {row.number} has {_cells(len(row.cells))}, but row {rows[0].number} has "
+            f"{width}, with {_DELIMITERS.get(delimiter, delimiter)} between them{hint}"
         )
 
 
@@ -274,14 +282,17 @@ def _column(body: list[_Row], index: int, names: list[str]) -> _Column:
     return _Column(title, [row.cells[index] for row in body], [row.number for row in body])
 
 
-def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[int, int]:
-    """Which columns are x and y: by their names, else the last two after an index."""
+def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[tuple[int, int], bool]:
+    """Which columns are x and y: by their names, else the last two after an index.
+
+    And whether the first one was taken for an index.
+    """
     width = len(body[0].cells)
     lowered = [name.lower() for name in names]
     if lowered.count("x") == 1 and lowered.count("y") == 1:
-        return lowered.index("x"), lowered.index("y")
+        return (lowered.index("x"), lowered.index("y")), False
     if width == 2:
-        return 0, 1
+        return (0, 1), False
     if width == 1:
         raise JobError(
             f"{path}: row {body[0].number} has 1 cell; two columns are needed, x and y, "
@@ -290,11 +301,38 @@ def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[int, int]:
     # A first column with a name of its own may well be x, with two measurements beside it.
     may_count = not names or lowered[0] in _INDEX_NAMES
     if width == 3 and may_count and _is_index([row.cells[0] for row in body]):
-        return 1, 2
+        return (1, 2), True
     raise JobError(
         f"{path}: there are {width} columns, and which are x and y is not clear; "
         "keep two, or name them x and y in a header"
     )
+
+
+def _require_not_decimal(path: Path, delimiter: str, names: list[str], body: list[_Row]) -> None:
+    """Raise JobError where an index before whole numbers may be a number with a comma or blank.
+
+    1,5,2 may be 1.5 and 2; 1 100 2 may be eleven hundred and 2. A header of three names decides.
+    """
+    first = body[0].cells
+    whole = all(cell.isdecimal() for row in body for cell in row.cells)
+    if not names and whole and delimiter in {",", " "}:
+        shown = delimiter.join(first)
+        other = f"{first[0]}{delimiter}{first[1]}"
+        raise JobError(
+            f"{path}: row {body[0].number}, {shown}, can be read in two ways: {first[0]} as the "
+            f"row's number beside {first[1]} and {first[2]}, or {other} as one number; "
+            "put ; between the cells"
+        )
+
+
+def _looks_like_dates(column: _Column) -> str | None:
+    """What is to be said of 20240131 or 31.01, all of them dates if any is, read as numbers."""
+    year_first = [cell for cell in column.cells if _YEAR_MONTH_DAY.fullmatch(cell)]
+    padded = [cell for cell in column.cells if _PADDED.match(cell)]
+    shown = next(iter(year_first if len(year_first) == len(column.cells) else padded), None)
+    if shown is None:
+        return None
+    return f"{column.title} has {shown}, read as a number; if it is a date, give days instead"
 
 
 def _is_index(cells: list[str]) -> bool:
@@ -376,9 +414,9 @@ def _numbers(path: Path, column: _Column, mark: str) -> NDArray[np.float64]:
         plain = _plain(cell)
         where = f"{path}: row {row}, {column.title}"
         if not cell:
-            raise JobError(f"{where}: the cell is empty; a number is needed")
+            raise JobError(f"{where}: the cell is empty; a number is needed, or remove the row")
         if _NOT_FINITE.fullmatch(plain):
-            raise JobError(f"{where}: {cell} is not a finite number")
+            raise JobError(f"{where}: {cell} is not a finite number; remove the row")
         if not pattern.fullmatch(plain):
             raise JobError(f"{where}: {cell[:40]!r} is not a number{_hint(plain, mark)}")
         value = float(plain.replace(OTHER_MARK[mark], "").replace(mark, "."))
@@ -389,11 +427,15 @@ def _numbers(path: Path, column: _Column, mark: str) -> NDArray[np.float64]:
 
 
 def _hint(plain: str, mark: str) -> str:
-    """Where the cell would be a number by the other decimal mark."""
+    """Why the cell isn't a number, and what to do, as far as its characters tell."""
     other = OTHER_MARK[mark]
-    if not _NUMBERS[other].fullmatch(plain):
-        return ""
-    return f" with a decimal {'point' if mark == '.' else 'comma'}, as other cells have"
+    if _NUMBERS[other].fullmatch(plain):
+        return f" with a decimal {'point' if mark == '.' else 'comma'}, as other cells have"
+    if not any(char.isdecimal() for char in plain):
+        return "; remove the row"
+    if _DATE.fullmatch(plain):
+        return "; in place of dates or times give days or seconds since the first"
+    return "; write the number alone, with the digits 0 to 9, without its unit"
 
 
 def _plain(cell: str) -> str:
