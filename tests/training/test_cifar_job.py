@@ -9,18 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 from torch import Tensor
 
 from contract import store
 from contract.manifest import ClassifierManifest
 from contract.pictures import decode, open_image
+from contract.system import lock
 from service.app import create_app
 from service.settings import Settings
 from training.__main__ import main
 from training.fit import checkpoint
+from training.networks.backbone import MEAN, STD, Backbone
 from training.publish import classifier_artifact
 from training.publish.saliency_checks import SaliencyFigures
 
@@ -157,6 +161,19 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     assert train(pictures, tmp_path, "--resume", "--no-publish") == 0
     assert "epoch 3/3" in capsys.readouterr().out
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
+
+
+def test_one_run_at_a_time_in_a_folder(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = tmp_path / "runs" / ".colours.lock"
+    held.parent.mkdir()
+    with held.open("ab") as stream:
+        lock(stream)
+        assert train(pictures, tmp_path, "--restart") == 2
+    assert "runs/colours: another run is training here" in capsys.readouterr().err
+    assert train(pictures, tmp_path, "--resume", "--no-publish", "--epochs", "1") == 0
+    assert "to go on from: it begins anew" in capsys.readouterr().out
 
 
 def test_a_full_disk_loses_nothing_and_says_what_is_kept(
@@ -309,3 +326,70 @@ def test_the_homeworks_network_is_for_32_pixels(
 ) -> None:
     assert train(pictures, tmp_path, "--network", "baseline", "--side", "64") == 2
     assert "for 32×32 pixels" in capsys.readouterr().err
+
+
+def draw(shape: str, generator: np.random.Generator) -> Image.Image:
+    """A circle, square or triangle somewhere on noise."""
+    image = Image.fromarray(generator.integers(0, 80, (40, 40, 3), np.uint8))
+    x, y, reach = generator.uniform((14, 14, 8), (26, 26, 14))
+    colour = tuple(generator.integers(150, 256, 3).tolist())
+    pen = ImageDraw.Draw(image)
+    if shape == "circle":
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
+    elif shape == "square":
+        pen.rectangle((x - reach, y - reach, x + reach, y + reach), fill=colour)
+    else:
+        pen.polygon([(x, y - reach), (x - reach, y + reach), (x + reach, y + reach)], fill=colour)
+    return image
+
+
+def test_a_backbone_from_its_weights_to_the_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torchvision's own network with weights from a file (random ones): what is served is it."""
+    from torchvision import models
+
+    generator = np.random.default_rng(0)
+    for shape in ("circle", "square", "triangle"):
+        (tmp_path / "shapes" / shape).mkdir(parents=True)
+        for index in range(4):
+            draw(shape, generator).save(tmp_path / "shapes" / shape / f"{index}.png")
+    torch.manual_seed(0)
+    pretrained = models.get_model("mobilenet_v3_small", weights=None)
+    weights = tmp_path / "weights.safetensors"
+    save_file(pretrained.state_dict(), weights)
+    words = ["cifar", "--images", str(tmp_path / "shapes"), "--side", "32", "--epochs", "2"]
+    words += ["--backbone", "mobilenet_v3_small", "--weights", str(weights)]
+    words += ["--set", "head_epochs=1"]
+    words += ["--artifacts", str(tmp_path / "artifacts"), "--runs", str(tmp_path / "runs")]
+    assert main(words) == 0, capsys.readouterr()
+    folder = tmp_path / "artifacts" / "shapes" / "1"
+    network = Backbone("mobilenet_v3_small", 3, None)
+    state = load_file(folder / "checkpoint.safetensors")
+    network.load_state_dict(
+        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    )
+    trained = sum(
+        not torch.equal(value, pretrained.state_dict()[name])
+        for name, value in network.net.state_dict().items()
+        if name in pretrained.state_dict() and value.shape == pretrained.state_dict()[name].shape
+    )
+    assert trained > 10  # layers below the head, in the second epoch
+    picture = (tmp_path / "shapes" / "circle" / "0.png").read_bytes()
+    with TestClient(create_app(Settings(artifacts=tmp_path / "artifacts"))) as client:
+        while "being " in client.get("/health/ready").text:
+            time.sleep(0.01)
+        told = client.post("/classify?model=shapes", files={"file": picture})
+        shown = client.post("/explain?model=shapes", files={"file": picture})
+    assert (told.status_code, shown.status_code) == (200, 200), (told.text, shown.text)
+    pixels = torch.from_numpy(decode(open_image(picture, 10**6, 10**4), 32).pixels.copy())
+    image = pixels.permute(2, 0, 1)[None] / 255 - torch.tensor(MEAN).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        logits = network.eval()(image / torch.tensor(STD).reshape(1, 3, 1, 1))
+    expected = logits.softmax(1)[0].tolist()
+    found = {each["label"]: each["probability"] for each in told.json()["results"][0]["top"]}
+    artifact, _ = store.newest_good(tmp_path / "artifacts", "shapes")
+    (int8,) = artifact.manifest.functions["probabilities"].variants  # may be what serves
+    assert [found[label] for label in ("circle", "square", "triangle")] == pytest.approx(
+        expected, abs=1e-3 + int8.agreement.absolute_tolerance
+    )

@@ -1,6 +1,7 @@
 """Markdown and the plain files of an artifact."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from training.publish import report
+from training.publish import classifier_plots, report
 
 
 def test_table() -> None:
@@ -60,3 +61,12 @@ def test_plain_files(tmp_path: Path) -> None:
         report.write_metrics(tmp_path, {"mse": float("nan")})
     report.write_samples(tmp_path, {"value.x": np.arange(3.0)})
     assert np.load(tmp_path / "samples.npz", allow_pickle=False)["value.x"].tolist() == [0, 1, 2]
+
+
+def test_any_class_name_can_be_drawn(tmp_path: Path) -> None:
+    """Formulas, other scripts, long ones: no error, and no warning of a missing letter."""
+    classes = ("$\\frac$", "犬", "a" * 200, "two\nlines", "<b>x</b>")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier_plots.draw_confusion(tmp_path / "c.png", classes, np.eye(5, dtype=int))
+    assert (tmp_path / "c.png").stat().st_size > 1000

@@ -305,7 +305,10 @@ def _assemble(
         rows = validation_rows or min(VALIDATION_ROWS, len(whole) * HELD_OUT)
         rest, validation = _hold_out(whole, rows, generator)
     if not len(validation) or not len(test):
-        raise JobError(f"{name}: too few pictures to set some aside for validation and test")
+        raise JobError(
+            f"{name}: too few pictures to set some aside for validation and test; "
+            "give each class three or more"
+        )
     return ImageData(
         name=name,
         classes=classes,

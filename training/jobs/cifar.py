@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from contract.pixels import Resize
 from contract.remote import Root, open_draft
+from contract.system import lock
 from training import naming
 from training.data.images import SIDES, ImageData, load_images
 from training.errors import JobError
@@ -157,6 +158,18 @@ def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
     _recipe(arguments, network_name)
     model = choose_name(arguments.name, arguments.images or Path(f"cifar-{network_name}"))
     folder = arguments.runs / model
+    with _only_run_in(folder) if team.leads else nullcontext():
+        _train_and_publish(arguments, team, device, network_name, model, folder)
+
+
+def _train_and_publish(
+    arguments: argparse.Namespace,
+    team: Team,
+    device: Device,
+    network_name: str,
+    model: str,
+    folder: Path,
+) -> None:
     _check_folder(folder, arguments)
     if arguments.weights is not None:
         read_weights(arguments.weights)
@@ -205,6 +218,27 @@ def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
         artifacts=arguments.artifacts,
     )
     print(f"the test images, once, at the end: {again}")
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Raises JobError while another process trains in ``folder``: each would lose its checkpoints
+    to the other. A killed process leaves no lock."""
+    path = folder.parent / f".{folder.name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("ab")
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}; give another folder by --runs") from None
+    with stream:
+        try:
+            lock(stream)
+        except OSError:
+            raise JobError(
+                f"{folder}: another run is training here; wait for it, or give another --name "
+                "or --runs"
+            ) from None
+        yield
 
 
 @contextmanager
@@ -264,6 +298,8 @@ def _recipe(arguments: argparse.Namespace, network: str, data: ImageData | None 
 
 def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
     path = folder / checkpoint.FILE
+    if arguments.resume and not path.is_file():
+        print(f"nothing is kept in {folder} to go on from: it begins anew")
     if arguments.resume or arguments.restart or not path.is_file():
         return
     if not checkpoint.is_finished(folder):

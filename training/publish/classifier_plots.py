@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.font_manager import findfont, get_font
 from numpy.typing import NDArray
 
 from training.publish import report
 
+_LONGEST_NAME = 24
 _NUMBERED_CLASSES = 20  # beyond that a confusion matrix has no room for numbers
 
 
@@ -67,11 +69,25 @@ def draw_confusion(path: Path, classes: tuple[str, ...], counts: NDArray[Any]) -
         axes.set(xlabel="predicted", ylabel="true")
         if len(classes) > _NUMBERED_CLASSES:
             return
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        names = [_tick(number, name) for number, name in enumerate(classes, 1)]
+        axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), names)
         for row in range(len(classes)):
             for column in range(len(classes)):
                 _write_count(axes, row, column, int(counts[row, column]), shares[row, column])
+
+
+def _tick(number: int, name: str) -> str:
+    """A class's name as it can be drawn: short, in one line, without formulas.
+
+    Its number, as in the report's table, where the font lacks a letter.
+    """
+    name = " ".join(name.split())
+    font = get_font(findfont("DejaVu Sans"))
+    if any(font.get_char_index(ord(letter)) == 0 for letter in name):
+        return f"no. {number}"
+    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return name.replace("$", r"\$")
 
 
 def _write_count(axes: Axes, row: int, column: int, count: int, share: float) -> None:
