@@ -61,11 +61,25 @@ class Doubling(nn.Module):
         return nn.functional.dropout(x, training=True)
 
 
+def seeded(x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return x * torch.randn(3, dtype=x.dtype)
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
         (lambda x: x * torch.randn_like(x), "value: random"),
         (Doubling(), "value: random"),
+        (seeded, r"value: random: it draws random numbers \(aten\.randn.*pass them as an input"),
+        (
+            lambda x: torch.linalg.eigvalsh(x.reshape(-1, 1, 3) * x.reshape(-1, 3, 1)),
+            "value: no ONNX rule: aten._linalg_eigh; .* fixed number of steps",
+        ),
+        (
+            lambda x: torch.linalg.svdvals(x.reshape(-1, 1, 3)),
+            "value: no ONNX rule: aten._linalg_svd; .* fixed number of steps",
+        ),
         (lambda x: x - x.mean(0), "value: rows influence one another"),
         (lambda x: (x - 1).sqrt(), "value: not finite"),
         (lambda x: x.sum(), "its first size should be the number of rows"),

@@ -1,7 +1,10 @@
 """Examples at a kink are left out of the comparison of a graph with PyTorch; no others are."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,6 +14,7 @@ from training.functions.described import describe
 from training.functions.exported import export_plan
 from training.functions.kinks import away_from_kinks
 from training.functions.plans import plan
+from training.functions.refusal import Refusal
 
 ROWS = torch.linspace(-1.7, 1.9, 8).unsqueeze(1)
 NEARLY_ZERO = 1e-8  # rounding may put it on either side
@@ -71,3 +75,27 @@ def test_more_examples_are_looked_at_where_many_are_at_a_kink(tmp_path: Path) ->
     rows[0], rows[10], rows[18] = 1.0, -2.0, 0.5
     checked = relu_slope(rows, tmp_path)
     assert checked.samples["vjp.x"].ravel().tolist() == [1.0, -2.0, 0.5]
+
+
+def test_examples_that_the_size_of_the_batch_puts_on_the_other_side(tmp_path: Path) -> None:
+    """PyTorch convolves 64 pictures in another way than 8, and rounds otherwise."""
+    rows = ROWS.clone()
+    rows[5] = 1.0
+    sixty_four = 64
+
+    def kinked(x: Tensor) -> Tensor:
+        return (x - 1 + 1e-3).relu()  # of which no tiny move crosses the threshold
+
+    asked = Publication(kinked, {"x": rows}, ("y",), ("vjp",))
+    exact = plan("vjp", describe(asked))
+
+    def rounded(inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Sequence[Tensor]:
+        moved = torch.where(inputs[0] == 1.0, 0.9, inputs[0])
+        return exact.reference([moved if len(moved) == sixty_four else inputs[0]], vectors)
+
+    checked = export_plan(replace(exact, reference=rounded), asked.inputs, tmp_path).checked
+    assert checked.left_out == 1
+    assert 1.0 not in checked.samples["vjp.x"]
+    wrong = replace(exact, reference=lambda x, v: [2 * y for y in exact.reference(x, v)])
+    with pytest.raises(Refusal, match="the graph disagrees"):
+        export_plan(wrong, asked.inputs, tmp_path)

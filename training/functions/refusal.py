@@ -3,6 +3,7 @@
 import re
 
 from training.errors import JobError
+from training.publish.record import RandomNumbers
 
 NO_RULE = "no ONNX rule"
 NO_KERNEL = "no float64 kernel in ONNX Runtime"
@@ -37,6 +38,12 @@ _NUMPY = (
     "numel() on tensor with symbolic",
     ".numpy() is not supported",
 )
+_SPECTRA = ("_eig", "_svd")
+_SPECTRAL = (
+    "eigenvalues and singular values are iterated until the numbers have settled, which no graph "
+    "does; write a fixed number of steps (of power iteration, say), or compute them before and "
+    "pass them as an input"
+)
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
 _KERNEL = re.compile(r"implementation for (\w+)\(\d+\)")
 
@@ -58,6 +65,13 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
             "an `if`, `while`, float() or .item() depends on the numbers in a tensor; "
             "write it with torch.where, or a fixed number of steps",
         )
+    if isinstance(error, RandomNumbers):
+        return Refusal(
+            function,
+            RANDOM,
+            f"it draws random numbers ({error}), and a seed gives others outside PyTorch; draw "
+            "them before and keep them, or pass them as an input",
+        )
     if (
         "data pointer of Tensor" in chain
         or "numel() on tensor with symbolic" in chain
@@ -68,7 +82,8 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
         )
     if "No ONNX function found" in chain or "No decompositions registered" in chain:
         name = operator.group(1) if operator else "an operator"
-        return Refusal(function, NO_RULE, f"{name}; write it in other operations")
+        advice = _SPECTRAL if any(each in name for each in _SPECTRA) else ""
+        return Refusal(function, NO_RULE, f"{name}; {advice or 'write it in other operations'}")
     if "derivative for" in chain or "does not require grad" in chain:
         return Refusal(function, NO_DERIVATIVE, message)
     if "2147483648" in chain or "2GB" in chain or "2 GiB" in chain or "exceeds maximum" in chain:

@@ -52,6 +52,7 @@ def record(
             recorded = _operators_of(in_pairs.run, sample, batched)
     if any(batched):
         _restore_batch(recorded, rows, batched.index(True))
+    _require_no_chance(recorded)
     _drop_checks(recorded)
     _forget_strides(recorded)
     _lift_float64(recorded)
@@ -60,6 +61,17 @@ def record(
     recorded.recompile()
     recorded.eval()
     return recorded
+
+
+class RandomNumbers(RuntimeError):
+    """The function draws random numbers."""
+
+
+def _require_no_chance(recorded: fx.GraphModule) -> None:
+    """Raise RandomNumbers if an operator draws some: a seed gives others outside PyTorch."""
+    for node in recorded.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise RandomNumbers(str(node.target).removesuffix(".default"))
 
 
 def _operators_of(
