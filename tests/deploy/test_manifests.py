@@ -1,5 +1,6 @@
 """The Kubernetes manifests, checked offline: by Kubernetes' own schemas, and against each other."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -125,8 +126,8 @@ def test_the_overlay_changes_what_the_base_has() -> None:
     assert environment["GRADSERVE_ARTIFACTS"].startswith("s3://")
 
 
-@pytest.mark.parametrize("folder", [BASE, OBJECT_STORE], ids=lambda folder: folder.name)
-def test_it_can_be_rendered(folder: Path) -> None:
+def rendered(folder: Path) -> dict[str, Any]:
+    """Every manifest that a kustomization makes, by kind; skips where nothing can render it."""
     if shutil.which("kustomize"):
         command = ["kustomize", "build", str(folder)]
     elif shutil.which("kubectl") and _kubectl_version() >= (1, 21):
@@ -134,8 +135,63 @@ def test_it_can_be_rendered(folder: Path) -> None:
     else:
         pytest.skip("NOT RENDERED: there is no kustomize here, and no kubectl of 1.21 or newer")
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    kinds = {document["kind"] for document in yaml.safe_load_all(text)}
-    assert {"Deployment", "Service", "NetworkPolicy"} <= kinds
+    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", [BASE, OBJECT_STORE], ids=lambda folder: folder.name)
+def test_what_is_rendered_is_accepted_by_kubernetes_own_schemas(folder: Path, version: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    found = rendered(folder)
+    assert found.keys() == documents(BASE).keys() - {"Kustomization"}
+    for kind, document in found.items():
+        if kind not in CUSTOM:
+            validate.validate(document, version, strict=True)
+        name = document["metadata"]["name" if kind == "Namespace" else "namespace"]
+        assert name == "gradserve", kind
+
+
+def test_the_schemas_refuse_what_is_misspelt() -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    deployment = documents(BASE)["Deployment"]
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(validate.ValidationError):
+        validate.validate(deployment, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("folder", [BASE, OBJECT_STORE], ids=lambda folder: folder.name)
+def test_probes_requests_and_scrapes_reach_the_port_that_is_listened_on(folder: Path) -> None:
+    found = rendered(folder)
+    (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    arguments = container["args"]
+    port = int(arguments[arguments.index("--port") + 1])
+    assert arguments[arguments.index("--host") + 1] == "0.0.0.0"
+    named = {each["name"]: each["containerPort"] for each in container["ports"]}
+    known = json.loads((DEPLOY.parent / "tests/service/openapi.json").read_text("utf-8"))["paths"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert named[asked["port"]] == port
+        assert asked["path"] in known
+    targets = {each["name"]: each["targetPort"] for each in found["Service"]["spec"]["ports"]}
+    assert {named[target] for target in targets.values()} == {port}
+    (scraped,) = found["ServiceMonitor"]["spec"]["endpoints"]
+    assert named[targets[scraped["port"]]] == port
+    assert scraped["path"] in known
+    # From anywhere: who calls, and Prometheus, are in namespaces that this can't know.
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["ingress"] == [{"ports": [{"port": port, "protocol": "TCP"}]}]
+
+
+def test_what_may_go_out() -> None:
+    for folder, expected in (
+        (BASE, set()),
+        (OBJECT_STORE, {(53, "UDP"), (53, "TCP"), (443, "TCP")}),
+    ):
+        policy = rendered(folder)["NetworkPolicy"]["spec"]
+        assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+        assert {
+            (p["port"], p["protocol"]) for r in policy["egress"] for p in r["ports"]
+        } == expected
 
 
 def _kubectl_version() -> tuple[int, int]:
@@ -147,3 +203,19 @@ def _kubectl_version() -> tuple[int, int]:
     ).stdout
     found = re.search(r'"major": "(\d+)",\s*"minor": "(\d+)', text)
     return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "deploy/compose-proxy.yml"])
+def test_compose_files_are_of_the_specification_of_compose_2(name: str) -> None:
+    compose_spec = pytest.importorskip("compose_spec")
+    text = (DEPLOY.parent / name).read_text("utf-8")
+    filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    assert "${" not in filled
+    document = yaml.safe_load(filled)
+    for service in document["services"].values():
+        if "cpus" in service:
+            service["cpus"] = float(service["cpus"])  # the specification takes 2, this package 2.0
+    compose_spec.PyCompose.from_json(json.dumps(document))
+    next(iter(document["services"].values()))["memlimit"] = "1g"
+    with pytest.raises(ValueError, match="memlimit"):
+        compose_spec.PyCompose.from_json(json.dumps(document))
