@@ -1,5 +1,6 @@
 """The function panel over functions known by heart: values, tangent, Jacobian, copied commands."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,21 @@ def test_other_kinds_of_models(functions: ServerProcess, visitor: Visitor) -> No
         page = choose(visit, "curve-mlp", x="2")
         expect(page.locator("#function-jacobian [data-jacobian='0/0']")).to_have_text("10")
         visit.expect_refusals()  # at the end, when the browser has noted all of them
+
+
+def test_a_slice_along_an_input_without_rows(functions: ServerProcess, visitor: Visitor) -> None:
+    with visitor(functions) as visit:
+        page = choose(visit, "mixed", x="1, 2", m="3", theta="5, 6")
+        page.select_option("#function-along", "2/1")
+        expect(page.locator("#function-plot .slope")).to_have_text("slope 6")
+        assert jacobian(page) == {"0/0": 3, "0/1": 6}
+        # y is linear in theta: all of the slice is on the tangent.
+        tangent = page.locator("#function-plot .tangent")
+        ends = [float(tangent.get_attribute(name) or "nan") for name in ("x1", "y1", "x2", "y2")]
+        path = page.locator("#function-plot .fit-0").first.get_attribute("d") or ""
+        numbers = [float(number) for number in re.findall(r"-?[0-9.]+", path)]
+        assert numbers[:2] == pytest.approx(ends[:2], abs=0.2)
+        assert numbers[-2:] == pytest.approx(ends[2:], abs=0.2)
 
 
 @pytest.mark.parametrize("button", ["Copy as curl", "Copy as Python (httpx)", "Copy as UM-Bridge"])

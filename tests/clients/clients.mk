@@ -1,6 +1,6 @@
 # The clients that people have, each in an environment of its own: make test-clients
 
-CLIENTS := umbridge tritonclient kserve mlserver tesseract jax scipy pymc generated
+CLIENTS := umbridge tritonclient kserve mlserver tesseract jax scipy pymc qmcpy generated
 CLIENT_ENVS := $(foreach client,$(CLIENTS),.venv/clients/$(client)/installed)
 .PHONY: test-clients
 

@@ -26,7 +26,7 @@ from tests.tiny_artifacts import (
 HERE = Path(__file__).parent
 CLIENTS = [
     *("umbridge", "tritonclient", "kserve", "mlserver", "tesseract", "jax", "scipy", "pymc"),
-    "generated",
+    *("qmcpy", "generated"),
 ]
 
 

@@ -6,6 +6,7 @@ import { Frame, range } from "./plot.js";
 import { Record } from "./request.js";
 
 const SAMPLES = 121; // points of a slice
+const SINGLE = 31; // the same along an input without rows, each of which is a request
 const MOST = 64; // numbers of a row that a person may want to type
 const SHOWN = 12; // rows and columns of a Jacobian, and numbers of an output
 
@@ -67,7 +68,7 @@ class FunctionPanel {
       const { inputs, outputs } = details.functions.value;
       const tensors = [...inputs, ...outputs];
       const fixed = tensors.every((tensor) => rowShape(tensor).every((size) => typeof size === "number"));
-      return fixed && inputs.some((input) => hasRows(input) && isFloat(input)) && inputs.every((input) => sizeOf(rowShape(input)) <= MOST);
+      return fixed && inputs.some(isFloat) && inputs.every((input) => sizeOf(rowShape(input)) <= MOST);
     }).map((details) => [details.model, details]));
     if (!Object.keys(this.models).length) throw new Error("No model with a value of a few numbers is serving yet.");
     // Models of one's own come first: the curves have a panel already.
@@ -94,10 +95,7 @@ class FunctionPanel {
     byId("function-inputs").replaceChildren(...this.fields.map(({ label }) => label));
     const options = (tensors) => tensors.flatMap((tensor, which) => elements(tensor.name, rowShape(tensor)).map((name, element) =>
       html("option", { value: `${which}/${element}` }, name)));
-    this.along.replaceChildren(...options(inputs).filter((option) => {
-      const input = inputs[Number(option.value.split("/")[0])];
-      return isFloat(input) && hasRows(input);
-    }));
+    this.along.replaceChildren(...options(inputs).filter((option) => isFloat(inputs[Number(option.value.split("/")[0])])));
     this.output.replaceChildren(...options(outputs));
     await this.ask();
   }
@@ -159,15 +157,19 @@ class FunctionPanel {
     this.record.set([request]);
     const at = values[which][element];
     const [low, high] = this.window(x, at);
-    const xs = Array.from({ length: SAMPLES }, (_, i) => low + ((high - low) * i) / (SAMPLES - 1));
-    const rows = arrays(SAMPLES);
-    rows[x.name] = xs.map((value) => nested(values[which].with(element, value), rowShape(x)));
+    const samples = hasRows(x) ? SAMPLES : SINGLE;
+    const xs = Array.from({ length: samples }, (_, i) => low + ((high - low) * i) / (samples - 1));
+    const points = xs.map((value) => nested(values[which].with(element, value), rowShape(x)));
+    const flat = (array) => [array].flat(Infinity);
+    const evaluate = async (inputs) => (await send(postJson("evaluate", { model, inputs, outputs: [y.name] }))).document.outputs[y.name];
+    const along = hasRows(x)
+      ? evaluate({ ...arrays(samples), [x.name]: points })
+      : Promise.all(points.map((point) => evaluate({ ...arrays(1), [x.name]: point })));
     try {
       // A function may have no value somewhere along the slice, and have one here.
-      const [here, slice] = await Promise.all([send(request), send(postJson("evaluate", { model, inputs: rows, outputs: [y.name] })).catch((error) => error)]);
-      const flat = (array) => [array].flat(Infinity);
+      const [here, slice] = await Promise.all([send(request), along.catch((error) => error)]);
       const found = here.document.outputs;
-      const ys = slice.document?.outputs[y.name].map((row) => flat(row)[elementOut]);
+      const ys = slice instanceof Error ? null : slice.map((row) => flat(row)[elementOut]);
       const matrix = jacobian ? nested(flat(found[jacobian.name]), [sizeOf(rowShape(y)), sizeOf(rowShape(x))]) : null;
       this.slice = ys && { xs, ys, at, height: flat(found[y.name])[elementOut], slope: matrix?.[elementOut][element],
         names: [this.along.selectedOptions[0].textContent, this.output.selectedOptions[0].textContent] };
