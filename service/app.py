@@ -33,6 +33,7 @@ from service.runtime.queue import Queue
 from service.runtime.registry import Registry
 from service.runtime.resources import Resources
 from service.server.cores import available_cores
+from service.server.intake import Held
 from service.server.memory import trim_heap
 from service.server.shedding import Check, Shedder
 from service.settings import Settings
@@ -65,6 +66,7 @@ class State(TypedDict):
 
     services: Services
     shedder: Shedder
+    held: Held
     refusals: Refusals
 
 
@@ -112,6 +114,7 @@ def create_app(
             "services": Services(settings, registry, queue, lifecycle, resources),
             "refusals": refusals,
             "shedder": Shedder(queue, refusals, checks),
+            "held": Held(resources.memory, settings.max_connections),
         }
         writing.cancel()
         flush_records()

@@ -151,6 +151,11 @@ class Settings(BaseSettings):
         default=1, ge=1, description="Images of several requests in one run; over 1 for GPUs only"
     )
 
+    max_connections: int = Field(
+        default=4096,
+        ge=16,
+        description="Connections of a worker; for one more, those idle longest are closed",
+    )
     header_seconds: float = Field(
         default=10.0, gt=0, description="Time for the head of a request to arrive, s"
     )

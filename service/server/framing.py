@@ -9,6 +9,7 @@ import re
 
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 64 * 1024
+MAX_FIELDS = 128  # each takes 130 bytes more than its own; Apache takes 100
 CHUNKED = -1  # in place of a length: the body comes in chunks, and the last one says so
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"

@@ -4,7 +4,6 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -17,40 +16,31 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.lifecycle import Lifecycle
+from service.runtime.errors import QueueFull
 from service.server.framing import (
     CHUNKED,
     HEAD_END,
+    MAX_FIELDS,
     MAX_HEAD_BYTES,
     Malformed,
     check_beginning,
     read_head,
 )
+from service.server.intake import FREE_BYTES, Held, Intake, piece_bytes
 from service.server.shedding import AT_ONCE_SECONDS, Shedder
 from service.settings import Settings
 from service.web.refusal import Refusals, static_lines
 
 # Not 100 Continue, after which the client has yet to send its body.
 FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
-# Each piece costs a turn of the loop: uvicorn's 64 KiB make a photo of 2.5 MB take 8 % longer.
-PIECE_BYTES = 256 * 1024
-# What connections hold of bodies before a request sees any of it, and so before it is counted: with
-# many connections each holds less.
-HELD_BYTES = 16 * 1024 * 1024
-LEAST_PIECE_BYTES = 16 * 1024
-# What all connections together may hand over in one turn of the event loop. Requests begin, and
-# count what they hold, only in the next one.
-TURN_BYTES = 32 * 1024 * 1024
 LINGER_SECONDS = 1.0
 # In a body of one-byte chunks, five bytes of framing come with each.
 FRAMING_SHARE = 16
 FIRST_REQUEST_SECONDS = 1.0  # for a connection that was accepted while shutting down
+# A head is there as it came, as fields, and in parts for whoever works on it.
+HEAD_COPIES = 3
 NOT_HTTP = "The request is not valid HTTP"
 EMPTY_LINES = re.compile(rb"[\r\n]*")  # before a request line: RFC 9112, 2.2
-
-
-def piece_bytes(connections: int) -> int:
-    """How much of a body is handed to its request at a time."""
-    return max(LEAST_PIECE_BYTES, min(PIECE_BYTES, HELD_BYTES // max(1, connections)))
 
 
 class OneWrite:
@@ -67,6 +57,7 @@ class OneWrite:
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
         self.abort = transport.abort
+        self.get_write_buffer_size = transport.get_write_buffer_size
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
         self.write_eof = transport.write_eof
@@ -91,39 +82,6 @@ class OneWrite:
         """Send what was kept, then close."""
         self.flush()
         self._transport.close()
-
-
-class Intake:
-    """Bytes that were read in this turn of the event loop: over ``TURN_BYTES`` no more are.
-
-    The kernel may report thousands of connections at once, each with a quarter of a megabyte.
-    """
-
-    def __init__(self) -> None:
-        self._read = 0
-        self._paused: list[Protocol] = []
-
-    def count(self, size: int, connections: Iterable["Protocol"]) -> None:
-        """So many bytes were read of one of these ``connections``."""
-        if not self._read:
-            asyncio.get_running_loop().call_soon(self._next_turn)
-        self._read += size
-        if self._read > TURN_BYTES and not self._paused:
-            self._paused = [each for each in connections if each.may_be_read()]
-            for each in self._paused:
-                each.transport.pause_reading()
-
-    def _next_turn(self) -> None:
-        self._read = 0
-        if self._paused:
-            # Behind what the requests that were read have to do first.
-            asyncio.get_running_loop().call_soon(self._resume)
-
-    def _resume(self) -> None:
-        paused, self._paused = self._paused, []
-        for each in paused:
-            if each.may_be_read():
-                each.transport.resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -157,6 +115,9 @@ class Protocol(HttpToolsProtocol):
         self.no_more_input = False  # the client has closed its side
         self.refused = False
         self.shed_at = -math.inf  # for being over capacity; the connection goes on
+        self.idle_since = time.monotonic()  # or since when its request arrives
+        self.counted = 0  # bytes of ``held``
+        self.held: Held = self.app_state["held"]
         self.shedder: Shedder = self.app_state["shedder"]
         self.refusals: Refusals = self.app_state["refusals"]
         self.task: asyncio.Task[None] | None = None
@@ -166,6 +127,8 @@ class Protocol(HttpToolsProtocol):
         """A client has connected."""
         super().connection_made(transport)
         self.transport = OneWrite(transport)  # type: ignore[assignment]
+        if len(self.connections) > self.held.max_connections:
+            self.held.make_room(self.connections)  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -224,6 +187,13 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer has been given: it is the next request's turn."""
         self.transport.flush()  # type: ignore[attr-defined]
+        # An idle connection holds nothing of the request before.
+        self.head = self.url = b""
+        self.scope, self.headers = {}, []  # type: ignore[typeddict-item]
+        self.cycle.scope = self.scope
+        self.idle_since = time.monotonic()
+        if self.counted:
+            self._count()
         super().on_response_complete()
         if self.unread or self.no_more_input:
             # Not from here: as many requests as fit into one read would each be a call deeper.
@@ -238,6 +208,7 @@ class Protocol(HttpToolsProtocol):
                 break
         self.unread = self.unread[self.position :]
         self.position = 0
+        self._count()
         if self.unread and self._answering():
             self.flow.pause_reading()
         elif self.no_more_input and not self.refused and (self.in_body or not self._answering()):
@@ -257,19 +228,26 @@ class Protocol(HttpToolsProtocol):
         end = data.find(HEAD_END, max(start, start + self.searched - len(HEAD_END)))
         size = (end + len(HEAD_END) if end >= 0 else len(data)) - start
         self.searched = size
-        self.head = bytes(data[start : start + min(size, MAX_HEAD_BYTES)])
         if size > MAX_HEAD_BYTES:
             self._refuse(431, "The head of the request is too large")
             return False
         try:
             if end < 0:
-                check_beginning(self.head, 0)
+                check_beginning(data, start)
                 return False
-            head, self.body_left = read_head(self.head)
+            whole = bytes(data[start : start + size])
+            if whole.count(b"\n") > MAX_FIELDS + 2:
+                self._refuse(431, f"The head of the request has over {MAX_FIELDS} fields")
+                return False
+            head, self.body_left = read_head(whole)
         except Malformed as error:
             self._refuse(400, str(error))
             return False
         self.position = start + size
+        self.head = whole
+        self._count()
+        if self.refused:
+            return False
         self.in_head = False
         self.body_bytes = self.chunked_bytes = 0
         self.tail = b""
@@ -306,6 +284,24 @@ class Protocol(HttpToolsProtocol):
             return start + across + len(HEAD_END) - len(self.tail)
         end = data.find(HEAD_END, start)
         return end + len(HEAD_END) if end >= 0 else len(data)
+
+    def _count(self) -> None:
+        """Count what this connection holds; without room for it, it is refused and closed."""
+        size = len(self.unread) - self.position + HEAD_COPIES * len(self.head)
+        if size <= FREE_BYTES or self.refused:
+            size = 0
+        if size == self.counted:
+            return
+        try:
+            self.held.change(self.counted, size)
+        except QueueFull as error:
+            if self._answering():
+                # Its answer is given, and what was sent behind it is not read.
+                self.unread, self.position, self.cycle.keep_alive = b"", 0, False
+            else:
+                self._refuse(429, str(error))
+        else:
+            self.counted = size
 
     def _parse(self, data: bytes | bytearray) -> None:
         try:
@@ -346,6 +342,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has disconnected: cancel the work on its request, and free its place."""
         super().connection_lost(exc)
+        self.held.sent(self)
+        self.held.change(self.counted, 0)
+        self.counted = 0
         # A request that has been answered may still be cleaning up: let it finish.
         running = self.running
         if running is not None and self.task is not None and not running.response_complete:
@@ -355,11 +354,13 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""
         self.unread_since = time.monotonic()
+        self.held.unsent(self, self.transport.get_write_buffer_size())
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.unread_since = None
+        self.held.sent(self)
         super().resume_writing()
 
     def check_deadlines(self, now: float) -> None:
@@ -414,6 +415,30 @@ class Protocol(HttpToolsProtocol):
     def may_be_read(self) -> bool:
         """Is it open, and not paused for a reason of its own?"""
         return not (self.flow.read_paused or self.transport.is_closing())
+
+    def pause_input(self) -> None:
+        """Stop reading for this turn of the event loop."""
+        self.transport.pause_reading()
+
+    def resume_input(self) -> None:
+        """Read again after it."""
+        self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close it, and lose what it has not sent."""
+        self.transport.abort()
+
+    def waits_since(self) -> float | None:
+        """Since when it has waited for its client; None if the client waits for it."""
+        if self._closing() or (self._answering() and not self.in_body):
+            return None
+        return self.body_since if self.in_body else self.idle_since
+
+    def give_way(self) -> None:
+        """Refuse what it has begun to send, and close it."""
+        if self.in_head or self.in_body:
+            self._refuse(429, "There are too many connections; try again shortly")
+        self.transport.close()
 
     def _closing(self) -> bool:
         return self.refused or self.parser is None or self.transport.is_closing()
@@ -475,9 +500,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()  # it was answered before its body was found to be wrong
             return
         self.refused = True
-        self.unread, self.position = b"", 0  # nothing of it is wanted while this lingers
-        response = self.refusals.response(status, detail, self.head)
-        request_id, lines = self.refusals.headers(self.head)
+        head = self.head
+        if self.in_head:  # as far as it is there
+            head = bytes(self.unread[self.position : self.position + MAX_HEAD_BYTES])
+        # Nothing of it is wanted while this lingers.
+        self.unread, self.position, self.head = b"", 0, b""
+        self._count()
+        response = self.refusals.response(status, detail, head)
+        request_id, lines = self.refusals.headers(head)
         date = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
         self.transport.write(
             STATUS_LINE[status]
@@ -487,7 +517,7 @@ class Protocol(HttpToolsProtocol):
             + b"connection: close\r\n\r\n"
             + bytes(response.body)
         )
-        self.refusals.record(status, self.head, request_id, len(response.body), self._client())
+        self.refusals.record(status, head, request_id, len(response.body), self._client())
         # Closing with input unread would reset the connection, and lose the answer on its way: so
         # say that nothing follows, and drop what still comes for a moment.
         with suppress(OSError):  # asyncio's own, of a client that has gone

@@ -19,7 +19,8 @@ from service.lifecycle import Lifecycle
 from service.server import memory
 from service.server.accept import Acceptor
 from service.server.portable import shutdown_signals
-from service.server.protocol import Intake, Protocol
+from service.server.intake import Intake
+from service.server.protocol import Protocol
 from service.settings import Settings
 
 log = logging.getLogger("gradserve")

@@ -20,10 +20,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
 from starlette.requests import Request
-from starlette.types import Message
 
 from service.runtime.cost import Cost, json_cost, json_elements
-from service.runtime.resources import MemoryBudget
 from service.web.errors import ClientGone, Malformed, TooLarge, WrongType
 from service.web.request_record import Stage
 from service.web.state import services
@@ -145,37 +143,30 @@ async def read_body(request: Request, limit: int) -> bytes | bytearray:
 
 
 async def _read_all(request: Request, limit: int) -> bytes | bytearray:
-    message = await _receive(request)
-    if not message.get("more_body", False):
+    piece, more = await _receive(request)
+    if not more:
         # The whole body in one message, as for nearly every request but photos.
-        whole: bytes = message.get("body", b"")
-        if len(whole) > limit:
+        if len(piece) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
-        if len(whole) > UNCOUNTED_BYTES:
-            services(request).resources.bodies.for_request().take(len(whole))
-        return whole
-    return await _collect(request, message, limit, services(request).resources.bodies)
-
-
-async def _collect(
-    request: Request, message: Message, limit: int, bodies: MemoryBudget
-) -> bytearray:
-    """The body from its first message on, within the memory budget of all bodies."""
+        if len(piece) > UNCOUNTED_BYTES:
+            services(request).resources.bodies.for_request().take(len(piece))
+        return piece
     body = bytearray()
-    held = bodies.for_request()
+    held = services(request).resources.bodies.for_request()
     while True:
-        chunk = message.get("body", b"")
-        if len(body) + len(chunk) > limit:
+        if len(body) + len(piece) > limit:
             raise TooLarge(f"The body is over the limit of {limit} bytes")
-        held.take(len(chunk))
-        body += chunk
-        if not message.get("more_body", False):
+        held.take(len(piece))
+        body += piece
+        if not more:
             return body
-        message = await _receive(request)
+        piece = b""  # not kept twice while the next one is on its way
+        piece, more = await _receive(request)
 
 
-async def _receive(request: Request) -> Message:
+async def _receive(request: Request) -> tuple[bytes, bool]:
+    """A piece of the body, and whether more is to come."""
     message = await request.receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
-    return message
+    return message.get("body", b""), message.get("more_body", False)

@@ -19,7 +19,7 @@ from service.web.state import services_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 # Larger answers are sent in pieces.
-LARGE_BYTES = 1024 * 1024
+LARGE_BYTES = 256 * 1024
 PIECE_BYTES = 256 * 1024
 _marked: set[Endpoint] = set()
 
