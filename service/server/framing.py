@@ -31,6 +31,10 @@ class Malformed(ValueError):
     """Not a request, or one that could be read in two ways."""
 
 
+class HeadTooLarge(Malformed):
+    """Of too many bytes or fields."""
+
+
 def check_beginning(data: bytes | bytearray, start: int) -> None:
     """Raise Malformed if what is there of a head, from ``start`` on, can't become one."""
     if data.find(b"\n", start) >= 0:
@@ -47,8 +51,10 @@ def read_head(head: bytes) -> tuple[bytes, int]:
 
     An offer to upgrade to another protocol is left out, which is how to decline it (RFC 9110,
     7.8). Of an absolute target, the host takes the place of the Host field (RFC 9112, 3.2.2).
-    Raises Malformed.
+    Raises Malformed, or HeadTooLarge for over ``MAX_FIELDS`` fields.
     """
+    if head.count(b"\n") > MAX_FIELDS + 2:
+        raise HeadTooLarge(f"The head of the request has over {MAX_FIELDS} fields")
     check_beginning(head, 0)
     line = REQUEST_LINE.match(head)
     assert line is not None  # noqa: S101

@@ -20,8 +20,8 @@ from service.runtime.errors import QueueFull
 from service.server.framing import (
     CHUNKED,
     HEAD_END,
-    MAX_FIELDS,
     MAX_HEAD_BYTES,
+    HeadTooLarge,
     Malformed,
     check_beginning,
     read_head,
@@ -228,20 +228,16 @@ class Protocol(HttpToolsProtocol):
         end = data.find(HEAD_END, max(start, start + self.searched - len(HEAD_END)))
         size = (end + len(HEAD_END) if end >= 0 else len(data)) - start
         self.searched = size
-        if size > MAX_HEAD_BYTES:
-            self._refuse(431, "The head of the request is too large")
-            return False
         try:
+            if size > MAX_HEAD_BYTES:
+                raise HeadTooLarge("The head of the request is too large")
             if end < 0:
                 check_beginning(data, start)
                 return False
             whole = bytes(data[start : start + size])
-            if whole.count(b"\n") > MAX_FIELDS + 2:
-                self._refuse(431, f"The head of the request has over {MAX_FIELDS} fields")
-                return False
             head, self.body_left = read_head(whole)
         except Malformed as error:
-            self._refuse(400, str(error))
+            self._refuse(431 if isinstance(error, HeadTooLarge) else 400, str(error))
             return False
         self.position = start + size
         self.head = whole

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 from service.lifecycle import Lifecycle
 from service.server import memory
 from service.server.accept import Acceptor
-from service.server.portable import shutdown_signals
 from service.server.intake import Intake
+from service.server.portable import shutdown_signals
 from service.server.protocol import Protocol
 from service.settings import Settings
 
