@@ -63,6 +63,7 @@ from service.web.errors import (
 from service.web.metrics import model_figures
 from service.web.openapi import json_body, json_response, path_parameters, problems
 from service.web.protocol_errors import Document, in_words
+from service.web.request_record import current
 from service.web.state import Services, services
 from service.web.unpacking import read_unpacked
 
@@ -179,22 +180,24 @@ def statistics(models: Any) -> Statistics:
         known = figures.get((name, version), {})
 
         def count(key: str, known: dict[str, float] = known) -> int:
-            return int(known.get(f"nv_inference_{key}_total", 0))
+            return int(known.get(f"{key}_total", 0))
 
-        requests = count("request_success")
+        def duration(requests: int, key: str, count: Callable[[str], int] = count) -> Duration:
+            return Duration(count=requests, ns=1000 * count(key))
+
+        requests = count("nv_inference_request_success")
+        failed = count("nv_inference_request_failure")
         found.append(
             ModelStatistics(
                 name=name,
                 version=version,
-                inference_count=count("count"),
-                execution_count=count("exec_count"),
+                inference_count=count("nv_inference_count"),
+                execution_count=count("nv_inference_exec_count"),
                 inference_stats=InferenceStatistics(
-                    success=Duration(count=requests, ns=1000 * count("request_duration_us")),
-                    fail=Duration(count=count("request_failure"), ns=0),
-                    queue=Duration(count=requests, ns=1000 * count("queue_duration_us")),
-                    compute_infer=Duration(
-                        count=requests, ns=1000 * count("compute_infer_duration_us")
-                    ),
+                    success=duration(requests, "nv_inference_request_duration_us"),
+                    fail=duration(failed, "gradserve_inference_failure_us"),
+                    queue=duration(requests, "nv_inference_queue_duration_us"),
+                    compute_infer=duration(requests, "nv_inference_compute_infer_duration_us"),
                 ),
             )
         )
@@ -260,6 +263,9 @@ def _add_model(
         Inference-Header-Content-Length then gives.
         """
         found = find(request, **request.path_params)
+        record = current.get()
+        if record is not None:  # what is refused from here on counts as failed, of this model
+            record.model, record.version = found.manifest.model, found.manifest.version
         shared = services(request)
         query, inputs = await _read(request, found, settings)
         wanted = [tensor.name for tensor in query.outputs or []]

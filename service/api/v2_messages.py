@@ -109,7 +109,7 @@ class InferenceStatistics(BaseModel):
     """Where the time of the requests for a model went."""
 
     success: Duration = Field(description="Requests answered, all of their time")
-    fail: Duration = Field(description="Requests refused or failed; their time isn't counted")
+    fail: Duration = Field(description="Requests refused or failed once the model was found")
     queue: Duration = Field(description="Waiting for their turn")
     compute_infer: Duration = Field(description="In the graphs")
 

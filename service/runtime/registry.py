@@ -11,6 +11,7 @@ version serves), and a model's folder is gone while others are there.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -335,7 +336,8 @@ class Registry:
             versions = self._versions(name)
         except OSError as error:
             if serving is None:
-                self.refused[name] = {0: Refusal(f"its folder cannot be read ({error})", ())}
+                why = f"its folder cannot be read ({error.strerror})"
+                self.refused[name] = {0: Refusal(why, ())}
             return serving
         refused: dict[int, Refusal] = {}
         self._copying.discard(name)
@@ -451,6 +453,8 @@ class Registry:
         return pending or _Pending(Future(), (), time.monotonic())
 
     def _refuse(self, name: str, version: int, reason: str, signature: Signature) -> Refusal:
+        # Clients read it as well, and where the folder lies on this machine is not theirs to know.
+        reason = reason.replace(f"{self.root}{os.sep}", "")
         before = self.refused.get(name, {}).get(version)
         if before is None or before.reason != reason:
             self._lines += 1
@@ -472,7 +476,7 @@ class Registry:
             self._pending.pop(key).future.cancel()
 
     def _absent(self, name: str) -> NoSuchModel | ModelNotReady:
-        known = {*self.makers, *self._required, *self._expected}
+        known = {*self.makers, *self._required, *self._expected, *self.refused}
         if name in known or not self.scanned:
             return ModelNotReady(
                 f"{name if name in known else 'The model'}: {self._why_not_ready(name)}"

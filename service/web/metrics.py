@@ -80,6 +80,8 @@ RUNS = Counter("nv_inference_exec_count", "Graphs run", MODEL)
 TOTAL_US = Counter("nv_inference_request_duration_us", "Time of inference requests, µs", MODEL)
 QUEUE_US = Counter("nv_inference_queue_duration_us", "Of it, waiting for their turn, µs", MODEL)
 INFER_US = Counter("nv_inference_compute_infer_duration_us", "Of it, in the graph, µs", MODEL)
+# Triton's statistics have it, its metrics don't.
+FAILED_US = Counter("gradserve_inference_failure_us", "Time of those that failed, µs", MODEL)
 
 WAITING = Gauge("gradserve_queue_places", "Places of the queue in use", multiprocess_mode="livesum")
 VERSION = Gauge(
@@ -270,7 +272,9 @@ def _count_for_model(
     ]
     spent = [request_record.seconds for _, request_record in right]
     SUCCESS.labels(model, version).inc(len(right))
-    FAILURE.labels(model, version).inc(len(answers) - len(right))
+    failed = [seconds for status, seconds, _ in answers if status >= 400]
+    FAILURE.labels(model, version).inc(len(failed))
+    FAILED_US.labels(model, version).inc(sum(failed) * 1e6)
     INFERENCES.labels(model, version).inc(sum(request_record.rows for _, request_record in right))
     RUNS.labels(model, version).inc(sum(request_record.runs for _, request_record in right))
     TOTAL_US.labels(model, version).inc(sum(seconds for seconds, _ in right) * 1e6)
@@ -346,7 +350,7 @@ def model_figures() -> dict[tuple[str, str], dict[str, float]]:
     """Triton's counters of each model and version, by name, over all workers."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for family in _figures().collect():
-        if family.name.startswith("nv_inference_"):
+        if family.name.startswith(("nv_inference_", "gradserve_inference_")):
             for sample in family.samples:
                 key = sample.labels["model"], sample.labels["version"]
                 found.setdefault(key, {})[sample.name] = sample.value

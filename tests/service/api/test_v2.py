@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from service.api.v2_messages import EXAMPLE
 from service.api.w10 import EXAMPLE as W10
-from tests.tiny_artifacts import png
+from tests.tiny_artifacts import png, publish_all
 
 X = {"name": "x", "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]}
 
@@ -304,6 +304,39 @@ def test_repository_config_and_statistics(client: TestClient) -> None:
     after = stats()
     assert (after[0] - before[0], after[1] - before[1]) == (2, 1) and after[2] > before[2]
     assert len(client.get("/v2/models/stats").json()["model_stats"]) == 3
+
+
+def test_refused_inferences_and_their_time_are_counted(client: TestClient) -> None:
+    def failed() -> dict[str, int]:
+        (of,) = client.get("/v2/models/curve-mlp/stats").json()["model_stats"]
+        return of["inference_stats"]["fail"]
+
+    before = failed()
+    infer(client, "curve-mlp", {"inputs": [X | {"datatype": "FP16"}]}, 422)
+    after = failed()
+    assert after["count"] == before["count"] + 1
+    assert after["ns"] > before["ns"]
+
+
+def test_a_model_whose_versions_are_all_refused_is_not_ready(tmp_path: Path, serve: Any) -> None:
+    """503 with the reason, which names the file as it lies in the artifacts folder."""
+    root = tmp_path / "artifacts"
+    publish_all(root)
+    (root / "curve-mlp").rename(root / "mine")
+    client = serve(root)
+    answer = client.get("/v2/models/mine")
+    assert answer.status_code == 503
+    index = client.post("/v2/repository/index").json()
+    (entry,) = [entry for entry in index if entry["name"] == "mine"]
+    assert entry["state"] == "UNAVAILABLE"
+    for said in (answer.json()["detail"], entry["reason"]):
+        assert "mine/1/" in said and str(root) not in said
+
+
+def test_an_output_that_is_named_twice_is_given_once(client: TestClient) -> None:
+    """As Triton gives it, which keeps their names in a set."""
+    twice = infer(client, "curve-mlp", {"inputs": [X], "outputs": [{"name": "y"}] * 2})
+    assert [output["name"] for output in twice["outputs"]] == ["y"]
 
 
 def test_every_error_says_what_and_where(client: TestClient) -> None:
