@@ -165,7 +165,10 @@ def create_app(
     if settings.api_key_file is not None:
         stack = key = ApiKey(stack, KeyFile(settings.api_key_file))
         checks.append(key.has_key)
-    if settings.cors_origins:
+    if settings.allowed_hosts:
+        stack = hosts = AllowedHosts(stack, settings.allowed_hosts)
+        checks.append(hosts.is_ours)
+    if settings.cors_origins:  # around the checks, whose refusals a page may read as well
         stack = CORSMiddleware(
             stack,
             allow_origins=settings.cors_origins,
@@ -173,9 +176,6 @@ def create_app(
             allow_headers=["authorization", "x-api-key", "x-request-id", "traceparent"],
             expose_headers=["x-request-id"],
         )
-    if settings.allowed_hosts:
-        stack = hosts = AllowedHosts(stack, settings.allowed_hosts)
-        checks.append(hosts.is_ours)
     known = frozenset(paths(routers))
     observers.append(RequestMetrics(known).observe)
     error_formats = {protocol.PREFIX: protocol.error for protocol in (v2, umbridge, tesseract)}

@@ -210,6 +210,75 @@ def test_what_is_written_below_the_application_is_like_every_other_answer(
     assert b"access-control" not in odd
 
 
+KEY = b"X-API-Key: a-key-of-sixteen-characters\r\n"
+GOOD = b"Host: good.example\r\n" + KEY
+# Wherever they are refused: below the application, around it and in it.
+EVERY_REFUSAL = {
+    "a head too slow": (408, LINE + GOOD),
+    "a body too slow": (408, LINE + GOOD + JSON + SIZED + b"%s\r\n{"),
+    "no Host": (400, LINE + KEY + b"%s\r\n"),
+    "CONNECT": (400, b"CONNECT a:443 HTTP/1.1\r\n" + GOOD + b"%s\r\n"),
+    "another coding": (400, LINE + GOOD + b"Transfer-Encoding: gzip\r\n%s\r\n"),
+    "a wrong chunk": (400, LINE + GOOD + JSON + b"Transfer-Encoding: chunked\r\n%s\r\nxyz\r\n"),
+    "a long head": (431, LINE + GOOD + b"%s" + b"X: " + b"y" * 70_000),
+    "many fields": (431, LINE + GOOD + b"%s" + b"a: b\r\n" * 200 + b"\r\n"),
+    "another host": (400, LINE + b"Host: b.example\r\n" + KEY + b"%s\r\n"),
+    "no key": (401, LINE + b"Host: good.example\r\n%s\r\n"),
+    "a long body": (413, LINE + GOOD + JSON + b"Content-Length: 99000000\r\n%s\r\n"),
+    "no path": (404, b"GET /nothing HTTP/1.1\r\n" + GOOD + b"%s\r\n"),
+    "another method": (405, b"DELETE /predict HTTP/1.1\r\n" + GOOD + b"%s\r\n"),
+    "an unknown method": (400, b"BREW /predict HTTP/1.1\r\n" + GOOD + b"%s\r\n"),
+    "another type": (415, LINE + GOOD + b"Content-Type: a/b\r\n" + SIZED + b"%s\r\n" + BODY),
+    "other JSON": (422, LINE + GOOD + JSON + b"Content-Length: 2\r\n%s\r\n{}"),
+}
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One worker that asks for host and key, and lets one page call it."""
+    root = tmp_path_factory.mktemp("strict") / "artifacts"
+    publish_all(root)
+    (root.parent / "keys").write_text("a-key-of-sixteen-characters\n")
+    options = {
+        "header_seconds": 2,
+        "body_seconds": 2,
+        "cors_origins": ORIGIN,
+        "queue_depth": 1,
+        "allowed_hosts": "good.example",
+        "api_key_file": root.parent / "keys",
+    }
+    with ServerProcess(root, **options) as running:
+        running.wait_until(lambda: "serving on" in running.log.read_text(), "it listens")
+        running.wait_listening()
+        yield running
+
+
+@pytest.mark.parametrize("case", EVERY_REFUSAL)
+def test_every_refusal_has_the_headers_of_every_answer(strict: ServerProcess, case: str) -> None:
+    status, sent = EVERY_REFUSAL[case]
+    same = b"X-Request-Id: mine-7\r\nOrigin: " + ORIGIN.encode() + b"\r\nConnection: close\r\n"
+    sent = sent % same if b"%s" in sent else sent + same
+    received = ask(strict.port, sent)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert statuses(received) == [status], received
+    document = json.loads(body)
+    assert document["status"] == status and document["detail"]
+    lines = head.lower().split(b"\r\n")
+    for name, value in ALWAYS:
+        assert lines.count(name + b": " + value) == 1
+    for line in (
+        b"x-request-id: mine-7",
+        b"access-control-allow-origin: " + ORIGIN.encode(),
+        b"access-control-expose-headers: x-request-id",
+        b"vary: origin",
+        b"content-type: application/problem+json",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+    ):
+        assert lines.count(line) == 1, line
+    assert sum(line.startswith(b"date: ") for line in lines) == 1
+
+
 def test_a_preflight_may_ask_for_an_id_and_a_trace(server: ServerProcess) -> None:
     wanted = b"x-request-id, traceparent"
     sent = b"OPTIONS /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nOrigin: %s\r\n" % (
