@@ -11,7 +11,7 @@ from training.fit import checkpoint
 from training.fit.checkpoint import Checkpoint
 from training.fit.device import choose_device
 from training.fit.loop import fit
-from training.fit.teacher import distillation_loss, load_teacher
+from training.fit.teacher import distillation_loss, load_teacher, load_teachers
 from training.networks.classifier import make_classifier
 from training.networks.cnn_improved import ImprovedCNN
 
@@ -87,3 +87,67 @@ def test_a_folded_relu_network_computes_the_same() -> None:
     network(images)  # moves the running statistics away from their start
     expected = network.eval()(images)
     assert torch.allclose(network.folded()(images), expected, atol=1e-5)
+
+
+def test_answers_are_kept_for_the_epochs_that_repeat_a_copy(tmp_path: Path) -> None:
+    split = two_classes()
+    recipe = SMALL.with_changes(teacher_share=1.0, teacher_copies=2, epochs=6, trained_share=1.0)
+    asked = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            asked.append(len(images))
+            bright = images.mean((1, 2, 3))
+            return torch.stack((bright, -bright), 1) * 10
+
+    def train(epochs: int, folder: Path | None) -> torch.nn.Module:
+        torch.manual_seed(7)
+        return fit(
+            ImprovedCNN(2, (8, 8, 8), (1, 2, 2), torch.nn.ReLU),
+            split,
+            split,
+            recipe.with_changes(epochs=epochs),
+            seed=0,
+            device=choose_device("cpu"),
+            teacher=Counting(),
+            folder=folder,
+        ).network
+
+    steps = len(split) // recipe.batch
+    first = train(6, tmp_path)
+    assert len(asked) == 2 * steps  # of six epochs
+    kept = sorted((tmp_path / "teacher").iterdir())
+    assert len(kept) == 2
+    checkpoint_file = next(path for path in tmp_path.iterdir() if path.is_file())
+    checkpoint_file.unlink()
+    second = train(6, tmp_path)
+    assert len(asked) == 2 * steps  # read from disk
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+    checkpoint_file.unlink()
+    train(4, tmp_path)  # of another recipe: none of its own yet
+    assert len(asked) == 4 * steps
+
+
+def test_kept_answers_need_all_images() -> None:
+    split = two_classes()
+    with pytest.raises(JobError, match="trained_share=1"):
+        fit(
+            ImprovedCNN(2, (8, 8, 8), (1, 2, 2)),
+            split,
+            split,
+            SMALL.with_changes(teacher_share=0.5, teacher_copies=2, trained_share=0.5),
+            seed=0,
+            device=choose_device("cpu"),
+            teacher=ImprovedCNN(2, (8, 8, 8), (1, 2, 2)),
+        )
+
+
+def test_several_teachers_answer_with_their_mean(tmp_path: Path) -> None:
+    networks = [make_classifier("fast", "release", 10).eval() for _ in range(2)]
+    for name, network in zip("ab", networks, strict=True):
+        keep_run(tmp_path / name, network)
+    teacher = load_teachers([tmp_path / "a", tmp_path / "b"], 10, IDENTITY)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = (networks[0](images) + networks[1](images)) / 2
+    assert torch.allclose(teacher(images), expected, atol=1e-5)

@@ -22,7 +22,7 @@ from training.fit.hardest import Judge
 from training.fit.normalise import Normalise, at_once
 from training.fit.optim import make_optimizers, schedule, take_step
 from training.fit.recipe import Recipe
-from training.fit.teacher import distillation_loss
+from training.fit.teacher import KeptAnswers, distillation_loss
 from training.fit.together import ALONE, Team
 from training.networks.backbone import MEAN, STD
 
@@ -31,6 +31,7 @@ _UNUSED = {
     "cutmix": 0,
     "trained_share": 1,
     "teacher_share": 0,
+    "teacher_copies": 0,
     "balanced": False,
     "head_epochs": 0,
 }
@@ -71,6 +72,7 @@ class _Run:
     optimizers: list[torch.optim.Optimizer]
     judge: Judge | None
     teacher: nn.Module | None
+    answers: KeptAnswers | None
     history: list[Epoch] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
     within: _Within | None = None
@@ -112,6 +114,10 @@ def fit(
             del identity[name]  # older checkpoints have none
     if (recipe.teacher_share > 0) != (teacher is not None):
         raise JobError("a teacher and a teacher_share above 0 go together; give both or neither")
+    if recipe.teacher_copies and (teacher is None or recipe.trained_share < 1):
+        raise JobError(
+            "teacher_copies needs a teacher and trained_share=1: kept answers are of all images"
+        )
     train, validation = train.to(device.torch), validation.to(device.torch)
     if hasattr(network, "train_head_only"):  # pretrained on ImageNet's pictures
         normalise = Normalise(torch.tensor(MEAN), torch.tensor(STD)).to(device.torch)
@@ -127,6 +133,9 @@ def fit(
         make_optimizers(network, recipe),
         Judge(first, classes, recipe, device) if recipe.trained_share < 1 else None,
         teacher.to(device.torch).to(memory_format=torch.channels_last) if teacher else None,
+        KeptAnswers(folder, identity, f"{team.rank} of {team.size}")
+        if recipe.teacher_copies
+        else None,
     )
     saved = checkpoint.load(folder, identity) if folder is not None else None
     if saved is not None:
@@ -231,17 +240,14 @@ def _train_epoch(
     """
     # Dropout draws from the global generator: in each process other units.
     torch.manual_seed(seed * 1_000_003 + epoch + team.rank * 1_000_000_007)
-    generator = _generator(seed, epoch)
+    # Epochs of one number have the same batches, cropped and mixed alike.
+    copy = epoch % recipe.teacher_copies if recipe.teacher_copies else epoch
+    generator = _generator(seed, copy)
     looked_at = round(recipe.batch / recipe.trained_share)
     steps = max(1, len(train) // looked_at)
     _set_trained(run.network, recipe, epoch)
     order = _order(train.labels, generator, balanced=recipe.balanced)
-    begun = run.within or _Within.start(device)
-    run.within = begun
-    if begun.batches:  # resume an interrupted epoch
-        generator.set_state(begun.generator)
-        if team.leads:
-            torch.set_rng_state(begun.torch)
+    begun = _begin_or_resume(run, device, generator, team)
     for index, rows in enumerate(_batches(order, looked_at)):
         if index < begun.batches:
             continue
@@ -249,7 +255,7 @@ def _train_epoch(
         lr_factor = schedule(step, recipe.epochs * steps, recipe.warmup)
         chosen = rows.to(device.torch)
         images, labels = normalise(train.images[chosen]), train.labels[chosen]
-        images = _augmented(images, mirrored_first[chosen], epoch, recipe, generator)
+        images = _augmented(images, mirrored_first[chosen], copy, recipe, generator)
         if run.judge is not None:
             hardest = run.judge.hardest(images, labels, step, lr_factor)
             team.take_from_first([hardest])
@@ -261,7 +267,8 @@ def _train_epoch(
         images = images.contiguous(memory_format=torch.channels_last)
         with device.precision():
             logits = run.network(images).float()
-        loss = _loss(run, images, logits, labels, recipe, device, others, theirs) * part
+        answers = _answers(run, images, device, copy, index, steps)
+        loss = _loss(logits, labels, recipe, others, theirs, answers) * part
         loss.backward()
         hits = (logits.detach().argmax(1) == labels).float().mean() * part
         mean_loss = loss.detach().clone()
@@ -284,6 +291,17 @@ def _train_epoch(
             "may be too high"
         )
     return mean, float(begun.hits / steps)
+
+
+def _begin_or_resume(run: _Run, device: Device, generator: torch.Generator, team: Team) -> _Within:
+    """Where the epoch stands; the random numbers go on where an interrupted one left them."""
+    begun = run.within or _Within.start(device)
+    run.within = begun
+    if begun.batches:
+        generator.set_state(begun.generator)
+        if team.leads:
+            torch.set_rng_state(begun.torch)
+    return begun
 
 
 def _set_trained(network: nn.Module, recipe: Recipe, epoch: int) -> None:
@@ -317,27 +335,42 @@ def _mixed(
 
 
 def _loss(
-    run: _Run,
-    images: Tensor,
     logits: Tensor,
     labels: Tensor,
     recipe: Recipe,
-    device: Device,
     others: float,
     theirs: Tensor,
+    answers: Tensor | None,
 ) -> Tensor:
-    """The batch's loss; a share of ``others`` of each image is of one labelled ``theirs``."""
+    """The batch's loss; a share of ``others`` of each image is of one labelled ``theirs``.
+
+    ``answers`` are the teacher's logits.
+    """
     smoothing = recipe.label_smoothing
     loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     if others:
         other = functional.cross_entropy(logits, theirs, label_smoothing=smoothing)
         loss = (1 - others) * loss + others * other
-    if run.teacher is None:
+    if answers is None:
         return loss
-    with torch.no_grad(), device.precision():
-        answers = run.teacher(images).float()
     share = recipe.teacher_share
     return (1 - share) * loss + share * distillation_loss(logits, answers)
+
+
+def _answers(
+    run: _Run, images: Tensor, device: Device, copy: int, batch: int, batches: int
+) -> Tensor | None:
+    """The teacher's logits of a batch, float32 [n, classes]: those kept, where there are any."""
+    if run.teacher is None:
+        return None
+    kept = run.answers.get(copy, batch) if run.answers is not None else None
+    if kept is not None:
+        return kept.to(images.device)
+    with torch.no_grad(), device.precision():
+        answers: Tensor = run.teacher(images).float()
+    if run.answers is not None:
+        run.answers.put(copy, batch, answers, batches)
+    return answers
 
 
 def _order(labels: Tensor, generator: torch.Generator, *, balanced: bool) -> Tensor:

@@ -43,6 +43,9 @@ class Recipe:
 
     teacher_share: float = 0.0
     """Weight in the loss of the teacher's answers; the rest is the labels'."""
+    teacher_copies: int = 0
+    """The teacher is asked about so many augmented copies of every image, which later epochs repeat
+    with its kept answers; 0: about new ones in every epoch."""
 
     balanced: bool = False
     """Every class equally often in an epoch, however many images it has."""

@@ -4,9 +4,15 @@ Both see the same augmented pictures ("consistent teaching": Beyer et al., "Know
 a good teacher is patient and consistent", arXiv 2106.05237).
 """
 
+import hashlib
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,6 +37,62 @@ def distillation_loss(logits: Tensor, answers: Tensor) -> Tensor:
     return divergence * TEMPERATURE**2
 
 
+class Teachers(nn.Module):
+    """Several networks; their answer is the mean of their logits, float32 [n, classes]."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of normalised float32 ``images`` [n, 3, h, w]."""
+        return torch.stack([network(images).float() for network in self.networks]).mean(0)
+
+
+class KeptAnswers:
+    """A teacher's answers to the batches of an epoch, kept on disk for the epochs that repeat it.
+
+    ``identity`` is the run's: the answers of another one are never read. Without a ``folder`` they
+    are kept in memory.
+    """
+
+    def __init__(self, folder: Path | None, identity: dict[str, Any], part: str) -> None:
+        digest = hashlib.sha256(json.dumps([identity, part], sort_keys=True).encode())
+        self._folder = folder / "teacher" if folder is not None else None
+        self._prefix = digest.hexdigest()[:16]
+        self._answers: dict[int, dict[str, Tensor]] = {}
+
+    def _path(self, copy: int) -> Path | None:
+        return self._folder and self._folder / f"{self._prefix}-{copy}.safetensors"
+
+    def get(self, copy: int, batch: int) -> Tensor | None:
+        """Logits float32 [n, classes] of a batch; None if it has not been answered."""
+        if copy not in self._answers:
+            path = self._path(copy)
+            there = path is not None and path.is_file()
+            self._answers[copy] = safetensors.torch.load_file(path) if there else {}
+        found = self._answers[copy].get(str(batch))
+        return None if found is None else found.float()
+
+    def put(self, copy: int, batch: int, answers: Tensor, batches: int) -> None:
+        """Keep the logits of a batch, as float16; once ``batches`` are there, on disk."""
+        kept = self._answers.setdefault(copy, {})
+        kept[str(batch)] = answers.half().cpu()
+        path = self._path(copy)
+        if path is None or len(kept) < batches:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f".{path.name}.{os.getpid()}")
+        safetensors.torch.save_file(kept, hidden)
+        hidden.replace(path)
+
+
+def load_teachers(folders: Sequence[Path], classes: int, identity: dict[str, Any]) -> nn.Module:
+    """The networks of the finished runs in ``folders`` as one. Raises JobError as load_teacher."""
+    networks = [load_teacher(folder, classes, identity) for folder in folders]
+    return networks[0] if len(networks) == 1 else Teachers(networks)
+
+
 def load_teacher(folder: Path, classes: int, identity: dict[str, Any]) -> nn.Module:
     """The network of a finished run in ``folder``, in eval mode, without gradients.
 
@@ -50,7 +112,7 @@ def load_teacher(folder: Path, classes: int, identity: dict[str, Any]) -> nn.Mod
     return network.eval().requires_grad_(False)
 
 
-def describe(folder: Path) -> str:
-    """Identity of the teacher's run, as part of the identity of the run that learns from it."""
-    saved = checkpoint.read(folder)
-    return "" if saved is None else str(sorted(saved.identity.items()))
+def describe(folders: Sequence[Path]) -> str:
+    """Identity of the teachers' runs, as part of the identity of the run that learns from them."""
+    saved = [checkpoint.read(folder) for folder in folders]
+    return " + ".join(str(sorted(run.identity.items())) for run in saved if run is not None)

@@ -33,7 +33,7 @@ from training.fit.device import Device, choose_device
 from training.fit.loop import Fitted, fit
 from training.fit.presets import NAMES, preset
 from training.fit.recipe import Recipe
-from training.fit.teacher import describe, load_teacher
+from training.fit.teacher import describe, load_teachers
 from training.fit.together import Team, join
 from training.naming import choose_name, require_replaceable
 from training.networks.backbone import BACKBONES, read_weights
@@ -114,9 +114,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         type=Path,
+        nargs="+",
         default=None,
         metavar="RUN",
-        help="folder of a finished run, such as runs/cifar-wide: its network is the teacher",
+        help="folder of a finished run, such as runs/cifar-wide: its network is the teacher; "
+        "of several, the mean of their logits",
     )
     parser.add_argument("--seed", type=int, default=0, help="0 is the released one")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -187,7 +189,7 @@ def _train_and_publish(
     identity = _identity(arguments, network_name, data)
     teacher = None
     if arguments.teacher is not None:
-        teacher = load_teacher(arguments.teacher, len(data.classes), identity)
+        teacher = load_teachers(arguments.teacher, len(data.classes), identity)
         identity["teacher"] = describe(arguments.teacher)
     if arguments.restart or (checkpoint.is_finished(folder) and not arguments.resume):
         team.wait()  # until all have looked whether it is finished
