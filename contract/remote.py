@@ -61,7 +61,7 @@ TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredVersion:
     """A version in the store: whether it has a manifest, and what tells it from a changed one."""
 
     complete: bool
@@ -95,7 +95,7 @@ class Remote:
     def __str__(self) -> str:
         return self.address
 
-    def look(self) -> dict[str, dict[int, Stored]]:
+    def look(self) -> dict[str, dict[int, StoredVersion]]:
         """Every version of every model, by one listing (a request for every 1,000 files).
 
         Raises StoreUnavailable.
@@ -114,7 +114,7 @@ class Remote:
                 versions.setdefault(int(parts[1]), set()).add((parts[2], info["size"], str(tag)))
         return {
             model: {
-                version: Stored(
+                version: StoredVersion(
                     any(name == MANIFEST_FILE for name, _, _ in files), frozenset(files)
                 )
                 for version, files in versions.items()

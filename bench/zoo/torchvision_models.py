@@ -11,8 +11,8 @@ from torch import nn
 
 from gradserve import Publication
 from training.functions import own_classifier
-from training.functions.described import constant_weights
 from training.functions.exported import export_plan
+from training.functions.function_spec import constant_weights
 from training.functions.plans import plan
 
 # Family's smallest: name of the constructor, and the smallest side from 64 up that it takes.
@@ -72,7 +72,7 @@ def attempt_classifier(name: str, say: Say) -> None:
     with tempfile.TemporaryDirectory() as folder, constant_weights(network):
         plans, examples = own_classifier.plans(served)
         try:
-            from training.functions.described import describe
+            from training.functions.function_spec import describe
 
             plans.append(replace(plan("vjp", describe(asked)), enough=own_classifier.SAMPLES))
         except Exception as error:  # whatever it is, it is a result

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from contract.errors import ArtifactError, StoreUnavailable
-from contract.remote import FETCHING, Remote, Stored
+from contract.remote import FETCHING, Remote, StoredVersion
 from contract.store import MANIFEST_FILE, list_models, list_versions, verify, version_folder
 from contract.system import lock
 
@@ -29,7 +29,7 @@ PRUNED = ".pruned-"  # how folders begin that are being removed
 MOST_SECONDS = 300.0  # between looks while the store fails
 TROUBLE_CHARACTERS = 500
 
-Known = dict[str, dict[int, Stored]]
+Known = dict[str, dict[int, StoredVersion]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Mirror:
         self.state = State()
         self._open_store = open_store
         self._remote: Remote | None = None
-        self._bad: dict[tuple[str, int], Stored] = {}  # what could not be copied, as it was
+        self._bad: dict[tuple[str, int], StoredVersion] = {}  # what could not be copied, as it was
 
     def tidy(self) -> None:
         """Remove what a killed process left half-way, and versions that are damaged."""
@@ -119,7 +119,7 @@ class Mirror:
             json.dump(asdict(self.state), stream)
         Path(name).replace(self.folder / STATE)
 
-    def wanted(self, model: str, versions: dict[int, Stored]) -> list[int]:
+    def wanted(self, model: str, versions: dict[int, StoredVersion]) -> list[int]:
         """The newest versions, as many as are kept, without those that are damaged; the pinned."""
         good = [v for v in sorted(versions, reverse=True) if (model, v) not in self._bad]
         pinned = self.options.pin.get(model)

@@ -8,7 +8,7 @@ from torch import Tensor, fft, fx
 
 from gradserve import Publication
 from training.functions import eager, rowwise
-from training.functions.described import describe
+from training.functions.function_spec import describe
 from training.publish.record import record
 
 DOUBLE = torch.float64
@@ -60,21 +60,21 @@ def complex_operators(recorded: fx.GraphModule) -> set[str]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_with_complex_numbers_inside(name: str) -> None:
     function: Callable[[Tensor], Tensor] = FUNCTIONS[name]
-    described = describe(Publication(function, {"x": ROWS}))
+    spec = describe(Publication(function, {"x": ROWS}))
     generator = torch.Generator().manual_seed(3)
-    outputs = eager.value(described, [ROWS])
+    outputs = eager.value(spec, [ROWS])
     cotangents = [torch.randn(each.shape, dtype=DOUBLE, generator=generator) for each in outputs]
     tangents = [torch.randn(ROWS.shape, dtype=DOUBLE, generator=generator)]
     many = [each.unsqueeze(1) for each in cotangents]
     along = [each.unsqueeze(1) for each in tangents]
     for rows, given, expected in (
-        (described.function, [], outputs),
-        (rowwise.vjp_rows(described, [0]), cotangents, eager.vjp(described, [ROWS], many)),
-        (rowwise.jvp_rows(described), tangents, eager.jvp(described, [ROWS], along)),
+        (spec.function, [], outputs),
+        (rowwise.vjp_rows(spec, [0]), cotangents, eager.vjp(spec, [ROWS], many)),
+        (rowwise.jvp_rows(spec), tangents, eager.jvp(spec, [ROWS], along)),
         (
-            rowwise.hvp_rows(described, [0]),
+            rowwise.hvp_rows(spec, [0]),
             [*tangents, *cotangents],
-            eager.hvp(described, [ROWS], along, many),
+            eager.hvp(spec, [ROWS], along, many),
         ),
     ):
         arguments = [ROWS, *given]

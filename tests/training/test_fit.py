@@ -14,7 +14,7 @@ from training.errors import JobError
 from training.fit import augment, checkpoint
 from training.fit.checkpoint import Epoch
 from training.fit.device import choose_device
-from training.fit.hardest import LEARNS_EVERY, LEARNS_FIRST, Judge
+from training.fit.hard_examples import LEARNS_EVERY, LEARNS_FIRST, HardExampleSelector
 from training.fit.loop import Fitted, fit
 from training.fit.optim import orthogonalise, schedule
 from training.fit.presets import BASELINE, IMPROVED
@@ -192,24 +192,24 @@ def test_the_judge_finds_the_images_that_it_gets_wrong() -> None:
     split = two_classes(128)
     images = split.images.float() / 64 - 2
     torch.manual_seed(1)
-    judge = Judge(images, 2, recipe, choose_device("cpu"))
+    selector = HardExampleSelector(images, 2, recipe, choose_device("cpu"))
     for step in range(LEARNS_FIRST):
         batch = torch.randperm(128)
         lr_factor = 1 - step / LEARNS_FIRST
-        assert len(judge.hardest(images[batch], split.labels[batch], step, lr_factor)) == 32
+        assert len(selector.hardest(images[batch], split.labels[batch], step, lr_factor)) == 32
     mislabelled = torch.tensor([3, 40, 77, 126])
     labels = split.labels.clone()
     labels[mislabelled] = 1 - labels[mislabelled]
-    before = {name: value.clone() for name, value in judge.network.named_parameters()}
+    before = {name: value.clone() for name, value in selector.network.named_parameters()}
     judging = LEARNS_FIRST + 1
     assert judging % LEARNS_EVERY
-    chosen = judge.hardest(images, labels, judging, lr_factor=1.0)
+    chosen = selector.hardest(images, labels, judging, lr_factor=1.0)
     assert len(chosen) == len(set(chosen.tolist())) == 32
     assert set(mislabelled.tolist()) <= set(chosen.tolist())
-    for name, value in judge.network.named_parameters():
+    for name, value in selector.network.named_parameters():
         assert torch.equal(value, before[name]), f"{name} was trained at a step for judging only"
-    judge.hardest(images, labels, judging + LEARNS_EVERY - judging % LEARNS_EVERY, lr_factor=1.0)
-    assert any(not torch.equal(v, before[name]) for name, v in judge.network.named_parameters())
+    selector.hardest(images, labels, judging + LEARNS_EVERY - judging % LEARNS_EVERY, lr_factor=1.0)
+    assert any(not torch.equal(v, before[name]) for name, v in selector.network.named_parameters())
 
 
 @pytest.mark.parametrize(("share", "steps"), [(1.0, 3), (0.5, 1), (0.25, 1)])

@@ -15,7 +15,7 @@ from gradserve import Publication, publish
 from service.runtime.loader import load
 from service.settings import Settings
 from training.errors import JobError
-from training.functions.described import describe
+from training.functions.function_spec import describe
 from training.functions.loss import plan_of
 from training.publish.agreement import GraphRunner
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gradserve import Publication, publish
 from training.errors import JobError
 from training.functions import differences, source
-from training.functions.described import constant_weights, describe
+from training.functions.function_spec import constant_weights, describe
 from training.functions.plans import plan, require_distinct
 from training.functions.refusal import Refusal, from_runtime, from_tracing
 from training.functions.template import TEMPLATE
@@ -161,15 +161,15 @@ def test_names_that_collide() -> None:
         outputs=("a_b", "a"),
         derivatives=("jacobian",),
     )
-    described = describe(asked)
+    spec = describe(asked)
     with pytest.raises(JobError, match="jacobian_a_b_c would stand for"):
-        require_distinct([plan(name, described) for name in ("value", "jacobian")])
+        require_distinct([plan(name, spec) for name in ("value", "jacobian")])
 
 
 def test_gradient_needs_one_number_a_row() -> None:
-    described = describe(publication(lambda x: x**2, derivatives=("gradient",)))
+    spec = describe(publication(lambda x: x**2, derivatives=("gradient",)))
     with pytest.raises(Refusal, match=r"y \[3\].*ask for jacobian"):
-        plan("gradient", described)
+        plan("gradient", spec)
 
 
 def test_a_closure_keeps_its_modes() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gradserve import Publication
 from training.functions import checks
-from training.functions.described import describe
 from training.functions.exported import export_plan
+from training.functions.function_spec import describe
 from training.functions.kinks import away_from_kinks
 from training.functions.plans import plan
 from training.functions.refusal import Refusal
@@ -36,7 +36,7 @@ def test_smooth_rows_are_kept_however_steep() -> None:
     assert kept.tolist() == list(range(8))
 
 
-def relu_slope(rows: Tensor, folder: Path) -> checks.Checked:
+def relu_slope(rows: Tensor, folder: Path) -> checks.CheckResult:
     asked = Publication(lambda x: x.relu().square() + x.relu(), {"x": rows}, ("y",), ("vjp",))
     return export_plan(plan("vjp", describe(asked)), asked.inputs, folder).checked
 

@@ -18,12 +18,12 @@ from training.fit import augment, checkpoint
 from training.fit.checkpoint import Checkpoint, Epoch
 from training.fit.device import Device
 from training.fit.evaluate import evaluate
-from training.fit.hardest import Judge
+from training.fit.hard_examples import HardExampleSelector
 from training.fit.normalise import Normalise, at_once
 from training.fit.optim import make_optimizers, schedule, take_step
+from training.fit.process_group import SINGLE_PROCESS, ProcessGroup
 from training.fit.recipe import Recipe
 from training.fit.teacher import KeptAnswers, distillation_loss
-from training.fit.together import ALONE, Team
 from training.networks.backbone import MEAN, STD
 
 # Values with which a feature of the recipe is off; older checkpoints lack these names.
@@ -48,7 +48,7 @@ class Fitted:
 
 
 @dataclass
-class _Within:
+class _EpochProgress:
     """State of an epoch in progress: sums over its batches, and the random generators."""
 
     batches: int
@@ -58,7 +58,7 @@ class _Within:
     torch: Tensor
 
     @classmethod
-    def start(cls, device: Device) -> "_Within":
+    def start(cls, device: Device) -> "_EpochProgress":
         zero = torch.zeros((), device=device.torch)
         return cls(0, zero, zero.clone(), torch.empty(0), torch.empty(0))
 
@@ -70,15 +70,15 @@ class _Run:
     network: nn.Module
     average: nn.Module | None
     optimizers: list[torch.optim.Optimizer]
-    judge: Judge | None
+    selector: HardExampleSelector | None
     teacher: nn.Module | None
     answers: KeptAnswers | None
     history: list[Epoch] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
-    within: _Within | None = None
+    within: _EpochProgress | None = None
 
     def all_optimizers(self) -> list[torch.optim.Optimizer]:
-        return self.optimizers + (self.judge.optimizers if self.judge is not None else [])
+        return self.optimizers + (self.selector.optimizers if self.selector is not None else [])
 
 
 def fit(
@@ -95,7 +95,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_batch: Callable[[int, int], None] = lambda *_: None,
     keep_seconds: float = 600.0,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Fitted:
     """Train ``network``, as it is passed, by ``recipe``.
 
@@ -103,7 +103,7 @@ def fit(
     as one that was not interrupted. Checkpoints go to ``folder`` after each epoch, and every
     ``keep_seconds`` within one; None keeps nothing. A checkpoint is resumed only if ``identity``,
     recipe and seed are the same. ``teacher`` takes the same normalised images as ``network``; see
-    ``training.fit.teacher``. With a ``team`` every process calls this with the same arguments; the
+    ``training.fit.teacher``. With a ``group`` every process calls this with the same arguments; the
     first one keeps the checkpoints, which all of them must be able to read.
 
     Raises JobError if the loss is no longer finite, or the checkpoint is of another run.
@@ -131,9 +131,9 @@ def fit(
         network,
         copy.deepcopy(network).requires_grad_(False) if recipe.average else None,
         make_optimizers(network, recipe),
-        Judge(first, classes, recipe, device) if recipe.trained_share < 1 else None,
+        HardExampleSelector(first, classes, recipe, device) if recipe.trained_share < 1 else None,
         teacher.to(device.torch).to(memory_format=torch.channels_last) if teacher else None,
-        KeptAnswers(folder, identity, f"{team.rank} of {team.size}")
+        KeptAnswers(folder, identity, f"{group.rank} of {group.size}")
         if recipe.teacher_copies
         else None,
     )
@@ -141,10 +141,10 @@ def fit(
     if saved is not None:
         _restore(run, saved)
     done = run.within.batches if run.within is not None else 0
-    team.require_same(
+    group.require_same(
         "what they resume: --runs should be a folder that all can read", len(run.history), done
     )
-    team.take_from_first(run.network.state_dict().values())
+    group.take_from_first(run.network.state_dict().values())
     published = run.average or run.network
     mirrored_first = torch.rand(len(train), generator=_generator(seed, -1)) < 0.5
     mirrored_first = mirrored_first.to(device.torch)
@@ -152,7 +152,7 @@ def fit(
 
     def keep(*, finished: bool = False) -> None:
         nonlocal kept
-        if folder is not None and team.leads:
+        if folder is not None and group.leads:
             batches = run.within.batches if run.within is not None else 0
             checkpoint.save(
                 folder,
@@ -179,14 +179,14 @@ def fit(
             mirrored_first,
             on_batch,
             keep_now_and_then,
-            team,
+            group,
         )
         judged = predictor(published, normalise, device)
-        found_loss, found_top1, found_top5 = _scores(judged, validation, device, team)
+        found_loss, found_top1, found_top5 = _scores(judged, validation, device, group)
         seconds = time.monotonic() - started
         row = Epoch(epoch + 1, loss, found_loss, found_top1, found_top5, seconds, top1)
         run.history.append(row)
-        computed = str(device) if team.size == 1 else f"{team.size} × {device}"
+        computed = str(device) if group.size == 1 else f"{group.size} × {device}"
         if computed not in run.devices:
             run.devices.append(computed)
         keep(finished=epoch + 1 == recipe.epochs)
@@ -195,14 +195,14 @@ def fit(
 
 
 def _scores(
-    logits: Callable[[Tensor], Tensor], images: Split, device: Device, team: Team
+    logits: Callable[[Tensor], Tensor], images: Split, device: Device, group: ProcessGroup
 ) -> list[float]:
     """Loss, top-1 and top-5 on ``images``, which the first process finds for all."""
     scores = torch.zeros(3, dtype=torch.float64, device=device.torch)
-    if team.leads:
+    if group.leads:
         found = evaluate(logits, images.images, images.labels)
         scores += torch.tensor([found.loss, found.top1, found.top5], dtype=torch.float64)
-    team.take_from_first([scores])
+    group.take_from_first([scores])
     return scores.tolist()
 
 
@@ -232,14 +232,14 @@ def _train_epoch(
     mirrored_first: Tensor,
     on_batch: Callable[[int, int], None],
     keep: Callable[[], None],
-    team: Team,
+    group: ProcessGroup,
 ) -> tuple[float, float]:
     """One pass over the training images, or the rest of it.
 
     Returns the mean loss and the top-1 of the batches, as they were trained on.
     """
     # Dropout draws from the global generator: in each process other units.
-    torch.manual_seed(seed * 1_000_003 + epoch + team.rank * 1_000_000_007)
+    torch.manual_seed(seed * 1_000_003 + epoch + group.rank * 1_000_000_007)
     # Epochs of one number have the same batches, cropped and mixed alike.
     copy = epoch % recipe.teacher_copies if recipe.teacher_copies else epoch
     generator = _generator(seed, copy)
@@ -247,7 +247,7 @@ def _train_epoch(
     steps = max(1, len(train) // looked_at)
     _set_trained(run.network, recipe, epoch)
     order = _order(train.labels, generator, balanced=recipe.balanced)
-    begun = _begin_or_resume(run, device, generator, team)
+    begun = _begin_or_resume(run, device, generator, group)
     for index, rows in enumerate(_batches(order, looked_at)):
         if index < begun.batches:
             continue
@@ -256,13 +256,13 @@ def _train_epoch(
         chosen = rows.to(device.torch)
         images, labels = normalise(train.images[chosen]), train.labels[chosen]
         images = _augmented(images, mirrored_first[chosen], copy, recipe, generator)
-        if run.judge is not None:
-            hardest = run.judge.hardest(images, labels, step, lr_factor)
-            team.take_from_first([hardest])
+        if run.selector is not None:
+            hardest = run.selector.hardest(images, labels, step, lr_factor)
+            group.take_from_first([hardest])
             images, labels = images[hardest], labels[hardest]
         images, others, theirs = _mixed(images, labels, recipe, generator)
         total = len(images)
-        images, labels, theirs = (team.share(rows) for rows in (images, labels, theirs))
+        images, labels, theirs = (group.share(rows) for rows in (images, labels, theirs))
         part = len(images) / total
         images = images.contiguous(memory_format=torch.channels_last)
         with device.precision():
@@ -272,7 +272,7 @@ def _train_epoch(
         loss.backward()
         hits = (logits.detach().argmax(1) == labels).float().mean() * part
         mean_loss = loss.detach().clone()
-        team.add_up_gradients(run.network, mean_loss, hits)
+        group.add_up_gradients(run.network, mean_loss, hits)
         take_step(run.optimizers, lr_factor)
         if run.average is not None:
             _average(run.average, run.network, recipe.average, step)
@@ -293,13 +293,15 @@ def _train_epoch(
     return mean, float(begun.hits / steps)
 
 
-def _begin_or_resume(run: _Run, device: Device, generator: torch.Generator, team: Team) -> _Within:
+def _begin_or_resume(
+    run: _Run, device: Device, generator: torch.Generator, group: ProcessGroup
+) -> _EpochProgress:
     """Where the epoch stands; the random numbers go on where an interrupted one left them."""
-    begun = run.within or _Within.start(device)
+    begun = run.within or _EpochProgress.start(device)
     run.within = begun
     if begun.batches:
         generator.set_state(begun.generator)
-        if team.leads:
+        if group.leads:
             torch.set_rng_state(begun.torch)
     return begun
 
@@ -408,8 +410,8 @@ def _tensors(run: _Run, *, finished: bool) -> dict[str, Tensor]:
         parts = {"network": run.network.state_dict()}
         if run.average is not None:
             parts["average"] = run.average.state_dict()
-        if run.judge is not None:
-            parts["judge"] = run.judge.network.state_dict()
+        if run.selector is not None:
+            parts["judge"] = run.selector.network.state_dict()
         for number, optimizer in enumerate(run.all_optimizers()):
             for index, state in optimizer.state_dict()["state"].items():
                 parts[f"optimizer.{number}.{index}"] = state
@@ -429,11 +431,11 @@ def _restore(run: _Run, saved: Checkpoint) -> None:
     run.network.load_state_dict(saved.part("network"))
     within = saved.part("within")
     if saved.batches and within:
-        run.within = _Within(saved.batches, **within)
+        run.within = _EpochProgress(saved.batches, **within)
     if run.average is not None:
         run.average.load_state_dict(saved.part("average"))
-    if run.judge is not None:
-        run.judge.network.load_state_dict(saved.part("judge"))
+    if run.selector is not None:
+        run.selector.network.load_state_dict(saved.part("judge"))
     for number, optimizer in enumerate(run.all_optimizers()):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in saved.part(f"optimizer.{number}").items():

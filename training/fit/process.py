@@ -16,7 +16,7 @@ import torch
 from training.errors import JobError
 from training.fit.fitted import Array, Fitted, mean_squared_error
 from training.networks.curve import centre_and_half
-from training.networks.process import Conditioned, GaussianProcess, ProcessDeviation
+from training.networks.process import GaussianProcess, Posterior, ProcessDeviation
 
 MOST_POINTS = 200  # kernels of the graph; with more points, neighbours are averaged
 LEAST_POINTS = 5
@@ -69,7 +69,7 @@ def fit_process(x: Array, y: Array) -> ProcessFit:
     order = np.argsort(-weights, axis=None)[:NODES]
     kept = [index for index in order if weights.flat[index] >= LEAST_WEIGHT]
     total = sum(weights.flat[index] for index in kept)
-    parts: list[Conditioned] = []
+    parts: list[Posterior] = []
     nodes = []
     for index in kept:
         row, column = np.unravel_index(index, weights.shape)
@@ -79,10 +79,10 @@ def fit_process(x: Array, y: Array) -> ProcessFit:
         noise = math.sqrt(float(part.amplitude) * ratio) * scale
         nodes.append(Node(length * half, noise, float(part.weight)))
     y_scaling = torch.tensor([middle, scale], dtype=torch.float64)
-    process = Conditioned(
+    process = Posterior(
         **{
             field.name: torch.stack([getattr(part, field.name) for part in parts])
-            for field in fields(Conditioned)
+            for field in fields(Posterior)
         }
     )
     network = GaussianProcess(torch.from_numpy(data.t), scaling, y_scaling, process)
@@ -154,7 +154,7 @@ def _likelihoods(data: _Data, length: float) -> Array:
     return result
 
 
-def _condition(data: _Data, length: float, ratio: float, weight: float) -> Conditioned:
+def _condition(data: _Data, length: float, ratio: float, weight: float) -> Posterior:
     """One of the J; its tensors lack the first dimension."""
     covariance = _kernel(data.t, length) + np.diag(ratio / data.counts)
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
@@ -165,7 +165,7 @@ def _condition(data: _Data, length: float, ratio: float, weight: float) -> Condi
     rest = whitened_u - whitened_line @ coefficients
     freedom = len(data.t) - 2 + data.freedom
     amplitude = (float(rest @ rest) + data.squares / ratio) / freedom
-    return Conditioned(
+    return Posterior(
         weight=_number(weight),
         rate=_number(math.sqrt(7) / length),
         amplitude=_number(max(amplitude, EMPTY)),

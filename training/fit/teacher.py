@@ -69,8 +69,9 @@ class KeptAnswers:
         """Logits float32 [n, classes] of a batch; None if it has not been answered."""
         if copy not in self._answers:
             path = self._path(copy)
-            there = path is not None and path.is_file()
-            self._answers[copy] = safetensors.torch.load_file(path) if there else {}
+            self._answers[copy] = {}
+            if path is not None and path.is_file():
+                self._answers[copy] = safetensors.torch.load_file(path)
         found = self._answers[copy].get(str(batch))
         return None if found is None else found.float()
 

@@ -37,7 +37,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What a check found: the manifest's agreement, and the arrays for samples.npz."""
 
     agreement: Agreement
@@ -46,7 +46,7 @@ class Checked:
     left_out: int = 0  # examples at a kink, which were not compared
 
 
-def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> Checked:
+def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> CheckResult:
     """Compare the graph in ``path`` with eager PyTorch at 1, 2, 7 and 64 rows.
 
     Examples at a kink are left out (``kinks``), unless that leaves fewer than two.
@@ -112,7 +112,7 @@ def _check_with(
             everything = {**arrays, **{name: each.numpy() for name, each in named}}
             samples = {f"{plan.name}.{name}": array for name, array in everything.items()}
     allowed = _tolerance(plan)
-    return Checked(
+    return CheckResult(
         Agreement(
             maximum_absolute_error=worst_absolute,
             absolute_tolerance=allowed * max(scale, TINY),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.functions import eager
-from training.functions.described import Described, Port, in_float64, widened
+from training.functions.function_spec import FunctionSpec, TensorSpec, in_float64, widened
 from training.functions.publication import Publication
 from training.functions.refusal import WRONG_DERIVATIVE, Refusal
 
@@ -23,21 +23,21 @@ FIRST, SECOND = ("gradient", "jacobian", "vjp", "jvp", "loss_gradient"), ("hvp",
 Tensors = Sequence[Tensor]
 
 
-def check(publication: Publication, described: Described) -> dict[str, float]:
+def check(publication: Publication, spec: FunctionSpec) -> dict[str, float]:
     """Largest relative difference of first and second derivatives from central differences.
 
     In float64, whatever the function is published in; empty if it can't be computed so, or if
     nothing is asked. Raises Refusal where autograd does not give the derivative.
     """
     asked = set(publication.derivatives) | ({"loss_gradient"} if publication.loss else set())
-    function = in_float64(publication) if described.wrt and described.of else None
+    function = in_float64(publication) if spec.wrt and spec.of else None
     if function is None or not asked:
         return {}
     double = replace(
-        described,
+        spec,
         function=function,
-        inputs=tuple(_double(port) for port in described.inputs),
-        outputs=tuple(_double(port) for port in described.outputs),
+        inputs=tuple(_double(tensor_spec) for tensor_spec in spec.inputs),
+        outputs=tuple(_double(tensor_spec) for tensor_spec in spec.outputs),
     )
     inputs = [
         widened(tensor[:ROWS] if name in publication.examples else tensor)
@@ -54,65 +54,65 @@ def check(publication: Publication, described: Described) -> dict[str, float]:
     return found
 
 
-def _double(port: Port) -> Port:
-    return replace(port, dtype=torch.float64) if port.differentiable else port
+def _double(tensor_spec: TensorSpec) -> TensorSpec:
+    return replace(tensor_spec, dtype=torch.float64) if tensor_spec.differentiable else tensor_spec
 
 
-def _first(name: str, described: Described, inputs: Tensors, generator: torch.Generator) -> float:
+def _first(name: str, spec: FunctionSpec, inputs: Tensors, generator: torch.Generator) -> float:
     """jvp against the quotient of the values along a random direction."""
-    direction = _direction(described, inputs, generator)
+    direction = _direction(spec, inputs, generator)
 
     def values(moved: Tensors) -> Tensors:
-        outputs = eager.value(described, moved)
-        return [outputs[place] for place in described.of]
+        outputs = eager.value(spec, moved)
+        return [outputs[place] for place in spec.of]
 
-    axis = 1 if described.batched else 0
-    tangents = _with_direction(described, direction)
-    exact = [each.squeeze(axis) for each in eager.jvp(described, inputs, tangents)]
-    names = [described.outputs[place].name for place in described.of]
+    axis = 1 if spec.batched else 0
+    tangents = _with_direction(spec, direction)
+    exact = [each.squeeze(axis) for each in eager.jvp(spec, inputs, tangents)]
+    names = [spec.outputs[place].name for place in spec.of]
     return _compare(name, names, exact, values, inputs, direction)
 
 
-def _second(name: str, described: Described, inputs: Tensors, generator: torch.Generator) -> float:
+def _second(name: str, spec: FunctionSpec, inputs: Tensors, generator: torch.Generator) -> float:
     """hvp against the quotient of the slopes along a random direction."""
-    direction = _direction(described, inputs, generator)
-    outputs = eager.value(described, inputs)
-    axis = 1 if described.batched else 0
+    direction = _direction(spec, inputs, generator)
+    outputs = eager.value(spec, inputs)
+    axis = 1 if spec.batched else 0
     weights = [
         torch.randn(outputs[place].shape, generator=generator, dtype=torch.float64).unsqueeze(axis)
-        for place in described.of
+        for place in spec.of
     ]
 
     def slopes(moved: Tensors) -> Tensors:
-        return _squeezed(described, eager.vjp(described, moved, weights))
+        return _squeezed(spec, eager.vjp(spec, moved, weights))
 
-    tangents = _with_direction(described, direction)
-    exact = _squeezed(described, eager.hvp(described, inputs, tangents, weights))
-    names = [described.inputs[place].name for place in described.wrt]
+    tangents = _with_direction(spec, direction)
+    exact = _squeezed(spec, eager.hvp(spec, inputs, tangents, weights))
+    names = [spec.inputs[place].name for place in spec.wrt]
     return _compare(name, names, exact, slopes, inputs, direction)
 
 
 def _direction(
-    described: Described, inputs: Tensors, generator: torch.Generator
+    spec: FunctionSpec, inputs: Tensors, generator: torch.Generator
 ) -> dict[int, Tensor]:
     return {
         place: torch.rand(inputs[place].shape, generator=generator, dtype=torch.float64) * 2 - 1
-        for place in described.wrt
+        for place in spec.wrt
     }
 
 
-def _with_direction(described: Described, direction: dict[int, Tensor]) -> list[Tensor]:
+def _with_direction(spec: FunctionSpec, direction: dict[int, Tensor]) -> list[Tensor]:
     """As one tangent a row: [n, 1, …], or [1, …] without a batch."""
     return [
-        tangent.unsqueeze(1 if described.inputs[place].batched else 0)
+        tangent.unsqueeze(1 if spec.inputs[place].batched else 0)
         for place, tangent in direction.items()
     ]
 
 
-def _squeezed(described: Described, results: Tensors) -> list[Tensor]:
+def _squeezed(spec: FunctionSpec, results: Tensors) -> list[Tensor]:
     return [
-        result.squeeze(1 if described.inputs[place].batched else 0)
-        for place, result in zip(described.wrt, results, strict=True)
+        result.squeeze(1 if spec.inputs[place].batched else 0)
+        for place, result in zip(spec.wrt, results, strict=True)
     ]
 
 

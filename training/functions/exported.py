@@ -16,30 +16,31 @@ from training.publish.export import BATCH, TRACING_ERRORS, entry, innermost, to_
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFunction:
     """A function that agrees with PyTorch, its graph written."""
 
     plan: Plan
     entry: Function
-    checked: checks.Checked
+    checked: checks.CheckResult
 
     def eagerly(self, examples: Mapping[str, Tensor]) -> Callable[[], object]:
         """A call of the reference for one row in one direction."""
         inputs = [
-            examples[name][:1] if BATCH in shaped.shape else examples[name]
-            for name, shaped in self.plan.inputs.items()
+            examples[name][:1] if BATCH in graph_input.shape else examples[name]
+            for name, graph_input in self.plan.inputs.items()
         ]
         sizes = {BATCH: 1, DIRECTIONS: 1}
         vectors = [
             torch.ones(
-                [sizes[s] if isinstance(s, str) else s for s in shaped.shape], dtype=shaped.dtype
+                [sizes[s] if isinstance(s, str) else s for s in graph_input.shape],
+                dtype=graph_input.dtype,
             )
-            for shaped in self.plan.vectors.values()
+            for graph_input in self.plan.vectors.values()
         ]
         return lambda: self.plan.reference(inputs, vectors)
 
 
-def export_plan(plan: Plan, examples: Mapping[str, Tensor], folder: Path) -> Exported:
+def export_plan(plan: Plan, examples: Mapping[str, Tensor], folder: Path) -> ExportedFunction:
     """Write ``<name>.onnx`` and check it. Raises Refusal, with the class of the reason."""
     path = folder / f"{plan.name}.onnx"
     tensors = {**plan.inputs, **plan.vectors}
@@ -51,4 +52,4 @@ def export_plan(plan: Plan, examples: Mapping[str, Tensor], folder: Path) -> Exp
     except TRACING_ERRORS as error:
         raise from_tracing(plan.name, error, innermost(error)) from error
     checked = checks.check(plan, path, [examples[name] for name in plan.inputs])
-    return Exported(plan, entry(path, checked.agreement), checked)
+    return ExportedFunction(plan, entry(path, checked.agreement), checked)

@@ -14,7 +14,7 @@ from torch import Tensor
 from contract.manifest import CommonManifest, FunctionManifest
 from contract.manifest import Tensor as TensorInfo
 from training.functions import eager
-from training.functions.described import Described
+from training.functions.function_spec import FunctionSpec
 from training.publish import report
 from training.publish.report import ACCENTS, MODEL_COLOUR
 
@@ -25,7 +25,7 @@ RUNS = 20
 def write(
     manifest: CommonManifest,
     folder: Path,
-    described: Described | None,
+    spec: FunctionSpec | None,
     inputs: Mapping[str, Tensor],
     references: Mapping[str, Callable[[], object]],
     differences: Mapping[str, float],
@@ -35,7 +35,7 @@ def write(
 
     ``references`` computes one row of each function eagerly, for the comparison of times.
     """
-    drawn = draw_slices(folder, described, inputs) if described else []
+    drawn = draw_slices(folder, spec, inputs) if spec else []
     checks = [
         f"Autograd's {order} derivatives agree with central differences in float64 to "
         f"{error:.1e} of their size."
@@ -136,43 +136,47 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def draw_slices(
-    folder: Path, described: Described, inputs: Mapping[str, Tensor]
+    folder: Path, spec: FunctionSpec, inputs: Mapping[str, Tensor]
 ) -> list[tuple[str, str]]:
     """A picture for each of the first real numbers among the inputs: file and label."""
     drawn: list[tuple[str, str]] = []
-    for place in described.wrt:
-        port = described.inputs[place]
-        for number in range(min(port.size, SLICES)):
+    for place in spec.wrt:
+        tensor_spec = spec.inputs[place]
+        for number in range(min(tensor_spec.size, SLICES)):
             if len(drawn) == SLICES:
                 return drawn
-            label = f"{port.name}[{number}]" if port.shape else port.name
-            if _draw_slice(folder / f"slice{len(drawn)}.png", described, inputs, place, number):
+            label = f"{tensor_spec.name}[{number}]" if tensor_spec.shape else tensor_spec.name
+            if _draw_slice(folder / f"slice{len(drawn)}.png", spec, inputs, place, number):
                 drawn.append((f"slice{len(drawn)}.png", label))
     return drawn
 
 
 def _draw_slice(
-    path: Path, described: Described, inputs: Mapping[str, Tensor], place: int, number: int
+    path: Path, spec: FunctionSpec, inputs: Mapping[str, Tensor], place: int, number: int
 ) -> bool:
-    port = described.inputs[place]
+    tensor_spec = spec.inputs[place]
     every = list(inputs.values())
     whole = every[place]
-    seen = whole.reshape(len(whole), -1)[:, number] if port.batched else whole.reshape(-1)[number]
+    seen = (
+        whole.reshape(len(whole), -1)[:, number]
+        if tensor_spec.batched
+        else whole.reshape(-1)[number]
+    )
     low, high = float(seen.min()), float(seen.max())
-    if not port.batched or high <= low or sum(p.size for p in described.inputs) > 10_000:
+    if not tensor_spec.batched or high <= low or sum(p.size for p in spec.inputs) > 10_000:
         return False
-    axis = torch.linspace(low, high, POINTS, dtype=port.dtype)
+    axis = torch.linspace(low, high, POINTS, dtype=tensor_spec.dtype)
     rows = [
         tensor[:1].expand(POINTS, *tensor.shape[1:]).clone() if each.batched else tensor
-        for tensor, each in zip(every, described.inputs, strict=True)
+        for tensor, each in zip(every, spec.inputs, strict=True)
     ]
     rows[place].reshape(POINTS, -1)[:, number] = axis
-    outputs = eager.value(described, rows)
-    name = f"{port.name}[{number}]" if port.shape else port.name
+    outputs = eager.value(spec, rows)
+    name = f"{tensor_spec.name}[{number}]" if tensor_spec.shape else tensor_spec.name
     with report.figure(path, size=(6.0, 3.4)) as (axes,):
         colours = [MODEL_COLOUR, *ACCENTS]
         lines = 0
-        for output, described_output in zip(outputs, described.outputs, strict=True):
+        for output, described_output in zip(outputs, spec.outputs, strict=True):
             for index in range(min(described_output.size, OUTPUTS)):
                 if lines == len(colours):
                     break

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.manifest import Graph
-from training.functions.exported import Exported
+from training.functions.exported import ExportedFunction
 from training.publish.agreement import GraphRunner
 from training.publish.int8 import quantise
 from training.publish.measure import single_image_seconds
@@ -19,7 +19,7 @@ BATCH = 32
 MARGIN, SLACK = 2.0, 0.02
 
 
-def add(exported: list[Exported], pictures: NDArray[np.uint8], folder: Path) -> None:
+def add(exported: list[ExportedFunction], pictures: NDArray[np.uint8], folder: Path) -> None:
     """Calibrate on ``pictures``, and add the variant to ``probabilities`` in place."""
     place = next(i for i, each in enumerate(exported) if each.plan.name == "probabilities")
     done = exported[place]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from training.errors import JobError
-from training.functions.described import Described, Port
-from training.functions.plans import Plan, shaped
+from training.functions.function_spec import FunctionSpec, TensorSpec
+from training.functions.plans import Plan, graph_input
 from training.functions.publication import Publication
 from training.functions.refusal import NO_DERIVATIVE, Refusal
 from training.publish.derivatives import frozen
@@ -21,8 +21,8 @@ Tensors = tuple[Tensor, ...]
 class Loss:
     """A publication's loss as a function of its inputs, targets, weights and parameters."""
 
-    def __init__(self, publication: Publication, described: Described) -> None:
-        self.publication, self.described = publication, described
+    def __init__(self, publication: Publication, spec: FunctionSpec) -> None:
+        self.publication, self.spec = publication, spec
         function = publication.function
         self.network = frozen(function) if isinstance(function, nn.Module) else None
         self.weights: dict[str, Tensor] = {}
@@ -34,26 +34,26 @@ class Loss:
             }
         self.parameters = [
             place
-            for place, port in enumerate(described.inputs)
-            if not port.batched and port.differentiable
+            for place, tensor_spec in enumerate(spec.inputs)
+            if not tensor_spec.batched and tensor_spec.differentiable
         ]
         if not self.weights and not self.parameters:
             raise Refusal(
                 NAME, NO_DERIVATIVE, "there is no weight and no parameters= to differentiate by"
             )
         self.targets = [
-            Port(name, tensor.dtype, tuple(tensor.shape[1:]), True)
+            TensorSpec(name, tensor.dtype, tuple(tensor.shape[1:]), True)
             for name, tensor in publication.targets.items()
         ]
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the gradients are by: weights, then parameters."""
-        return (*self.weights, *(self.described.inputs[place].name for place in self.parameters))
+        return (*self.weights, *(self.spec.inputs[place].name for place in self.parameters))
 
     def value(self, arguments: Sequence[Tensor], varied: Sequence[Tensor]) -> Tensor:
         """The loss for inputs and targets, at other weights and parameters."""
-        count = len(self.described.inputs)
+        count = len(self.spec.inputs)
         inputs, targets = list(arguments[:count]), arguments[count:]
         weights = dict(zip(self.weights, varied[: len(self.weights)], strict=True))
         for place, value in zip(self.parameters, varied[len(self.weights) :], strict=True):
@@ -66,7 +66,7 @@ class Loss:
     def _outputs(self, weights: dict[str, Tensor], inputs: Sequence[Tensor]) -> Tensors:
         network = self.network
         if network is None:
-            return self.described.function(*inputs)
+            return self.spec.function(*inputs)
         found = functional_call(network, weights, tuple(inputs))
         return (found,) if isinstance(found, Tensor) else tuple(found)
 
@@ -115,24 +115,24 @@ def _require_numbers(loss: Loss, publication: Publication) -> None:
         raise JobError(f"loss= gives {shape}; it should give one number a row, or one in all")
 
 
-def plan_of(publication: Publication, described: Described) -> Plan:
+def plan_of(publication: Publication, spec: FunctionSpec) -> Plan:
     """The plan of ``loss_gradient``. Raises Refusal where there is nothing to differentiate by."""
-    loss = Loss(publication, described)
+    loss = Loss(publication, spec)
     _require_numbers(loss, publication)
-    ports = [*described.inputs, *loss.targets]
+    tensor_specs = [*spec.inputs, *loss.targets]
 
     def build() -> nn.Module:
         examples = [
-            torch.zeros(2, *port.shape, dtype=port.dtype)
-            if port.batched
-            else publication.parameters[port.name]
-            for port in ports
+            torch.zeros(2, *tensor_spec.shape, dtype=tensor_spec.dtype)
+            if tensor_spec.batched
+            else publication.parameters[tensor_spec.name]
+            for tensor_spec in tensor_specs
         ]
-        return record(loss.traced, examples, [port.batched for port in ports])
+        return record(loss.traced, examples, [tensor_spec.batched for tensor_spec in tensor_specs])
 
     return Plan(
         NAME,
-        {port.name: shaped(port) for port in ports},
+        {tensor_spec.name: graph_input(tensor_spec) for tensor_spec in tensor_specs},
         {},
         ("loss", *(f"gradient_loss_{name}" for name in loss.names)),
         build,

@@ -15,7 +15,7 @@ from training.functions.plans import Plan
 from training.functions.publication import Publication
 from training.publish.classifier import sample_images
 from training.publish.derivatives import frozen, saliency
-from training.publish.export import BATCH, Shaped
+from training.publish.export import BATCH, GraphInput
 from training.publish.record import record, traceable
 
 SAMPLES = 8
@@ -24,7 +24,7 @@ LEAST_PICTURES = 16
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535
 
 
-class Served(nn.Module):
+class ServedClassifier(nn.Module):
     """Image uint8 [n, side, side, 3] → probabilities float32 [n, classes]."""
 
     mean: Tensor
@@ -55,7 +55,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
     """
     side, classes = publication.image_side or 0, list(publication.classes or ())
     served = frozen(
-        Served(publication.function, publication.mean, publication.std)  # type: ignore[arg-type]
+        ServedClassifier(publication.function, publication.mean, publication.std)  # type: ignore[arg-type]
     )
     images = sample_images(CANDIDATES, side=side)
     labels = torch.arange(CANDIDATES) % len(classes)
@@ -71,7 +71,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
             f"the network gives {list(found.shape)} for 2 pictures; with {len(classes)} classes "
             f"it should be [2, {len(classes)}]"
         )
-    picture = {"image": Shaped(torch.uint8, (BATCH, side, side, 3))}
+    picture = {"image": GraphInput(torch.uint8, (BATCH, side, side, 3))}
 
     def probabilities(inputs: Sequence[Tensor], _: Sequence[Tensor]) -> Sequence[Tensor]:
         with torch.no_grad(), traceable():
@@ -98,7 +98,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
         made.append(
             Plan(
                 "saliency",
-                {**picture, "class": Shaped(torch.int64, (BATCH,))},
+                {**picture, "class": GraphInput(torch.int64, (BATCH,))},
                 {},
                 ("saliency",),
                 lambda: record(

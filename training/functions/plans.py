@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from training.errors import JobError
 from training.functions import eager, rowwise
-from training.functions.arranged import Directions, Hessian, Jacobian, WithUnitCotangent
-from training.functions.described import Described, Port
+from training.functions.derivative_modules import Directions, Hessian, Jacobian, WithUnitCotangent
+from training.functions.function_spec import FunctionSpec, TensorSpec
 from training.functions.refusal import NO_DERIVATIVE, TOO_MANY, Refusal
-from training.publish.export import BATCH, Shaped
+from training.publish.export import BATCH, GraphInput
 from training.publish.record import functional, record
 
 DIRECTIONS = "k"  # the name of the second size of tangents and cotangents
@@ -28,224 +28,237 @@ class Plan:
     """
 
     name: str
-    inputs: Mapping[str, Shaped]
-    vectors: Mapping[str, Shaped]
+    inputs: Mapping[str, GraphInput]
+    vectors: Mapping[str, GraphInput]
     outputs: tuple[str, ...]
     build: Callable[[], nn.Module]
     reference: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
     enough: int = 64  # examples to compare it on
 
 
-def plan(name: str, described: Described) -> Plan:
+def plan(name: str, spec: FunctionSpec) -> Plan:
     """The plan of one function. Raises Refusal if the function has no such derivative."""
     if name != "value":
-        _require_differentiable(name, described)
-    made: Plan = _PLANS[name](described)
+        _require_differentiable(name, spec)
+    made: Plan = _PLANS[name](spec)
     return made
 
 
-def shaped(port: Port) -> Shaped:
-    """The port as a tensor of a graph."""
-    return Shaped(port.dtype, ((BATCH, *port.shape) if port.batched else port.shape))
+def graph_input(tensor_spec: TensorSpec) -> GraphInput:
+    """The tensor as an input of a graph."""
+    return GraphInput(
+        tensor_spec.dtype,
+        ((BATCH, *tensor_spec.shape) if tensor_spec.batched else tensor_spec.shape),
+    )
 
 
-def _in_directions(port: Port) -> Shaped:
-    lead = (BATCH, DIRECTIONS) if port.batched else (DIRECTIONS,)
-    return Shaped(port.dtype, (*lead, *port.shape))
+def _in_directions(tensor_spec: TensorSpec) -> GraphInput:
+    lead = (BATCH, DIRECTIONS) if tensor_spec.batched else (DIRECTIONS,)
+    return GraphInput(tensor_spec.dtype, (*lead, *tensor_spec.shape))
 
 
-def _inputs(described: Described) -> dict[str, Shaped]:
-    return {port.name: shaped(port) for port in described.inputs}
+def _inputs(spec: FunctionSpec) -> dict[str, GraphInput]:
+    return {tensor_spec.name: graph_input(tensor_spec) for tensor_spec in spec.inputs}
 
 
-def _tangents(described: Described) -> dict[str, Shaped]:
-    ports = [described.inputs[place] for place in described.wrt]
-    return {f"tangent_{port.name}": _in_directions(port) for port in ports}
+def _tangents(spec: FunctionSpec) -> dict[str, GraphInput]:
+    tensor_specs = [spec.inputs[place] for place in spec.wrt]
+    return {
+        f"tangent_{tensor_spec.name}": _in_directions(tensor_spec) for tensor_spec in tensor_specs
+    }
 
 
-def _cotangents(described: Described) -> dict[str, Shaped]:
-    ports = [described.outputs[place] for place in described.of]
-    return {f"cotangent_{port.name}": _in_directions(port) for port in ports}
+def _cotangents(spec: FunctionSpec) -> dict[str, GraphInput]:
+    tensor_specs = [spec.outputs[place] for place in spec.of]
+    return {
+        f"cotangent_{tensor_spec.name}": _in_directions(tensor_spec) for tensor_spec in tensor_specs
+    }
 
 
-def _require_differentiable(name: str, described: Described) -> None:
-    if not described.wrt:
+def _require_differentiable(name: str, spec: FunctionSpec) -> None:
+    if not spec.wrt:
         raise Refusal(name, NO_DERIVATIVE, "no input is float64 or float32")
-    if not described.of:
+    if not spec.of:
         raise Refusal(name, NO_DERIVATIVE, "no output is float64 or float32")
 
 
-def _value(described: Described) -> Plan:
-    batched = [port.batched for port in described.inputs]
+def _value(spec: FunctionSpec) -> Plan:
+    batched = [tensor_spec.batched for tensor_spec in spec.inputs]
 
     def build() -> nn.Module:
-        function = functional(described.function)
-        return record(function, _row_examples(described.inputs), batched)
+        function = functional(spec.function)
+        return record(function, _row_examples(spec.inputs), batched)
 
     return Plan(
         "value",
-        _inputs(described),
+        _inputs(spec),
         {},
-        tuple(port.name for port in described.outputs),
+        tuple(tensor_spec.name for tensor_spec in spec.outputs),
         build,
-        lambda inputs, _: eager.value(described, inputs),
+        lambda inputs, _: eager.value(spec, inputs),
     )
 
 
-def _row_examples(ports: Sequence[Port]) -> list[Tensor]:
+def _row_examples(tensor_specs: Sequence[TensorSpec]) -> list[Tensor]:
     return [
-        torch.zeros(2 if port.batched else 1, *port.shape, dtype=port.dtype)
-        if port.batched
-        else torch.zeros(port.shape, dtype=port.dtype)
-        for port in ports
+        torch.zeros(2 if tensor_spec.batched else 1, *tensor_spec.shape, dtype=tensor_spec.dtype)
+        if tensor_spec.batched
+        else torch.zeros(tensor_spec.shape, dtype=tensor_spec.dtype)
+        for tensor_spec in tensor_specs
     ]
 
 
-def _recorded_rows(rows: rowwise.Rows, described: Described, vectors: Sequence[Port]) -> nn.Module:
+def _recorded_rows(
+    rows: rowwise.Rows, spec: FunctionSpec, vectors: Sequence[TensorSpec]
+) -> nn.Module:
     """A function over rows, all of whose arguments have them, recorded."""
-    ports = [*described.inputs, *vectors]
-    examples = [torch.zeros(2, *port.shape, dtype=port.dtype) for port in ports]
-    return record(rows, examples, [True] * len(ports))
+    tensor_specs = [*spec.inputs, *vectors]
+    examples = [
+        torch.zeros(2, *tensor_spec.shape, dtype=tensor_spec.dtype) for tensor_spec in tensor_specs
+    ]
+    return record(rows, examples, [True] * len(tensor_specs))
 
 
-def _ports(described: Described) -> tuple[list[Port], list[Port]]:
+def _ports(spec: FunctionSpec) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """The inputs that can be varied, the outputs that have derivatives."""
     return (
-        [described.inputs[place] for place in described.wrt],
-        [described.outputs[place] for place in described.of],
+        [spec.inputs[place] for place in spec.wrt],
+        [spec.outputs[place] for place in spec.of],
     )
 
 
-def _vjp(described: Described) -> Plan:
-    varied, wanted = _ports(described)
+def _vjp(spec: FunctionSpec) -> Plan:
+    varied, wanted = _ports(spec)
     return _along(
-        "vjp", described, rowwise.vjp_rows(described, described.of), wanted, varied,
-        _cotangents(described), eager.vjp,
+        "vjp", spec, rowwise.vjp_rows(spec, spec.of), wanted, varied,
+        _cotangents(spec), eager.vjp,
     )  # fmt: skip
 
 
-def _jvp(described: Described) -> Plan:
-    varied, wanted = _ports(described)
+def _jvp(spec: FunctionSpec) -> Plan:
+    varied, wanted = _ports(spec)
     return _along(
-        "jvp", described, rowwise.jvp_rows(described), varied, wanted, _tangents(described),
+        "jvp", spec, rowwise.jvp_rows(spec), varied, wanted, _tangents(spec),
         eager.jvp,
     )  # fmt: skip
 
 
 def _along(
     name: str,
-    described: Described,
+    spec: FunctionSpec,
     rows: rowwise.Rows,
-    given: Sequence[Port],
-    results: Sequence[Port],
-    vectors: Mapping[str, Shaped],
-    reference: Callable[[Described, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]],
+    given: Sequence[TensorSpec],
+    results: Sequence[TensorSpec],
+    vectors: Mapping[str, GraphInput],
+    reference: Callable[[FunctionSpec, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]],
 ) -> Plan:
     """``rows`` for k vectors a row, each like ``given``; one of ``results`` for each vector."""
     return Plan(
         name,
-        _inputs(described),
+        _inputs(spec),
         vectors,
-        tuple(f"{name}_{port.name}" for port in results),
-        lambda: Directions(_recorded_rows(rows, described, given), described, given, results),
-        lambda inputs, directions: reference(described, inputs, directions),
+        tuple(f"{name}_{tensor_spec.name}" for tensor_spec in results),
+        lambda: Directions(_recorded_rows(rows, spec, given), spec, given, results),
+        lambda inputs, directions: reference(spec, inputs, directions),
     )
 
 
-def _hvp(described: Described) -> Plan:
-    varied, wanted = _ports(described)
-    scalar = described.one_number
-    given = {} if scalar else _cotangents(described)
+def _hvp(spec: FunctionSpec) -> Plan:
+    varied, wanted = _ports(spec)
+    scalar = spec.one_number
+    given = {} if scalar else _cotangents(spec)
 
     def build() -> nn.Module:
-        rows = rowwise.hvp_rows(described, described.of)
-        recorded = _recorded_rows(rows, described, [*varied, *wanted])
+        rows = rowwise.hvp_rows(spec, spec.of)
+        recorded = _recorded_rows(rows, spec, [*varied, *wanted])
         if scalar:
-            unit = WithUnitCotangent(recorded, described)
-            return Directions(unit, described, varied, varied)
-        return Directions(recorded, described, [*varied, *wanted], varied)
+            unit = WithUnitCotangent(recorded, spec)
+            return Directions(unit, spec, varied, varied)
+        return Directions(recorded, spec, [*varied, *wanted], varied)
 
     def reference(inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Sequence[Tensor]:
-        return eager.hvp(described, inputs, vectors[: len(varied)], vectors[len(varied) :])
+        return eager.hvp(spec, inputs, vectors[: len(varied)], vectors[len(varied) :])
 
     return Plan(
         "hvp",
-        _inputs(described),
-        {**_tangents(described), **given},
-        tuple(f"hvp_{port.name}" for port in varied),
+        _inputs(spec),
+        {**_tangents(spec), **given},
+        tuple(f"hvp_{tensor_spec.name}" for tensor_spec in varied),
         build,
         reference,
     )
 
 
-def _pullbacks(described: Described, places: Sequence[int]) -> dict[int, nn.Module]:
+def _pullbacks(spec: FunctionSpec, places: Sequence[int]) -> dict[int, nn.Module]:
     return {
-        place: _recorded_rows(
-            rowwise.vjp_rows(described, (place,)), described, [described.outputs[place]]
-        )
+        place: _recorded_rows(rowwise.vjp_rows(spec, (place,)), spec, [spec.outputs[place]])
         for place in places
     }
 
 
-def _matrix(described: Described, name: str, places: Sequence[int]) -> Plan:
+def _matrix(spec: FunctionSpec, name: str, places: Sequence[int]) -> Plan:
     """``gradient`` or ``jacobian``: every pair of the outputs ``places`` and the inputs."""
-    varied, _ = _ports(described)
-    outputs = [described.outputs[place] for place in places]
+    varied, _ = _ports(spec)
+    outputs = [spec.outputs[place] for place in places]
     for output in outputs:
-        _require_room(name, output, [(port,) for port in varied])
+        _require_room(name, output, [(tensor_spec,) for tensor_spec in varied])
     bare = name == "gradient"
 
     def reference(inputs: Sequence[Tensor], _: Sequence[Tensor]) -> Sequence[Tensor]:
-        found = eager.jacobian(described, inputs, places)
+        found = eager.jacobian(spec, inputs, places)
         if not bare:
             return found
-        lead = 1 if described.batched else 0
-        sizes = [port.shape for _ in outputs for port in varied]
+        lead = 1 if spec.batched else 0
+        sizes = [tensor_spec.shape for _ in outputs for tensor_spec in varied]
         return [
             each.reshape(*each.shape[:lead], *size) for each, size in zip(found, sizes, strict=True)
         ]
 
-    names = tuple(f"{name}_{output.name}_{port.name}" for output in outputs for port in varied)
+    names = tuple(
+        f"{name}_{output.name}_{tensor_spec.name}" for output in outputs for tensor_spec in varied
+    )
     return Plan(
         name,
-        _inputs(described),
+        _inputs(spec),
         {},
         names,
-        lambda: Jacobian(_pullbacks(described, places), described, bare=bare),
+        lambda: Jacobian(_pullbacks(spec, places), spec, bare=bare),
         reference,
     )
 
 
-def _gradient(described: Described) -> Plan:
-    if not described.scalars:
-        shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in described.outputs)
+def _gradient(spec: FunctionSpec) -> Plan:
+    if not spec.scalars:
+        shapes = ", ".join(
+            f"{tensor_spec.name} {list(tensor_spec.shape)}" for tensor_spec in spec.outputs
+        )
         raise Refusal(
             "gradient",
             NO_DERIVATIVE,
             f"no output is one number a row ({shapes}); ask for jacobian instead",
         )
-    return _matrix(described, "gradient", described.scalars)
+    return _matrix(spec, "gradient", spec.scalars)
 
 
-def _jacobian(described: Described) -> Plan:
-    return _matrix(described, "jacobian", described.of)
+def _jacobian(spec: FunctionSpec) -> Plan:
+    return _matrix(spec, "jacobian", spec.of)
 
 
-def _hessian(described: Described) -> Plan:
-    varied, wanted = _ports(described)
+def _hessian(spec: FunctionSpec) -> Plan:
+    varied, wanted = _ports(spec)
     for output in wanted:
         _require_room("hessian", output, [(a, b) for a in varied for b in varied])
 
     def build() -> nn.Module:
         recorded = {
             place: _recorded_rows(
-                rowwise.hvp_rows(described, (place,)),
-                described,
-                [*varied, described.outputs[place]],
+                rowwise.hvp_rows(spec, (place,)),
+                spec,
+                [*varied, spec.outputs[place]],
             )
-            for place in described.of
+            for place in spec.of
         }
-        return Hessian(recorded, described)
+        return Hessian(recorded, spec)
 
     names = tuple(
         f"hessian_{output.name}_{a.name}_{b.name}"
@@ -255,21 +268,21 @@ def _hessian(described: Described) -> Plan:
     )
     return Plan(
         "hessian",
-        _inputs(described),
+        _inputs(spec),
         {},
         names,
         build,
-        lambda inputs, _: eager.hessian(described, inputs),
+        lambda inputs, _: eager.hessian(spec, inputs),
     )
 
 
-def _require_room(name: str, output: Port, inputs: Sequence[Sequence[Port]]) -> None:
-    for ports in inputs:
+def _require_room(name: str, output: TensorSpec, inputs: Sequence[Sequence[TensorSpec]]) -> None:
+    for tensor_specs in inputs:
         numbers = output.size
-        for port in ports:
-            numbers *= port.size
+        for tensor_spec in tensor_specs:
+            numbers *= tensor_spec.size
         if numbers > ELEMENTS:
-            by = " and ".join(port.name for port in ports)
+            by = " and ".join(tensor_spec.name for tensor_spec in tensor_specs)
             raise Refusal(
                 name,
                 TOO_MANY,

@@ -16,8 +16,8 @@ from contract.remote import Root, open_draft, root_of
 from contract.store import Artifact
 from training.errors import JobError
 from training.functions import differences, function_report, int8_variant, loss, own_classifier
-from training.functions.described import Described, constant_weights, describe
-from training.functions.exported import Exported, export_plan
+from training.functions.exported import ExportedFunction, export_plan
+from training.functions.function_spec import FunctionSpec, constant_weights, describe
 from training.functions.plans import Plan, plan, require_distinct
 from training.functions.publication import Publication
 from training.functions.refusal import TOO_LARGE, Refusal
@@ -31,12 +31,12 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Tried:
+class ExportOutcome:
     """What became of every function of a publication."""
 
     examples: Mapping[str, Tensor]
-    described: Described | None = None  # none of a classifier
-    exported: list[Exported] = field(default_factory=list)
+    spec: FunctionSpec | None = None  # none of a classifier
+    exported: list[ExportedFunction] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     differences: dict[str, float] = field(default_factory=dict)
 
@@ -66,15 +66,15 @@ def publish(
     if int8 is not None and publication.classes is None:
         raise JobError("int8 is for classifiers: give classes= as well")
     with open_draft(root_of(artifacts), name) as draft, _prepared(publication):
-        tried = _try_all(publication, draft.folder, time_limit, say)
-        _require(tried, skip_failing)
+        outcome = _try_all(publication, draft.folder, time_limit, say)
+        _require(outcome, skip_failing)
         if int8 is not None:
             side = publication.image_side or 0
             int8_variant.add(
-                tried.exported, own_classifier.pictures(Path(int8), side), draft.folder
+                outcome.exported, own_classifier.pictures(Path(int8), side), draft.folder
             )
-        manifest = _manifest(publication, draft.header, tried)
-        _write(publication, manifest, tried, draft.folder)
+        manifest = _manifest(publication, draft.header, outcome)
+        _write(publication, manifest, outcome, draft.folder)
         artifact = draft.publish(manifest)
     say(f"published {draft.published}")
     return artifact
@@ -86,8 +86,8 @@ def check(publication: Publication, *, time_limit: float = SECONDS, say: Say = p
     Raises JobError if one can't be published.
     """
     with tempfile.TemporaryDirectory() as folder, _prepared(publication):
-        tried = _try_all(publication, Path(folder), time_limit, say)
-    _require(tried, skip_failing=False)
+        outcome = _try_all(publication, Path(folder), time_limit, say)
+    _require(outcome, skip_failing=False)
     say("everything can be published")
 
 
@@ -108,75 +108,75 @@ def _prepared(publication: Publication) -> Iterator[None]:
         yield
 
 
-def _try_all(publication: Publication, folder: Path, seconds: float, say: Say) -> Tried:
+def _try_all(publication: Publication, folder: Path, seconds: float, say: Say) -> ExportOutcome:
     """Export and check every function into ``folder``. Raises JobError if the value fails."""
     with limited("value", seconds):
-        tried, plans = planned(publication)
+        outcome, plans = planned(publication)
     require_distinct(plans)
     for each in plans:
         try:
             with limited(each.name, seconds):
-                done = export_plan(each, tried.examples, folder)
+                done = export_plan(each, outcome.examples, folder)
         except Refusal as error:
-            if not tried.exported:  # the value, which all others are derivatives of
+            if not outcome.exported:  # the value, which all others are derivatives of
                 raise
-            tried.refused.append(error)
+            outcome.refused.append(error)
         else:
-            tried.exported.append(done)
+            outcome.exported.append(done)
             left_out = done.checked.left_out
             kinks = f" ({left_out} examples left out, each at a kink)" if left_out else ""
             say(f"{each.name}: agrees with PyTorch to {done.checked.relative_error:.1e}{kinks}")
-    if tried.described is not None:
+    if outcome.spec is not None:
         try:
             with limited("central differences", seconds):
-                tried.differences = differences.check(publication, tried.described)
+                outcome.differences = differences.check(publication, outcome.spec)
         except Refusal as error:
             # All derivatives come from the same autograd.
-            tried.exported = tried.exported[:1]
-            tried.refused.append(error)
-    for refusal in tried.refused:
+            outcome.exported = outcome.exported[:1]
+            outcome.refused.append(error)
+    for refusal in outcome.refused:
         (folder / f"{refusal.function}.onnx").unlink(missing_ok=True)
         say(f"can't be published: {refusal}")
-    kept = {each.entry.graph.file for each in tried.exported}
+    kept = {each.entry.graph.file for each in outcome.exported}
     for path in folder.glob("*.onnx"):
         if path.name not in kept:
             path.unlink()
-    return tried
+    return outcome
 
 
-def planned(publication: Publication) -> tuple[Tried, list[Plan]]:
+def planned(publication: Publication) -> tuple[ExportOutcome, list[Plan]]:
     """The plan of every function that there can be, and the refusals of the others."""
     if publication.classes is not None:
         plans, examples = own_classifier.plans(publication)
-        return Tried(examples), plans
-    described = describe(publication)
-    tried = Tried({**publication.inputs, **publication.targets}, described)
+        return ExportOutcome(examples), plans
+    spec = describe(publication)
+    outcome = ExportOutcome({**publication.inputs, **publication.targets}, spec)
     plans = []
     makers: list[Callable[[], Plan]] = [
-        lambda name=name: plan(name, described)  # type: ignore[misc]
+        lambda name=name: plan(name, spec)  # type: ignore[misc]
         for name in ("value", *dict.fromkeys(publication.derivatives))
     ]
     if publication.loss is not None:
-        makers.append(lambda: loss.plan_of(publication, described))
+        makers.append(lambda: loss.plan_of(publication, spec))
     for make in makers:
         try:
             plans.append(make())
         except Refusal as refusal:
-            tried.refused.append(refusal)
-    return tried, plans
+            outcome.refused.append(refusal)
+    return outcome, plans
 
 
-def _require(tried: Tried, skip_failing: bool) -> None:
-    if tried.refused and not skip_failing:
-        works = ", ".join(each.plan.name for each in tried.exported)
-        reasons = "; ".join(str(refusal) for refusal in tried.refused)
+def _require(outcome: ExportOutcome, skip_failing: bool) -> None:
+    if outcome.refused and not skip_failing:
+        works = ", ".join(each.plan.name for each in outcome.exported)
+        reasons = "; ".join(str(refusal) for refusal in outcome.refused)
         raise JobError(f"{reasons}. These work: {works}; --skip-failing publishes those")
 
 
 def _manifest(
-    publication: Publication, header: Mapping[str, Any], tried: Tried
+    publication: Publication, header: Mapping[str, Any], outcome: ExportOutcome
 ) -> ClassifierManifest | FunctionManifest:
-    functions = {each.plan.name: each.entry for each in tried.exported}
+    functions = {each.plan.name: each.entry for each in outcome.exported}
     if publication.classes is not None:
         return ClassifierManifest(
             **header,
@@ -198,9 +198,13 @@ def _manifest(
     )
 
 
-def _write(publication: Publication, manifest: CommonManifest, tried: Tried, folder: Path) -> None:
+def _write(
+    publication: Publication, manifest: CommonManifest, outcome: ExportOutcome, folder: Path
+) -> None:
     """Samples, weights and report."""
-    samples = {key: array for each in tried.exported for key, array in each.checked.samples.items()}
+    samples = {
+        key: array for each in outcome.exported for key, array in each.checked.samples.items()
+    }
     report.write_samples(folder, samples)
     if isinstance(publication.function, nn.Module):
         state = publication.function.state_dict()
@@ -211,15 +215,15 @@ def _write(publication: Publication, manifest: CommonManifest, tried: Tried, fol
             if isinstance(value, Tensor)
         }
         save_file(copies, folder / "checkpoint.safetensors")
-    skipped = [str(refusal) for refusal in tried.refused]
+    skipped = [str(refusal) for refusal in outcome.refused]
     with torch.no_grad():
         text = function_report.write(
-            manifest, folder, tried.described, publication.inputs, _one_row(tried),
-            tried.differences, skipped,
+            manifest, folder, outcome.spec, publication.inputs, _one_row(outcome),
+            outcome.differences, skipped,
         )  # fmt: skip
     report.write_report(folder, text)
 
 
-def _one_row(tried: Tried) -> dict[str, Callable[[], object]]:
+def _one_row(outcome: ExportOutcome) -> dict[str, Callable[[], object]]:
     """Each function of one row, by eager PyTorch."""
-    return {each.plan.name: each.eagerly(tried.examples) for each in tried.exported}
+    return {each.plan.name: each.eagerly(outcome.examples) for each in outcome.exported}

@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
-from training.functions.described import Described
+from training.functions.function_spec import FunctionSpec
 from training.publish.record import functional
 
 Rows = Callable[..., tuple[Tensor, ...]]
 
 
-def rows_of(described: Described) -> Rows:
+def rows_of(spec: FunctionSpec) -> Rows:
     """The function with every input given by row: one without batch then has a first size too.
 
     So that each row can have its own derivative by such an input.
     """
-    function = functional(described.function)
-    if all(port.batched for port in described.inputs):
+    function = functional(spec.function)
+    if all(tensor_spec.batched for tensor_spec in spec.inputs):
         return function
 
     def one(*values: Tensor) -> tuple[Tensor, ...]:
-        if not described.batched:
+        if not spec.batched:
             return function(*values)
         inputs = [
-            value.unsqueeze(0) if port.batched else value
-            for value, port in zip(values, described.inputs, strict=True)
+            value.unsqueeze(0) if tensor_spec.batched else value
+            for value, tensor_spec in zip(values, spec.inputs, strict=True)
         ]
         return tuple(output.squeeze(0) for output in function(*inputs))
 
@@ -60,9 +60,9 @@ def _varying(
     return varied
 
 
-def vjp_rows(described: Described, of: Sequence[int]) -> Rows:
+def vjp_rows(spec: FunctionSpec, of: Sequence[int]) -> Rows:
     """(inputs, a cotangent for each of the outputs ``of``) → Jᵀ cotangent for each ``wrt``."""
-    rows, wrt, count = rows_of(described), described.wrt, len(described.inputs)
+    rows, wrt, count = rows_of(spec), spec.wrt, len(spec.inputs)
 
     def pulled(*arguments: Tensor) -> tuple[Tensor, ...]:
         inputs, cotangents = arguments[:count], arguments[count:]
@@ -73,13 +73,13 @@ def vjp_rows(described: Described, of: Sequence[int]) -> Rows:
     return pulled
 
 
-def jvp_rows(described: Described) -> Rows:
+def jvp_rows(spec: FunctionSpec) -> Rows:
     """(inputs, a tangent for each ``wrt``) → J tangent for each of ``of``.
 
     Jᵀu is linear in u, so that the pullback of u ↦ Jᵀu, at any u, is J.
     """
-    rows, wrt, of = rows_of(described), described.wrt, described.of
-    count = len(described.inputs)
+    rows, wrt, of = rows_of(spec), spec.wrt, spec.of
+    count = len(spec.inputs)
 
     def pushed(*arguments: Tensor) -> tuple[Tensor, ...]:
         inputs, tangents = arguments[:count], arguments[count:]
@@ -92,12 +92,12 @@ def jvp_rows(described: Described) -> Rows:
     return pushed
 
 
-def hvp_rows(described: Described, of: Sequence[int]) -> Rows:
+def hvp_rows(spec: FunctionSpec, of: Sequence[int]) -> Rows:
     """(inputs, tangents, cotangents) → the Hessian of Σ ⟨output, cotangent⟩ times the tangents.
 
     Reverse over reverse: the gradient's pullback; the Hessian is symmetric.
     """
-    rows, wrt, count = rows_of(described), described.wrt, len(described.inputs)
+    rows, wrt, count = rows_of(spec), spec.wrt, len(spec.inputs)
 
     def curved(*arguments: Tensor) -> tuple[Tensor, ...]:
         inputs = arguments[:count]

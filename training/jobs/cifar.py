@@ -32,9 +32,9 @@ from training.fit.checkpoint import Epoch
 from training.fit.device import Device, choose_device
 from training.fit.loop import Fitted, fit
 from training.fit.presets import NAMES, preset
+from training.fit.process_group import ProcessGroup, join
 from training.fit.recipe import Recipe
 from training.fit.teacher import describe, load_teachers
-from training.fit.together import Team, join
 from training.naming import choose_name, require_replaceable
 from training.networks.backbone import BACKBONES, read_weights
 from training.networks.classifier import NETWORKS, check_side, make_classifier
@@ -148,25 +148,25 @@ def run(arguments: argparse.Namespace) -> None:
 
     Everything that can be wrong with the options is looked at before an old run is removed.
     """
-    with join(choose_device(arguments.device)) as (team, device), team.quiet():
-        _run(arguments, team, device)
+    with join(choose_device(arguments.device)) as (group, device), group.quiet():
+        _run(arguments, group, device)
 
 
-def _run(arguments: argparse.Namespace, team: Team, device: Device) -> None:
-    """In one process of the team. Only the first writes anything."""
+def _run(arguments: argparse.Namespace, group: ProcessGroup, device: Device) -> None:
+    """In one process of the group. Only the first writes anything."""
     if (arguments.backbone is None) != (arguments.weights is None):
         raise JobError("--backbone NAME and --weights FILE go together; give both")
     network_name = arguments.backbone or arguments.network
     _recipe(arguments, network_name)
     model = choose_name(arguments.name, arguments.images or Path(f"cifar-{network_name}"))
     folder = arguments.runs / model
-    with _only_run_in(folder) if team.leads else nullcontext():
-        _train_and_publish(arguments, team, device, network_name, model, folder)
+    with _only_run_in(folder) if group.leads else nullcontext():
+        _train_and_publish(arguments, group, device, network_name, model, folder)
 
 
 def _train_and_publish(
     arguments: argparse.Namespace,
-    team: Team,
+    group: ProcessGroup,
     device: Device,
     network_name: str,
     model: str,
@@ -175,7 +175,7 @@ def _train_and_publish(
     _check_folder(folder, arguments)
     if arguments.weights is not None:
         read_weights(arguments.weights)
-    data = _load(arguments, network_name, team)
+    data = _load(arguments, network_name, group)
     check_side(network_name, data.side)
     recipe = _recipe(arguments, network_name, data)
     if not arguments.no_publish:
@@ -192,12 +192,12 @@ def _train_and_publish(
         teacher = load_teachers(arguments.teacher, len(data.classes), identity)
         identity["teacher"] = describe(arguments.teacher)
     if arguments.restart or (checkpoint.is_finished(folder) and not arguments.resume):
-        team.wait()  # until all have looked whether it is finished
-        if team.leads:
+        group.wait()  # until all have looked whether it is finished
+        if group.leads:
             shutil.rmtree(folder, ignore_errors=True)
-        team.wait()
-    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher, team)
-    if arguments.no_publish or not team.leads:
+        group.wait()
+    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher, group)
+    if arguments.no_publish or not group.leads:
         return
     with _said_to_be_kept(arguments.artifacts), open_draft(arguments.artifacts, model) as draft:
         config = recipe.as_config() | {
@@ -310,9 +310,9 @@ def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
         )
 
 
-def _load(arguments: argparse.Namespace, network: str, team: Team) -> ImageData:
-    if not team.leads:
-        team.wait()  # until the first process has downloaded what is to be downloaded
+def _load(arguments: argparse.Namespace, network: str, group: ProcessGroup) -> ImageData:
+    if not group.leads:
+        group.wait()  # until the first process has downloaded what is to be downloaded
     with tqdm(desc="reading images", unit=" files", leave=False, disable=None) as bar:
         data = load_images(
             arguments.images,
@@ -323,8 +323,8 @@ def _load(arguments: argparse.Namespace, network: str, team: Team) -> ImageData:
             zip_encoding=arguments.zip_encoding,
             progress=lambda files: bar.update(files - bar.n) and None,
         )
-    if team.leads:
-        team.wait()
+    if group.leads:
+        group.wait()
     print(
         f"{data.name}: {len(data.classes)} classes; {len(data.train):,} images to train on, "
         f"{len(data.validation):,} for validation, {len(data.test):,} for the test"
@@ -357,10 +357,10 @@ def _fit(
     folder: Path,
     identity: dict[str, Any],
     teacher: torch.nn.Module | None,
-    team: Team,
+    group: ProcessGroup,
 ) -> Fitted:
     count = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    processes = "" if team.size == 1 else f"{team.size} processes, each on "
+    processes = "" if group.size == 1 else f"{group.size} processes, each on "
     print(f"training on {processes}{device}, {count}, seed {seed}")
     if advice := device.advice():
         print(advice)
@@ -404,7 +404,7 @@ def _fit(
                 identity=identity,
                 on_epoch=on_epoch,
                 on_batch=on_batch,
-                team=team,
+                group=group,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_kept(folder)) from None

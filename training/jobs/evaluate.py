@@ -26,7 +26,7 @@ from training.data.images import ImageData, load_images
 from training.errors import JobError
 from training.fit.evaluate import reliability, score
 from training.publish import classifier_report, report
-from training.publish.classifier_report import Other
+from training.publish.classifier_report import ComparedClassifier
 from training.publish.measure import confusion, difference, run_classifier
 
 BASELINE = "cifar-baseline"
@@ -165,7 +165,7 @@ def _other(
     manifest: TrainedClassifierManifest,
     data: ImageData,
     predictions: np.ndarray,
-) -> Other | None:
+) -> ComparedClassifier | None:
     """The model to compare with, if there is one that was evaluated on the same images."""
     if arguments.against == arguments.model:
         return None
@@ -178,7 +178,9 @@ def _other(
     with np.load(artifact.folder / PREDICTIONS, allow_pickle=False) as stored:
         their_predictions = stored["test"]
     labels = data.test.labels.numpy()
-    return Other(theirs, _history(artifact), difference(predictions, their_predictions, labels))
+    return ComparedClassifier(
+        theirs, _history(artifact), difference(predictions, their_predictions, labels)
+    )
 
 
 def _history(artifact: Artifact) -> list[dict[str, float]]:

@@ -34,7 +34,7 @@ _LEAST = torch.tensor(1e-13, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Conditioned:
+class Posterior:
     """J choices of hyperparameters, each conditioned on the same N points. All float64.
 
     ``weight``, ``rate`` (√7/ℓ) and ``amplitude`` are [J]. u(t) = [1, t]·``line`` [J, 2] +
@@ -65,7 +65,7 @@ class GaussianProcess(nn.Module):
     rates: Tensor
 
     def __init__(
-        self, points: Tensor, x_scaling: Tensor, y_scaling: Tensor, process: Conditioned
+        self, points: Tensor, x_scaling: Tensor, y_scaling: Tensor, process: Posterior
     ) -> None:
         super().__init__()
         rates, group = process.rate.unique(return_inverse=True)
@@ -98,7 +98,7 @@ class GaussianProcess(nn.Module):
 class ProcessDeviation(nn.Module):
     """Standard deviations of f, f′ and f″ at each x [n], given the points."""
 
-    def __init__(self, mean: GaussianProcess, process: Conditioned) -> None:
+    def __init__(self, mean: GaussianProcess, process: Posterior) -> None:
         super().__init__()
         self.mean = mean
         self.process = process

@@ -24,7 +24,7 @@ _SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Other:
+class ComparedClassifier:
     """Another classifier of the same data to compare with."""
 
     manifest: TrainedClassifierManifest
@@ -50,7 +50,7 @@ def write(
     manifest: TrainedClassifierManifest,
     metrics: Metrics,
     history: list[dict[str, float]],
-    other: Other | None = None,
+    other: ComparedClassifier | None = None,
 ) -> None:
     """report.md and its plots, into ``folder``."""
     runs = {manifest.model: history}
@@ -139,7 +139,7 @@ def _copies(manifest: TrainedClassifierManifest) -> str:
     return "\n".join(["Copies among the pictures:", "", *(f"- {line}" for line in copies)])
 
 
-def _comparison(manifest: TrainedClassifierManifest, other: Other | None) -> str:
+def _comparison(manifest: TrainedClassifierManifest, other: ComparedClassifier | None) -> str:
     if other is None:
         return ""
     theirs = other.manifest.metrics
@@ -266,14 +266,14 @@ def _int8(metrics: Metrics) -> str:
     )
 
 
-def _other_parameters(other: Other | None) -> str:
+def _other_parameters(other: ComparedClassifier | None) -> str:
     if other is None:
         return ""
     text = report.parameters_section(other.manifest.parameters)
     return text.replace("## Parameters", f"## Parameters of {other.manifest.model}")
 
 
-def _cost(manifest: TrainedClassifierManifest, other: Other | None) -> str:
+def _cost(manifest: TrainedClassifierManifest, other: ComparedClassifier | None) -> str:
     rows = [
         (
             entry.model,

@@ -64,7 +64,7 @@ def export(
         recorded = record(function, example_inputs, [True] * len(example_inputs))
         model = to_onnx(
             recorded,
-            [Shaped(example.dtype, (BATCH, *example.shape[1:])) for example in example_inputs],
+            [GraphInput(example.dtype, (BATCH, *example.shape[1:])) for example in example_inputs],
             input_names,
             output_names,
         )
@@ -76,14 +76,14 @@ def export(
 
 
 @dataclass(frozen=True)
-class Shaped:
+class GraphInput:
     """Type and sizes of a tensor; a size with a name is chosen at run time."""
 
     dtype: torch.dtype
     shape: tuple[int | str, ...]
 
 
-class _Called(nn.Module):
+class _PositionalInputs(nn.Module):
     """Wraps a module to take any number of positional tensors: one signature for the exporter."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -97,7 +97,7 @@ class _Called(nn.Module):
 
 def to_onnx(
     module: nn.Module,
-    inputs: Sequence[Shaped],
+    inputs: Sequence[GraphInput],
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> onnx.ModelProto:
@@ -120,7 +120,7 @@ def to_onnx(
     )
     with _quiet(), torch.no_grad(), traceable():
         program = torch.onnx.export(
-            _Called(module).eval(),
+            _PositionalInputs(module).eval(),
             examples,
             input_names=list(input_names),
             output_names=list(output_names),

@@ -1,4 +1,4 @@
-"""What the tests of several processes run in each of them: ``together_program.py FOLDER [lose]``.
+"""What the tests of several processes run in each: ``process_group_program.py FOLDER [lose]``.
 
 Trains a network without BatchNorm and dropout, whose result doesn't depend on who computes what,
 and leaves its weights and history in FOLDER. ``lose``: process 1 is killed once, in epoch 3.
@@ -20,7 +20,7 @@ from training.fit.checkpoint import Epoch
 from training.fit.device import Device
 from training.fit.loop import fit
 from training.fit.presets import IMPROVED
-from training.fit.together import join
+from training.fit.process_group import join
 
 # Not AdamW, to which gradients twice as large are the same.
 RECIPE = IMPROVED.with_changes(
@@ -55,10 +55,10 @@ def main() -> None:
     folder = Path(sys.argv[1])
     lost = folder / "lost"
     exact = Device(torch.device("cpu"), bfloat16=False)
-    with join(exact) as (team, device), team.quiet():
+    with join(exact) as (group, device), group.quiet():
 
         def on_epoch(row: Epoch) -> None:
-            if "lose" in sys.argv and row.epoch == 2 and team.rank == 1 and not lost.exists():
+            if "lose" in sys.argv and row.epoch == 2 and group.rank == 1 and not lost.exists():
                 lost.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -72,10 +72,10 @@ def main() -> None:
             device=device,
             folder=folder / "run",
             on_epoch=on_epoch,
-            team=team,
+            group=group,
         )
-        print(f"process {team.rank} is done")
-        if team.leads:
+        print(f"process {group.rank} is done")
+        if group.leads:
             save_file(
                 {k: v.contiguous() for k, v in fitted.network.state_dict().items()},
                 folder / "weights.safetensors",

@@ -15,10 +15,10 @@ from test_cifar_job import pictures  # noqa: F401 a fixture
 from contract import store
 from training.errors import JobError
 from training.fit import checkpoint
-from training.fit.together import Team
+from training.fit.process_group import ProcessGroup
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = Path(__file__).with_name("together_program.py")
+PROGRAM = Path(__file__).with_name("process_group_program.py")
 # The host's own name, which torchrun would look up, need not resolve.
 TORCHRUN = (
     *("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"),
@@ -69,14 +69,14 @@ def same(one: Path, other: Path) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_every_row_goes_to_one_process(size: int) -> None:
     rows = torch.arange(50)
-    shares = [Team(rank, size).share(rows) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(rows) for rank in range(size)]
     assert sorted(torch.cat(shares).tolist()) == rows.tolist()
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_more_processes_than_images_are_refused() -> None:
     with pytest.raises(JobError, match="fewer than there are processes"):
-        Team(0, 3).share(torch.arange(2))
+        ProcessGroup(0, 3).share(torch.arange(2))
 
 
 def test_two_processes_train_as_one_does(alone: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LEARNS_FIRST = 60  # batches; before it knows something, it would take the outli
 LEARNS_EVERY = 4  # batches later; judging needs less training than answering
 
 
-class Judge:
+class HardExampleSelector:
     """A small network that sees images at 16×16 pixels, and learns from those it finds hard."""
 
     def __init__(self, images: Tensor, classes: int, recipe: Recipe, device: Device) -> None:

@@ -26,7 +26,7 @@ from training.fit.device import Device
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Process ``rank`` of ``size``; alone unless torchrun says otherwise."""
 
     rank: int = 0
@@ -105,18 +105,18 @@ class Team:
             yield
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join(device: Device) -> Iterator[tuple[Team, Device]]:
-    """This process's team, and its device: of several GPUs, one each. Alone without torchrun.
+def join(device: Device) -> Iterator[tuple[ProcessGroup, Device]]:
+    """This process's group, and its device: of several GPUs, one each. Alone without torchrun.
 
     gloo connects CPUs, NCCL connects GPUs. Raises JobError if there are too few GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE, device
+        yield SINGLE_PROCESS, device
         return
     # Not in every build of PyTorch.
     from torch.distributed.distributed_c10d import PrefixStore
@@ -146,9 +146,9 @@ def join(device: Device) -> Iterator[tuple[Team, Device]]:
         "nccl" if device.torch.type == "cuda" else "gloo", store=store, rank=rank, world_size=size
     )
     try:
-        team = Team(rank, size)
-        yield team, device
-        team.wait()  # A process that leaves early closes connections that others still use.
+        group = ProcessGroup(rank, size)
+        yield group, device
+        group.wait()  # A process that leaves early closes connections that others still use.
     finally:
         distributed.destroy_process_group()
 

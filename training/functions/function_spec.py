@@ -1,4 +1,4 @@
-"""A function with its tensors described: names, types, sizes of a row, and which can be varied."""
+"""A function with its tensors specified: names, types, sizes of a row, and which can be varied."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from training.publish.record import traceable
 
 
 @dataclass(frozen=True)
-class Port:
+class TensorSpec:
     """An input or output. ``shape`` is a row's, without the batch."""
 
     name: str
@@ -37,27 +37,27 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Described:
+class FunctionSpec:
     """A function from tensors, in the order of ``inputs``, to a tuple of ``outputs``."""
 
     function: Callable[..., tuple[Tensor, ...]]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
     @property
     def batched(self) -> bool:
         """Has any input a batch? Without one, no output has."""
-        return any(port.batched for port in self.inputs)
+        return any(tensor_spec.batched for tensor_spec in self.inputs)
 
     @property
     def wrt(self) -> tuple[int, ...]:
         """Places of the inputs that can be varied."""
-        return tuple(i for i, port in enumerate(self.inputs) if port.differentiable)
+        return tuple(i for i, tensor_spec in enumerate(self.inputs) if tensor_spec.differentiable)
 
     @property
     def of(self) -> tuple[int, ...]:
         """Places of the outputs that have derivatives."""
-        return tuple(i for i, port in enumerate(self.outputs) if port.differentiable)
+        return tuple(i for i, tensor_spec in enumerate(self.outputs) if tensor_spec.differentiable)
 
     @property
     def scalars(self) -> tuple[int, ...]:
@@ -72,10 +72,12 @@ class Described:
     @property
     def double(self) -> bool:
         """Does it compute in float64?"""
-        return any(port.dtype == torch.float64 for port in (*self.inputs, *self.outputs))
+        return any(
+            tensor_spec.dtype == torch.float64 for tensor_spec in (*self.inputs, *self.outputs)
+        )
 
 
-def describe(publication: Publication) -> Described:
+def describe(publication: Publication) -> FunctionSpec:
     """Run the function on its examples and describe what comes out.
 
     Raises Refusal for random functions, rows that mix and numbers that aren't finite; JobError if
@@ -97,7 +99,7 @@ def describe(publication: Publication) -> Described:
             f"the function gives {len(outputs)} outputs, but outputs= names {len(names)}: {names}"
         )
     rows = len(next(iter(publication.examples.values()), ()))
-    ports = []
+    tensor_specs = []
     for name, output in zip(names, outputs, strict=True):
         if not isinstance(output, Tensor) or output.dtype not in OUTPUT_TYPES:
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
@@ -115,14 +117,16 @@ def describe(publication: Publication) -> Described:
             raise JobError(f"output {name} has no elements: its shape is {list(output.shape)}")
         if output.is_floating_point() and not output.isfinite().all():
             raise Refusal("value", NOT_FINITE, f"{name} isn't, for one of the examples")
-        ports.append(Port(name, output.dtype, tuple(output.shape[1 if rows else 0 :]), bool(rows)))
+        tensor_specs.append(
+            TensorSpec(name, output.dtype, tuple(output.shape[1 if rows else 0 :]), bool(rows))
+        )
     _require_repeatable(called, inputs, outputs, names)
     if rows:
         _require_separate_rows(called, publication, outputs, names)
-    return Described(
+    return FunctionSpec(
         called,
         tuple(
-            Port(
+            TensorSpec(
                 name,
                 tensor.dtype,
                 tuple(tensor.shape[1:] if name in publication.examples else tensor.shape),
@@ -130,7 +134,7 @@ def describe(publication: Publication) -> Described:
             )
             for name, tensor in publication.inputs.items()
         ),
-        tuple(ports),
+        tuple(tensor_specs),
     )
 
 
