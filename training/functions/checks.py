@@ -86,7 +86,7 @@ def _check_with(
     kept: Tensor,
     left_out: int,
     generator: torch.Generator,
-) -> Checked:
+) -> CheckResult:
     """Compare on the examples at the places ``kept``, of which there may be none."""
     rows = len(kept)
     sizes = [(min(rows, SAMPLE_ROWS), SAMPLE_DIRECTIONS)]
@@ -144,8 +144,8 @@ def _steady(plan: Plan, by_row: Sequence[int], examples: Sequence[Tensor], kept:
     for start in range(0, rows, SAMPLE_ROWS):
         few = slice(start, start + SAMPLE_ROWS)
         some = [
-            tensor[few] if BATCH in shaped.shape else tensor
-            for tensor, shaped in zip((*given, *vectors), named.values(), strict=True)
+            tensor[few] if BATCH in graph_input.shape else tensor
+            for tensor, graph_input in zip((*given, *vectors), named.values(), strict=True)
         ]
         parts = _reference(plan, some[len(given) :], some[: len(given)])
         for place in by_row:
