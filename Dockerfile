@@ -18,13 +18,15 @@ WORKDIR /build
 COPY locks/build.txt locks/service.txt locks/s3.txt locks/
 ARG LOCK=service
 RUN python -m pip --python /opt/venv/bin/python install --no-deps --require-hashes -r locks/${LOCK}.txt
-# A third of that is never run here: the packages' own tests, NumPy's build tools, ONNX Runtime's
-# model converters, and its second copy of itself for programs written in C.
+# A third of that is never run here: the packages' own tests, what others are compiled with, NumPy's
+# build tools (distutils up to Python 3.11), ONNX Runtime's model converters, its second copy of itself
+# for programs written in C, and protobuf, which it asks for and does not import.
 RUN cd /opt/venv/lib/python3*/site-packages \
  && rm -r numpy/f2py onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
-          onnxruntime/capi/libonnxruntime.so.* \
+          onnxruntime/capi/libonnxruntime.so.* google/protobuf google/_upb \
+ && rm -rf numpy/distutils \
  && find . -type d -name tests -prune -exec rm -r {} + \
- && find . -name "*.pyi" -delete
+ && find . -type f \( -name "*.pyi" -o -name "*.pyx" -o -name "*.px[di]" -o -name "*.[ach]" \) -delete
 # What `pip install gradserve` gives: the wheel's own files. Their modes come from here, not from a clone
 # under umask 077, in which only the owner may read them. (COPY --chmod would need BuildKit.)
 COPY . .

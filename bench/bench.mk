@@ -5,13 +5,17 @@
 
 BENCH := .venv/bench
 
-.PHONY: bench bench-quick $(BENCH)/installed
+.PHONY: bench bench-quick bench-ray $(BENCH)/installed
 
 bench: $(BENCH)/installed
 	@$(BENCH)/bin/python -m bench.run $(ARGS)
 
 bench-quick: $(BENCH)/installed
 	@$(BENCH)/bin/python -m bench.run --quick $(ARGS)
+
+# What Ray Serve costs; tests/deploy/deploy.mk makes its environment.
+bench-ray: .venv/deploy-ray/installed
+	PYTHONPATH=. .venv/deploy-ray/bin/python -m bench.ray_serve $(ARGS)
 
 $(BENCH)/installed: | python
 	@$(INSTALL) bench

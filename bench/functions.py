@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.load import Body, run
+from bench.load import Body
 from bench.processes import Running
+from bench.turns import Load, in_turn
 from gradserve import Publication, publish
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,37 +160,21 @@ def umbridge(server: Running, python: str, graphs: Path, folder: Path, rounds: i
                 body.write_text(json.dumps({**COMMON, **more}))
                 for connections in CONNECTIONS:
                     loads = (
-                        (ours, f"http://127.0.0.1:{ALL_PORT}/umbridge/{call}"),
-                        (theirs, f"http://127.0.0.1:{UMBRIDGE_PORT}/{call}"),
+                        Load(ours, f"http://127.0.0.1:{ALL_PORT}/umbridge/{call}"),
+                        Load(theirs, f"http://127.0.0.1:{UMBRIDGE_PORT}/{call}"),
                     )
                     together(call, loads, Body(body, "application/json"), connections)
 
 
-def together(call: str, loads: Sequence[tuple[Running, str]], body: Body, connections: int) -> None:
+def together(call: str, loads: tuple[Load, Load], body: Body, connections: int) -> None:
     """Print the requests/s of two servers, and what a request takes, loaded in turn."""
-    rates: list[list[float]] = []
-    used = [0.0, 0.0]
-    served = [0, 0]
-    for turn in range(SLICES + 1):
-        row = []
-        for place, (server, url) in enumerate(loads):
-            before = server.cpu_seconds()
-            measured = run(url, body, connections, SLICE_SECONDS)
-            if measured.refused or measured.broken:
-                raise SystemExit(f"{url}: {measured}")
-            row.append(measured.requests_per_s)
-            if turn:  # the first is to warm up
-                used[place] += server.cpu_seconds() - before
-                served[place] += measured.served
-        if turn:
-            rates.append(row)
-    mine, its = (statistics.median(row[place] for row in rates) for place in (0, 1))
-    paired = statistics.median(row[0] / row[1] for row in rates)
-    costs = [1e6 * seconds / count for seconds, count in zip(used, served, strict=True)]
+    found = in_turn(loads, body, connections, SLICES, SLICE_SECONDS)
+    mine, its = found.requests_per_s
+    costs = [1e6 * seconds for seconds in found.core_seconds]
     print(
         f"{call} at {connections} connections: ours {mine:.0f} requests/s, UM-Bridge's own "
-        f"{its:.0f}, {paired:.2f} times; processor {costs[0]:.0f} and {costs[1]:.0f} µs a request, "
-        f"a core of ours answers {costs[1] / costs[0]:.2f} times as many"
+        f"{its:.0f}, {found.faster:.2f} times; processor {costs[0]:.0f} and {costs[1]:.0f} µs a "
+        f"request, a core of ours answers {found.cheaper:.2f} times as many"
     )
 
 

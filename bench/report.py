@@ -52,11 +52,11 @@ def markdown(measured: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def insert(readme: Path, text: str) -> None:
+def insert(readme: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put the report between the markers of the README; everything else there stays."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    before, _, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    readme.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def _heading(measured: dict[str, Any]) -> str:
