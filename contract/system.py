@@ -1,4 +1,4 @@
-"""Where operating systems differ: locks, symbolic links, flushing to disk, what malloc keeps."""
+"""Where operating systems differ: locks, symbolic links, flushing to disk, memory."""
 
 import ctypes
 import os
@@ -64,6 +64,16 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def memory_used() -> tuple[int, int] | None:
+    """Bytes of address space and of memory that this process has; None where it isn't Linux."""
+    try:
+        size, resident = Path("/proc/self/statm").read_text("ascii").split()[:2]
+    except OSError:
+        return None
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(size) * page, int(resident) * page
 
 
 # Options of glibc's mallopt(3), by name, from malloc.h.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contract.errors import ArtifactError
+from contract.system import memory_used
 from service.runtime.loader import verify_version
 
 try:
@@ -69,12 +70,11 @@ def _answer(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def _limit_memory(size: int) -> None:
-    try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-    except OSError:  # not Linux
+    used = memory_used()
+    if used is None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + size
+    limit = used[0] + size
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 

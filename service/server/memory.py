@@ -8,10 +8,7 @@ kept, and what many photos leave is returned while the worker is idle. Under ano
 these functions do nothing.
 """
 
-import os
-from pathlib import Path
-
-from contract.system import c_library, set_malloc
+from contract.system import c_library, memory_used, set_malloc
 
 LARGE_BYTES = 4 * 1024 * 1024
 KEPT_BYTES = 8 * 1024 * 1024  # of each heap; glibc's own 128 KiB are less than an answer
@@ -40,11 +37,8 @@ def configure_malloc() -> None:
 
 def resident() -> int:
     """Bytes of this process in memory; 0 where that is not known."""
-    try:
-        pages = Path("/proc/self/statm").read_text("ascii").split()[1]
-    except OSError:
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    used = memory_used()
+    return 0 if used is None else used[1]
 
 
 def trim_heap() -> None:
