@@ -153,8 +153,11 @@ class WorkPool:
     """Work of one kind: ``width`` jobs at a time, in order of arrival.
 
     ``max_wait`` is how many seconds may pass before a job begins, by the estimated cost of those
-    before it. ``memory`` is the budget that all pools share. The threads of a pool that
-    are ``low_priority`` get less of a busy core than the event loop.
+    before it. ``memory`` is the budget that all pools share. The estimate has no wait for memory:
+    what holds it may be a body that is still on its way, whose end nobody knows. Work whose turn
+    has come while others hold the memory waits for it, and is refused after ``max_wait``; those
+    behind it count it as work before theirs. The threads of a pool that are ``low_priority`` get
+    less of a busy core than the event loop.
     """
 
     def __init__(

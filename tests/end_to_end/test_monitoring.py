@@ -106,32 +106,58 @@ def test_every_query_of_the_dashboard_has_data(tmp_path: Path) -> None:
             "global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: gradserve\n"
             f'    static_configs: [{{targets: ["127.0.0.1:{server.port}"]}}]\n'
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={configuration}",
-                f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         done = threading.Event()
         load = threading.Thread(target=keep_asking, args=(server, done))
         load.start()
         try:
-            deadline = time.monotonic() + SECONDS
-            while lacking := [query for query in queries() if not has_data(port, query)]:
-                assert time.monotonic() < deadline, f"no data for {lacking}"
-                time.sleep(1)
+            wait_for_data(configuration, queries())
         finally:
             done.set()
             load.join()
-            process.terminate()
-            process.wait()
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="Prometheus is not installed: apt-get install prometheus",
+)
+def test_prometheus_sends_a_key_as_documented(tmp_path: Path) -> None:
+    publish_all(tmp_path / "artifacts")
+    key = tmp_path / "keys"
+    key.write_text("a-key-of-sixteen-characters\n")
+    text = (ROOT / "docs" / "deploying.md").read_text().partition("Prometheus sends a key")[2]
+    documented = text.partition("```yaml\n")[2].partition("```")[0]
+    with ServerProcess(tmp_path / "artifacts", api_key_file=key) as server:
+        server.wait_listening()
+        documented = documented.replace("/etc/prometheus/gradserve-key", str(key))
+        documented = documented.replace("gradserve:8000", f"127.0.0.1:{server.port}")
+        configuration = tmp_path / "prometheus.yml"
+        configuration.write_text("global: {scrape_interval: 1s}\n" + documented)
+        wait_for_data(configuration, ['up{job="gradserve"} == 1', "gradserve_ready"])
+
+
+def wait_for_data(configuration: Path, wanted: list[str]) -> None:
+    """Run Prometheus until every query has data."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={configuration.parent / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + SECONDS
+        while lacking := [query for query in wanted if not has_data(port, query)]:
+            assert time.monotonic() < deadline, f"no data for {lacking}"
+            time.sleep(1)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def keep_asking(server: ServerProcess, done: threading.Event) -> None:

@@ -1,8 +1,11 @@
 """Artifacts that lie are refused with the reason, and nothing else is held up by them."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from service.runtime.registry import Registry
 from service.runtime.session import GraphError, Session
 from service.settings import Settings
 from tests.hostile import artifacts as lies
+from tests.hostile.process import cpu_seconds
 from tests.server_process import ServerProcess
 from tests.tiny_artifacts import publish_curve
 
@@ -143,3 +147,55 @@ def test_the_service_lives_on_while_a_version_is_verified_without_end(tmp_path) 
             assert time.monotonic() - asked < 2
             time.sleep(0.2)
         assert running.request("POST", "/predict", b'{"x": 1}', JSON)[0] == 200
+
+
+def test_a_verification_without_end_ends_when_the_service_is_killed(tmp_path) -> None:
+    """Its limit of processor time is its own: whoever was to stop it is gone."""
+    root = tmp_path / "artifacts"
+    publish_curve(root)
+    lies.publish(root, "endless", **{"value.onnx": lies.endless()})
+    with ServerProcess(root, verify_seconds=4) as running:
+        running.wait_listening()
+        verifiers: list[int] = []
+
+        def is_working() -> bool:
+            """Has the process that verifies worked for longer than its imports take?"""
+            verifiers[:] = [pid for pid in below(running.process.pid) if verifies(pid)]
+            return any(cpu_seconds(pid) > 3 for pid in verifiers)
+
+        running.wait_until(is_working, "it is being verified")
+        others = [pid for pid in below(running.process.pid) if pid not in verifiers]
+        running.process.kill()
+        running.process.wait()
+        for pid in others:
+            with suppress(ProcessLookupError):  # it may have noticed by itself
+                os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 120
+        while any(map(runs, verifiers)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def below(pid: int) -> list[int]:
+    """Processes that ``pid`` or one below it has started."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found + [other for child in found for other in below(child)]
+
+
+def verifies(pid: int) -> bool:
+    """Is it a process that verifies?"""
+    with suppress(OSError):
+        return b"service.runtime.verify" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def runs(pid: int) -> bool:
+    """Is there such a process, and not only its exit status?"""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
