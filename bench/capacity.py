@@ -118,6 +118,16 @@ def published(text: str) -> list[Kind]:
     return kinds
 
 
+def ray_costs(text: str) -> dict[tuple[str, str], float]:
+    """How many times as much of a core Ray takes, by request and how Ray runs; from README.md."""
+    rows = re.findall(r"^\| (/[^|]+) \| (\w+) \| (\d) \| (.*) \|$", text, re.MULTILINE)
+    return {
+        (request, variant): float(cells.split(" | ")[5])
+        for request, variant, replicas, cells in rows
+        if int(replicas) == BENCH_CORES
+    }
+
+
 def most_busy(kind: Kind, limit: float) -> float:
     """The largest share of a worker's time, in whole percent, at which p99 is within ``limit`` s.
 
@@ -144,8 +154,10 @@ def means(nodes: int) -> str:
     return "Kubernetes with an object store"
 
 
-def tables(kinds: list[Kind], options: argparse.Namespace) -> str:
-    """The two tables: what one node does, and what a growing load needs."""
+def tables(
+    kinds: list[Kind], options: argparse.Namespace, ray: dict[tuple[str, str], float]
+) -> str:
+    """What one node does, by itself and under Ray Serve, and what a growing load needs."""
     limit = options.p99 / 1000
     lines = [
         f"One node of {options.cores} cores, a worker each; p99 within {options.p99:g} ms, or "
@@ -164,6 +176,24 @@ def tables(kinds: list[Kind], options: argparse.Namespace) -> str:
             f"| {kind.name} | {kind.mean * 1000:.3g} | {_round(most)} | {_round(kept)} "
             f"| {_round(kept * DAY)} | {_round(kept * DAY / options.peak)} |"
         )
+    if measured_under_ray := [kind for kind in kinds if (kind.name, "default") in ray]:
+        lines += [
+            "",
+            "Up to the first figure one node is enough, and Ray is not needed. Under Ray Serve the "
+            f"same node does the others (requests/s with p99 kept × {DAY:,} s / {options.peak:g} / "
+            "the processor time of a request as a multiple of `gradserve serve`'s):",
+            "",
+            "| request | `gradserve serve`, a day | Ray Serve with HAProxy, a day | "
+            "Ray Serve by default, a day |",
+            "|---|---|---|---|",
+        ]
+        for kind in measured_under_ray:
+            day = shares[kind.name] * options.cores / kind.mean * DAY / options.peak
+            by_ray = [
+                f"{_round(day / ray[kind.name, variant])} (÷ {ray[kind.name, variant]:.2g})"
+                for variant in ("HAProxy", "default")
+            ]
+            lines.append(f"| {kind.name} | {_round(day)} | {' | '.join(by_ray)} |")
     kind = next((each for each in kinds if each.name == MAIN), kinds[0])
     lines += [
         "",
@@ -248,7 +278,7 @@ def main() -> None:
         kinds = [Kind(options.times.name, float(times.mean()), measured(times))]
     else:
         kinds = published(README.read_text("utf-8"))
-    text = tables(kinds, options)
+    text = tables(kinds, options, ray_costs(README.read_text("utf-8")))
     if options.write:
         before, _, rest = DOCUMENT.read_text("utf-8").partition(BEGIN)
         after = rest.partition(END)[2]

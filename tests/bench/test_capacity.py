@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.capacity import BEGIN, DOCUMENT, END, README, lognormal, measured, published, simulate
+from bench.capacity import (
+    BEGIN,
+    DOCUMENT,
+    END,
+    README,
+    lognormal,
+    measured,
+    published,
+    ray_costs,
+    simulate,
+)
 
 REQUESTS = 400_000
 
@@ -84,6 +94,15 @@ def test_figures_come_from_the_benchmarks_page() -> None:
     assert len(kinds) == 4
     assert all(1e-5 < mean < 1 for mean in kinds.values())
     assert kinds["/gradient, 3 x"] < kinds["/classify, 2 KB PNG"]
+
+
+def test_rays_costs_come_from_the_benchmarks_page() -> None:
+    costs = ray_costs(README.read_text("utf-8"))
+    requests = {request for request, _ in costs}
+    assert requests == {"/gradient, 3 x", "/classify, 2 KB PNG"}
+    assert all(1 < costs[each, "HAProxy"] < costs[each, "default"] for each in requests)
+    head = "| request | default | 2 | 1 | 1 | 1 | 1 | 1 | 7.5 | 1 | 1 |".replace("request", "/x")
+    assert ray_costs(head) == {("/x", "default"): 7.5}
 
 
 def test_the_document_shows_what_the_command_prints() -> None:
