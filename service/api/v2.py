@@ -298,6 +298,8 @@ async def _read(request: Request, found: Model, settings: Settings) -> tuple[Inf
     """What is asked, and from what. Raises Malformed, WrongType, TooLarge or Invalid."""
     headers = request.headers
     length = headers.get(HEADER_LENGTH)
+    if len(headers.getlist(HEADER_LENGTH)) > 1:
+        raise Malformed(f"The header {HEADER_LENGTH} is given twice; give it once")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in JSON_TYPES:
         raise WrongType("Send JSON (application/json), or binary tensors after it")

@@ -18,11 +18,12 @@ async def read_unpacked(request: Request, limit: int) -> bytes | bytearray:
     Raises TooLarge, Malformed (damaged, or not whole), WrongType (another Content-Encoding than
     gzip and deflate), QueueFull or ClientGone.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"identity", "", "gzip", "deflate"}:
+    # Given twice it is a list, of what was done one after the other (RFC 9110, 8.4).
+    encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+    if encoding not in {"", "identity", "gzip", "deflate"}:
         raise WrongType("Content-Encoding may be gzip or deflate; no other is read here")
     body = await read_body(request, limit)
-    if encoding in {"identity", ""} or not body:
+    if encoding in {"", "identity"} or not body:
         return body
     return await _unpack(request, body, encoding, limit)
 

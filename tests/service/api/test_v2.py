@@ -283,6 +283,18 @@ def test_compressed_bodies_are_read_within_their_limit(
     assert small.post(path, content=bomb, headers=headers).status_code == 415
 
 
+def test_fields_that_are_given_twice_are_not_read_once(client: TestClient) -> None:
+    """The last, the first or a list of both: who reads one of them may read another's body."""
+    packed = gzip.compress(json.dumps({"inputs": [X]}).encode())
+    for name, value, status, said in (
+        ("Content-Encoding", "gzip", 415, "no other is read here"),
+        ("Inference-Header-Content-Length", "5", 400, "is given twice"),
+    ):
+        headers = [(name, value)] * 2
+        answer = client.post("/v2/models/curve-mlp/infer", content=packed, headers=headers)
+        assert answer.status_code == status and said in answer.json()["error"]
+
+
 def test_repository_config_and_statistics(client: TestClient) -> None:
     found = client.post("/v2/repository/index").json()
     assert {"name": "curve-mlp", "version": "1", "state": "READY", "reason": ""} in found
