@@ -4,6 +4,12 @@ Each job is a module with ``add_arguments(parser)`` and ``run(arguments)``. A jo
 PyTorch, which takes seconds; it is imported only if its job is chosen.
 """
 
+import os
+
+# Before NumPy is imported. Its solver waits for its threads by turning round: for matrices as small
+# as a curve's that takes many times the processor time where the cores are shared.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import argparse
 import importlib
 import sys

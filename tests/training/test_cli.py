@@ -187,3 +187,18 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert done.stderr.strip() == (
         "python -m training: torch is not installed: pip install 'gradserve[training]'"
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_numpys_solver_starts_no_threads() -> None:
+    program = "import training.__main__, numpy, os; print(len(os.listdir('/proc/self/task')))"
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1"

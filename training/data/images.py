@@ -217,7 +217,7 @@ def _other_kind(member: Member, content: bytes) -> str | None:
     if brand in {b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"}:
         return "HEIC (save them as JPEG)"
     if brand:
-        return "AVIF (save them as JPEG)" if brand in {b"avif", b"avis"} else "film"
+        return "AVIF (save them as JPEG)" if brand in {b"avif", b"avis"} else "films"
     ending = PurePosixPath(member.path).suffix.lower()
     if ending in PICTURE_ENDINGS:
         return None

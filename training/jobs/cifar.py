@@ -44,6 +44,7 @@ from training.publish.classifier_report import shows_top5
 SPLIT_SEED = 0
 UNBALANCED = 3  # times as many pictures of a class as of another
 TELL_SECONDS = 30.0
+SHOWN_CLASSES = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -325,8 +326,11 @@ def _load(arguments: argparse.Namespace, network: str, group: ProcessGroup) -> I
         )
     if group.leads:
         group.wait()
+    shown = ", ".join(data.classes[:SHOWN_CLASSES])
+    more = ", …" if len(data.classes) > SHOWN_CLASSES else ""
     print(
-        f"{data.name}: {len(data.classes)} classes; {len(data.train):,} images to train on, "
+        f"{data.name}: {len(data.classes)} classes ({shown}{more}); {len(data.train):,} images to "
+        "train on, "
         f"{len(data.validation):,} for validation, {len(data.test):,} for the test"
     )
     if arguments.images is not None:
@@ -373,7 +377,7 @@ def _fit(
             f"epoch {row.epoch}/{recipe.epochs}: loss {row.train_loss:.3f}, top-1 in training "
             f"{row.train_top1:.2%}, validation top-1 {row.validation_top1:.2%}"
             + ("" if few_classes else f", top-5 {row.validation_top5:.2%}")
-            + f", {row.seconds:.1f} s"
+            + f", {row.seconds:.1f} s{_to_go(row, recipe.epochs)}"
         )
         nonlocal epoch_began, told
         epoch_began = told = time.monotonic()
@@ -414,6 +418,11 @@ def _fit(
         f"{time.monotonic() - started:.0f} s): validation top-1 {last.validation_top1:.2%}"
     )
     return fitted
+
+
+def _to_go(row: Epoch, epochs: int) -> str:
+    minutes = row.seconds * (epochs - row.epoch) / 60
+    return f", about {minutes:.0f} min to go" if minutes >= 1 else ""
 
 
 def _kept(folder: Path) -> str:

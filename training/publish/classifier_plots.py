@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.publish import report
@@ -55,7 +56,9 @@ def draw_curves(
                 label=f"{name}, top-5",
             )
         loss.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
-        accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
+        accuracy.set(xlabel="epoch", ylabel="accuracy, validation unless named (%)")
+        for axes in (loss, accuracy):  # there is no epoch 1.2
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         loss.legend(fontsize=9)
         accuracy.legend(fontsize=9)
 
