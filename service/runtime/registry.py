@@ -236,18 +236,25 @@ class Registry:
         if self.cache is not None:
             self.cache.open()
         while True:
-            started = time.monotonic()
             try:
-                await asyncio.to_thread(self.refresh, 0.0 if self.scanned else FIRST_LOOK_SECONDS)
+                took = await asyncio.to_thread(self._timed_refresh)
             except Exception:
                 # Whatever befell one look at the folder, what serves goes on serving.
                 log.exception("could not look at %s; trying again", self.root)
-            took = time.monotonic() - started
+                took = 0.0
             self.looked.set()
             if self._pending:
                 await asyncio.sleep(max(min(self.settings.watch_seconds, PENDING_SECONDS), took))
             else:
                 await asyncio.sleep(max(self.settings.watch_seconds, took / LOOKING_SHARE))
+
+    def _timed_refresh(self) -> float:
+        """Refresh; the processor time that it took, s. Waiting for verdicts, or for a turn on a
+        busy machine, is none, and must not put off the next look.
+        """
+        started = time.thread_time()
+        self.refresh(0.0 if self.scanned else FIRST_LOOK_SECONDS)
+        return time.thread_time() - started
 
     def _look(self) -> None:
         """One look at the folder."""

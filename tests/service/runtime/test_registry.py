@@ -1,5 +1,6 @@
 """What stays loaded, what goes, and what is said, whatever befalls the artifacts folder."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -215,3 +216,25 @@ def test_a_hidden_change_of_the_manifest_after_verification_is_refused(tmp_path)
     found._look()
     assert found.models == {}
     assert "changed since it was verified" in found.refused["a"][1].reason
+
+
+def test_a_look_that_waited_does_not_put_off_the_next_one(tmp_path, monkeypatch) -> None:
+    """Looks are spaced by the processor time that they take, not by how long a look waited."""
+    registry = Registry(Settings(artifacts=tmp_path, watch_seconds=0.05))
+    looks = []
+
+    def waits(wait_seconds: float = 0.0) -> None:
+        looks.append(wait_seconds)
+        time.sleep(2)
+
+    monkeypatch.setattr(registry, "refresh", waits)
+
+    async def watch() -> None:
+        task = asyncio.create_task(registry.watch())
+        async with asyncio.timeout(15):
+            while len(looks) < 2:
+                await asyncio.sleep(0.05)
+        task.cancel()
+
+    asyncio.run(watch())
+    registry.close()
