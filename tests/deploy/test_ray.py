@@ -201,6 +201,66 @@ def test_it_scales_up_with_load_and_down_without(port: int) -> None:
     assert predict(port)[0] == 200
 
 
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """An empty bucket of moto's server; the variables by which it is reached."""
+    moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
+    boto3 = pytest.importorskip("boto3")
+    server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{address}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="models")
+    yield environment
+    server.stop()
+
+
+def test_replicas_take_their_artifacts_from_an_object_store(
+    port: int, store: dict[str, str], tmp_path: Path
+) -> None:
+    from contract.remote import Remote, open_draft
+    from contract.store import read_manifest
+    from deploy.ray_serve import Gradserve
+
+    def put() -> int:
+        folder = max((ROOT / "artifacts" / "curve-mlp").glob("[0-9]*"))
+        with open_draft(Remote("s3://models/live"), "curve-mlp") as draft:
+            for path in folder.iterdir():
+                if path.name != "manifest.json":
+                    shutil.copyfile(path, draft.folder / path.name)
+            return draft.publish(read_manifest(folder)).manifest.version
+
+    assert put() == 1
+    environment = {
+        **store,
+        "GRADSERVE_ARTIFACTS": "s3://models/live",
+        "GRADSERVE_CACHE": str(tmp_path / "cache"),
+        "GRADSERVE_STORE_SECONDS": "0.5",
+    }
+    changed = Gradserve.options(
+        num_replicas=2,
+        autoscaling_config=None,
+        ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": environment}},
+    )
+    serve.run(changed.bind(), name="gradserve", route_prefix="/")
+
+    def serving(version: int) -> bool:
+        return {predict(port)[1].get("version") for _ in range(12)} == {version}
+
+    wait_for(lambda: replicas() == 2 and serving(1), "the first version serves everywhere")
+    assert put() == 2
+    wait_for(lambda: serving(2), "the new version serves everywhere")
+    assert (tmp_path / "cache").is_dir()
+
+
 def replica_processes() -> list[int]:
     """Process ids of the replicas on this machine."""
     found = []
