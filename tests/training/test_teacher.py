@@ -8,10 +8,11 @@ import torch
 from tests.training.test_fit import SMALL, two_classes
 from training.errors import JobError
 from training.fit import checkpoint
-from training.fit.checkpoint import Checkpoint
+from training.fit.checkpoint import Checkpoint, Epoch
 from training.fit.device import choose_device
 from training.fit.loop import fit
-from training.fit.teacher import distillation_loss, load_teacher, load_teachers
+from training.fit.presets import preset
+from training.fit.teacher import distillation_loss, load_teacher, load_teachers, provenance
 from training.networks.classifier import make_classifier
 from training.networks.cnn_improved import ImprovedCNN
 
@@ -151,3 +152,25 @@ def test_several_teachers_answer_with_their_mean(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = (networks[0](images) + networks[1](images)) / 2
     assert torch.allclose(teacher(images), expected, atol=1e-5)
+
+
+def test_the_manifest_tells_of_the_teachers(tmp_path: Path) -> None:
+    network = make_classifier("fast", "release", 10)
+    tensors = {f"published.{name}": value for name, value in network.state_dict().items()}
+    history = [Epoch(1, 2.0, 1.5, 0.4, 0.9, 10.0), Epoch(2, 1.0, 1.2, 0.5, 0.95, 12.5)]
+    checkpoint.save(tmp_path, Checkpoint(tensors, history, IDENTITY, ["cpu"]))
+    assert provenance(tmp_path) == {
+        "network": "fast",
+        "epochs": 2,
+        "wall_seconds": 22.5,
+        "device": "cpu",
+        "validation_top1": 0.5,
+    }
+    with pytest.raises(JobError, match="no finished run"):
+        provenance(tmp_path / "none")
+
+
+def test_the_released_recipe_needs_no_teacher_and_has_one_for_it() -> None:
+    assert preset("improved", "release").teacher_share == 0
+    assert preset("improved", "release", taught=True).teacher_copies == 16
+    assert preset("improved", "hour", taught=True) == preset("improved", "hour")

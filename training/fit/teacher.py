@@ -117,3 +117,17 @@ def describe(folders: Sequence[Path]) -> str:
     """Identity of the teachers' runs, as part of the identity of the run that learns from them."""
     saved = [checkpoint.read(folder) for folder in folders]
     return " + ".join(str(sorted(run.identity.items())) for run in saved if run is not None)
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """What the manifest of a network tells of one of its teachers: a finished run in ``folder``."""
+    run = checkpoint.read(folder)
+    if run is None:
+        raise JobError(f"--teacher {folder}: there is no finished run")
+    return {
+        "network": run.identity["network"],
+        "epochs": len(run.history),
+        "wall_seconds": sum(row.seconds for row in run.history),
+        "device": ", ".join(run.devices),
+        "validation_top1": run.history[-1].validation_top1,
+    }

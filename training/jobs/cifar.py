@@ -34,7 +34,7 @@ from training.fit.loop import Fitted, fit
 from training.fit.presets import NAMES, preset
 from training.fit.process_group import ProcessGroup, join
 from training.fit.recipe import Recipe
-from training.fit.teacher import describe, load_teachers
+from training.fit.teacher import describe, load_teachers, provenance
 from training.naming import choose_name, require_replaceable
 from training.networks.backbone import BACKBONES, read_weights
 from training.networks.classifier import NETWORKS, check_side, make_classifier
@@ -210,6 +210,8 @@ def _train_and_publish(
             "unreadable_files": len(data.unreadable),
             "copies": [what for what, _ in data.copies],
         }
+        if arguments.teacher is not None:
+            config["teachers"] = [provenance(folder) for folder in arguments.teacher]
         manifest = write_artifact(draft, fitted, data, config, arguments.seed)
         draft.publish(manifest)
     print(f"published {draft.published}")
@@ -274,7 +276,7 @@ def _identity(arguments: argparse.Namespace, network: str, data: ImageData) -> d
 
 def _recipe(arguments: argparse.Namespace, network: str, data: ImageData | None = None) -> Recipe:
     """The preset, made for ``data`` where it is known, with the changes that were asked for."""
-    recipe = preset(network, arguments.preset)
+    recipe = preset(network, arguments.preset, taught=arguments.teacher is not None)
     if data is not None:
         recipe = recipe.for_images(len(data.train), data.side)
     if arguments.balance:

@@ -66,6 +66,7 @@ def write(
         "The training loss is the one that was minimised: with augmentation and label smoothing, "
         "if any. The validation loss is plain cross-entropy without them.",
         _trained_share(manifest),
+        _teachers(manifest),
     ]
     if "confusion" in metrics:
         classifier_plots.draw_confusion(
@@ -176,6 +177,30 @@ def _trained_share(manifest: TrainedClassifierManifest) -> str:
         f"Only {share:.0%} of the images of an epoch are trained on, and make its training loss: "
         "those on which a small network, trained beside this one, has the largest loss. Images "
         "that it already gets right teach little, and an epoch takes that much less time."
+    )
+
+
+def _teachers(manifest: TrainedClassifierManifest) -> str:
+    teachers = manifest.training.config.get("teachers")
+    if not isinstance(teachers, list) or not teachers:
+        return ""
+    rows = [
+        (
+            f"`{each['network']}`",
+            each["epochs"],
+            f"{each['wall_seconds']:.0f} s",
+            each["device"],
+            f"{each['validation_top1']:.2%}",
+        )
+        for each in teachers
+    ]
+    copies = manifest.training.config.get("teacher_copies")
+    return report.document(
+        "It learnt from other networks, trained before it"
+        + (", by the mean of their logits" if len(teachers) > 1 else "")
+        + (f", which were asked about {copies} augmented copies of every image" if copies else "")
+        + ". Their training comes on top of its own:",
+        report.table(("teacher", "epochs", "training", "on", "validation top-1"), rows),
     )
 
 
