@@ -16,6 +16,7 @@ from gradserve import Publication, publish
 from service.runtime.loader import load
 from service.settings import Settings
 from training.errors import JobError
+from training.functions import publisher
 from training.functions.imported import import_onnx
 from training.publish.agreement import GraphRunner
 
@@ -59,6 +60,22 @@ def test_a_classifier_of_ones_own(tmp_path: Path) -> None:
     maps = GraphRunner(artifact.folder / "saliency.onnx")({"image": image, "class": labels})
     np.testing.assert_allclose(maps["saliency"], x.grad.norm(dim=1).numpy(), atol=1e-5)
     assert set(load(artifact.folder, Settings()).functions) == {"probabilities", "saliency"}
+
+
+def test_the_pictures_for_int8_are_looked_at_before_anything_is_exported(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    asked = Publication(network, classes=["a", "b"], image_side=8)
+    said: list[str] = []
+    for folder, words in (("missing", "is not a folder"), (".", "has 0 readable pictures")):
+        with pytest.raises(JobError, match=words):
+            publish(asked, "own", tmp_path / "artifacts", int8=tmp_path / folder, say=said.append)
+        with pytest.raises(JobError, match=words):
+            publisher.check(asked, int8=tmp_path / folder, say=said.append)
+    no_classifier = Publication(torch.sin, {"x": torch.rand(8)})
+    with pytest.raises(JobError, match="int8 is for classifiers"):
+        publisher.check(no_classifier, int8=tmp_path, say=said.append)
+    assert said == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def onnx_file(path: Path, *, rows: str | int = "batch", width: str | int = 3) -> Path:

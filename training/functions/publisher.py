@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -63,16 +65,12 @@ def publish(
 
     Raises JobError, which names each function that failed and why; nothing is published then.
     """
-    if int8 is not None and publication.classes is None:
-        raise JobError("int8 is for classifiers: give classes= as well")
+    pictures = _calibration(publication, int8)
     with open_draft(root_of(artifacts), name) as draft, _prepared(publication):
         outcome = _try_all(publication, draft.folder, time_limit, say)
         _require(outcome, skip_failing)
-        if int8 is not None:
-            side = publication.image_side or 0
-            int8_variant.add(
-                outcome.exported, own_classifier.pictures(Path(int8), side), draft.folder
-            )
+        if pictures is not None:
+            int8_variant.add(outcome.exported, pictures, draft.folder)
         manifest = _manifest(publication, draft.header, outcome)
         _write(publication, manifest, outcome, draft.folder)
         artifact = draft.publish(manifest)
@@ -80,15 +78,35 @@ def publish(
     return artifact
 
 
-def check(publication: Publication, *, time_limit: float = SECONDS, say: Say = print) -> None:
-    """Try every function and say what works; publish nothing. ``time_limit`` is as for ``publish``.
+def check(
+    publication: Publication,
+    *,
+    int8: str | Path | None = None,
+    time_limit: float = SECONDS,
+    say: Say = print,
+) -> None:
+    """Try every function and say what works; publish nothing. Options are as for ``publish``; of
+    ``int8`` it is seen that the folder will do.
 
     Raises JobError if one can't be published.
     """
+    _calibration(publication, int8)
     with tempfile.TemporaryDirectory() as folder, _prepared(publication):
         outcome = _try_all(publication, Path(folder), time_limit, say)
     _require(outcome, skip_failing=False)
     say("everything can be published")
+
+
+def _calibration(publication: Publication, int8: str | Path | None) -> NDArray[np.uint8] | None:
+    """The folder's pictures, read before anything is exported, which may take minutes.
+
+    Raises JobError: no classifier, no such folder, too few pictures.
+    """
+    if int8 is None:
+        return None
+    if publication.classes is None:
+        raise JobError("int8 is for classifiers: give classes= as well")
+    return own_classifier.pictures(Path(int8), publication.image_side or 0)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.name or _name_of(arguments.source)
     publication = source.load(arguments.source)
     if arguments.check:
-        publisher.check(publication, time_limit=arguments.time_limit)
+        publisher.check(publication, int8=arguments.int8, time_limit=arguments.time_limit)
         return
     publisher.publish(
         publication,
