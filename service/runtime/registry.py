@@ -311,7 +311,7 @@ class Registry:
             entries = [entry for entry in root.iterdir() if not is_foreign(entry.name)]
             names = list_models(root)
         except FileNotFoundError:
-            return [], f"the artifacts folder {root} is missing"
+            return [], f"the artifacts folder {root} is missing; GRADSERVE_ARTIFACTS names another"
         except NotADirectoryError:
             return [], f"{root} is not a folder of artifacts, but a file"
         except OSError as error:
@@ -508,10 +508,13 @@ class Registry:
         if refused := self.refused.get(name):
             version = max(refused)
             return f"version {version} was refused: {refused[version].reason}"
+        pinned = self.settings.pin.get(name)
+        there = [v for v in self.versions.get(name, []) if pinned in (None, v)]
+        if there:  # verified, and its turn to be loaded comes
+            return f"version {max(there)} is being loaded"
         if self._trouble:
             reason = self._trouble
         else:
-            pinned = self.settings.pin.get(name)
             wanted = (
                 "version of it" if pinned is None else f"version {pinned} of it, which is pinned"
             )

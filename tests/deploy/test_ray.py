@@ -6,11 +6,14 @@ Needs Ray; ``make test-deploy`` has it in an environment of its own. Slow: about
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import threading
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ import pytest
 ray = pytest.importorskip("ray", reason="Ray is not installed here; make test-deploy has it")
 from ray import serve  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+
+from deploy.ray_replica import LABELS  # noqa: E402
+from service.web.metrics import REQUESTS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 90
@@ -137,6 +143,48 @@ def test_it_answers_and_sets_the_request_id_once(port: int) -> None:
         assert status == 200
         assert answer["model"] == "curve-mlp"
         assert response.msg.get_all("x-request-id") == ["mine-1"]
+
+
+def counted() -> Counter[tuple[str, ...]]:
+    """How many requests for f′ Ray has counted on all nodes, by the service's labels."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        for line in lines:
+            assert not line.startswith("http_requests_total"), "the service's own is there as well"
+            if line.startswith("ray_http_requests_total{") and 'handler="/gradient"' in line:
+                labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                found[tuple(labels[name] for name in LABELS)] += round(
+                    float(line.rpartition(" ")[2])
+                )
+    return found
+
+
+def settled() -> Counter[tuple[str, ...]]:
+    """What is counted once nothing is added for 25 s: Ray collects every ten seconds."""
+    before, since = counted(), time.monotonic()
+    while time.monotonic() - since < 25:
+        time.sleep(1)
+        now = counted()
+        if now != before:
+            before, since = now, time.monotonic()
+    return before
+
+
+def test_ray_counts_each_request_once_by_the_services_labels(port: int) -> None:
+    assert REQUESTS._labelnames == LABELS
+    version = str(predict(port)[1]["version"])
+    one = ("/gradient", "POST", "200", "curve-mlp", version)
+    wait_for(lambda: counted()[one] > 0, "Ray has counted one")
+    first = settled()
+    for _ in range(40):
+        assert predict(port)[0] == 200
+    wait_for(lambda: counted()[one] >= first[one] + 40, "Ray has counted them")
+    assert settled() - first == Counter({one: 40})
 
 
 def test_a_new_version_serves_on_all_replicas_within_ten_seconds(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.runtime.loader import load
 from service.runtime.registry import Registry
 from service.settings import Settings
 from tests.tiny_artifacts import graph, node, png, publish_all, publish_classifier, publish_curve
@@ -27,7 +28,9 @@ def test_without_artifacts_it_is_live_not_ready_and_says_what_to_do(serve, tmp_p
     assert ready.status_code == 503
     assert "python -m training cifar --network improved" in ready.text
     folder, *models = (error["detail"] for error in ready.json()["errors"])
-    assert folder == f"the artifacts folder {tmp_path / 'none'} is missing"
+    assert folder == (
+        f"the artifacts folder {tmp_path / 'none'} is missing; GRADSERVE_ARTIFACTS names another"
+    )
     assert len(models) == 6  # and how to get each
     predict = client.post("/predict", json={"x": 1})
     assert predict.status_code == 503
@@ -38,6 +41,22 @@ def test_without_artifacts_it_is_live_not_ready_and_says_what_to_do(serve, tmp_p
 def test_ready_names_the_versions(client) -> None:
     ready = client.get("/health/ready")
     assert ready.json()["models"] == {"curve-mlp": 1, "cifar-improved": 1, "sigmoid-conv": 1}
+
+
+def test_a_version_is_not_said_to_be_absent_while_it_is_loaded(tmp_path, monkeypatch) -> None:
+    publish_curve(tmp_path)
+    found = Registry(Settings(artifacts=tmp_path, require="curve-mlp"))
+    said = []
+
+    def load_and_ask(*arguments: object) -> object:
+        said.extend(missing.reason for missing in found.missing())
+        return load(*arguments)
+
+    monkeypatch.setattr("service.runtime.registry.load", load_and_ask)
+    found.refresh()
+    found.refresh(WAIT)
+    assert said == ["version 1 is being loaded"]
+    assert found.missing() == []
 
 
 def test_the_newest_good_version_serves(tmp_path) -> None:

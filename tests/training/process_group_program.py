@@ -1,19 +1,24 @@
-"""What the tests of several processes run in each: ``process_group_program.py FOLDER [lose]``.
+"""What the tests of several processes run in each: ``process_group_program.py FOLDER [HOW]``.
 
 Trains a network without BatchNorm and dropout, whose result doesn't depend on who computes what,
-and leaves its weights and history in FOLDER. ``lose``: process 1 is killed once, in epoch 3.
+and leaves its weights and history in FOLDER. HOW is ``lose``: process 1 is killed once, in epoch 3;
+``slow``: the first process works at the end for longer than PyTorch would have the others wait;
+``differ``: each process has its own seed.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
 from training.data.images import Split
 from training.fit.checkpoint import Epoch
@@ -54,6 +59,8 @@ def pictures() -> Split:
 def main() -> None:
     folder = Path(sys.argv[1])
     lost = folder / "lost"
+    if "slow" in sys.argv:
+        distributed_c10d.default_pg_timeout = timedelta(seconds=5)
     exact = Device(torch.device("cpu"), bfloat16=False)
     with join(exact) as (group, device), group.quiet():
 
@@ -68,13 +75,15 @@ def main() -> None:
             pictures(),
             pictures(),
             RECIPE,
-            seed=3,
+            seed=3 + (group.rank if "differ" in sys.argv else 0),
             device=device,
             folder=folder / "run",
             on_epoch=on_epoch,
             group=group,
         )
         print(f"process {group.rank} is done")
+        if "slow" in sys.argv and group.leads:
+            time.sleep(10)
         if group.leads:
             save_file(
                 {k: v.contiguous() for k, v in fitted.network.state_dict().items()},

@@ -108,6 +108,19 @@ def test_torchrun_restarts_all_after_a_loss(alone: Path, tmp_path: Path) -> None
     same(alone, tmp_path)
 
 
+def test_the_others_wait_for_as_long_as_the_first_one_works(tmp_path: Path) -> None:
+    """As when it publishes. PyTorch's own limit is 10 or 30 minutes; here it is made 5 s."""
+    run(*TORCHRUN, PROGRAM, tmp_path, "slow")
+    assert (tmp_path / "weights.safetensors").exists()
+
+
+def test_processes_with_different_options_are_refused(tmp_path: Path) -> None:
+    done = run(*TORCHRUN, PROGRAM, tmp_path, "differ", check=False)
+    assert done.returncode != 0
+    assert "the processes differ in what they train" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_trains_and_publishes_once(
     pictures: Path,  # noqa: F811
     tmp_path: Path,

@@ -1,6 +1,7 @@
 """The training loop: from images and a recipe to trained weights, resumable at every epoch."""
 
 import copy
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -141,9 +142,7 @@ def fit(
     if saved is not None:
         _restore(run, saved)
     done = run.within.batches if run.within is not None else 0
-    group.require_same(
-        "what they resume: --runs should be a folder that all can read", len(run.history), done
-    )
+    _require_same(group, identity, len(run.history), done)
     group.take_from_first(run.network.state_dict().values())
     published = run.average or run.network
     mirrored_first = torch.rand(len(train), generator=_generator(seed, -1)) < 0.5
@@ -192,6 +191,18 @@ def fit(
         keep(finished=epoch + 1 == recipe.epochs)
         on_epoch(row)
     return Fitted(published.eval(), normalise, run.history, run.devices)
+
+
+def _require_same(group: ProcessGroup, identity: dict[str, Any], epochs: int, batches: int) -> None:
+    """Raise JobError unless all processes train the same run, from the same place."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).digest()
+    group.require_same(
+        "what they train: start all with the same options and the same images",
+        int.from_bytes(digest[:7]),
+    )
+    group.require_same(
+        "what they resume: --runs should be a folder that all can read", epochs, batches
+    )
 
 
 def _scores(

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -23,6 +24,10 @@ from torch import Tensor, distributed, nn
 
 from training.errors import JobError
 from training.fit.device import Device
+
+# The others wait while the first process downloads, evaluates, exports and publishes. PyTorch's own
+# limit of 10 minutes (NCCL) or 30 (gloo) would end that; a lost process ends the wait by itself.
+LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,11 @@ def join(device: Device) -> Iterator[tuple[ProcessGroup, Device]]:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = PrefixStore(f"attempt {attempt}", store)
     distributed.init_process_group(
-        "nccl" if device.torch.type == "cuda" else "gloo", store=store, rank=rank, world_size=size
+        "nccl" if device.torch.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=LONGEST_WAIT,
     )
     try:
         group = ProcessGroup(rank, size)
