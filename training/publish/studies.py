@@ -11,6 +11,7 @@ TITLES = {
     "seeds": "Several seeds",
     "epochs": "How long to train",
     "recipe": "One change at a time to the released network, 45 epochs",
+    "teacher": "Learning from other networks",
     "network": "Other networks of about the same cost",
     "short": "Changes to a short schedule (64, 128, 256 channels, about 20 epochs), 3 seeds each",
 }
