@@ -1,5 +1,6 @@
 """One's own classifier, and a ready ONNX file, as artifacts that the service takes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,41 @@ def test_a_classifier_of_ones_own(tmp_path: Path) -> None:
     maps = GraphRunner(artifact.folder / "saliency.onnx")({"image": image, "class": labels})
     np.testing.assert_allclose(maps["saliency"], x.grad.norm(dim=1).numpy(), atol=1e-5)
     assert set(load(artifact.folder, Settings()).functions) == {"probabilities", "saliency"}
+    # Untrained: the map is of these weights; more than that can't be said, and is said not to be.
+    text = (artifact.folder / "report.md").read_text()
+    assert "## Is the saliency map one of this network?" in text
+    assert "**Here they say nothing**" in text
+    found = json.loads((artifact.folder / "metrics.json").read_text())["saliency"]
+    assert found["failures"] == []
+    assert found["correlation"][-1] < 0.7
+
+
+class Brightness(nn.Module):
+    """Its weights are all alike: shuffled they are the same, and so is the map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = (x.square() * self.weight[:, None, None]).mean((1, 2, 3))
+        return torch.stack([score, -score], 1)
+
+
+def test_a_map_that_ignores_the_weights_is_not_published(tmp_path: Path) -> None:
+    asked = Publication(
+        Brightness(), classes=["bright", "dark"], image_side=8, derivatives=("saliency",)
+    )
+    with pytest.raises(JobError, match="hardly depends on the weights"):
+        publish(asked, "brightness", tmp_path)
+    assert not (tmp_path / "brightness" / "1").exists()
+    artifact = publish(asked, "brightness", tmp_path, skip_failing=True)
+    assert set(artifact.manifest.functions) == {"probabilities"}
+    assert not (artifact.folder / "saliency.onnx").exists()
+    text = (artifact.folder / "report.md").read_text()
+    assert "- not published: saliency: the map fails its checks" in text
+    assert "**Not published**: it hardly depends on the weights" in text
+    assert "Deletion and insertion were not tried" in text
 
 
 def test_the_pictures_for_int8_are_looked_at_before_anything_is_exported(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def test_a_map_of_the_network_passes(network: nn.Module) -> None:
     )
     assert found.failures() == []
     assert found.gap is not None and found.gap < 0.01
+    assert found.served_gap is not None and found.served_gap > found.gap
+    assert found.squares_judged
     assert found.as_metrics()["failures"] == []
 
 

@@ -13,14 +13,18 @@ from contract.pictures import decode, open_image
 from training.errors import JobError
 from training.functions.plans import Plan
 from training.functions.publication import Publication
-from training.publish.classifier import sample_images
+from training.functions.refusal import FAILS_CHECKS, Refusal
+from training.publish import saliency_checks
+from training.publish.classifier import natural_images, sample_images
 from training.publish.derivatives import frozen, saliency
 from training.publish.export import BATCH, GraphInput
 from training.publish.record import record, traceable
+from training.publish.saliency_checks import SaliencyFigures
 
 SAMPLES = 8
 CANDIDATES = 40  # pictures among which to find those; of a network with ReLU many are at a kink
 LEAST_PICTURES = 16
+MOST_CHECKED, LEAST_CHECKED = 32, 8  # maps, of small pictures and of large ones
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535
 
 
@@ -111,13 +115,49 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
     return made, {"image": images, "class": labels}
 
 
+def check_saliency(
+    publication: Publication, photographs: NDArray[np.uint8] | None
+) -> SaliencyFigures:
+    """The map on ``photographs`` [n, side, side, 3]; without any, on made pictures, in part.
+
+    Raises Refusal if the network can't be copied, or fails with shuffled weights.
+    """
+    side = publication.image_side or 0
+    served = frozen(
+        ServedClassifier(publication.function, publication.mean, publication.std)  # type: ignore[arg-type]
+    )
+    count = max(LEAST_CHECKED, min(MOST_CHECKED, MOST_CHECKED * 1024 // side**2))
+    if photographs is None:
+        images = torch.cat(
+            [make(count // 2, side=side) for make in (sample_images, natural_images)]
+        )
+    else:
+        images = torch.from_numpy(photographs[:: max(1, len(photographs) // count)][:count])
+    try:
+        return saliency_checks.check(
+            served.network,
+            served.prepare,
+            lambda network: saliency(network, served.prepare),
+            images,
+            integrated=False,
+            photographs=photographs is not None,
+        )
+    except Exception as error:  # it is the user's own
+        raise Refusal(
+            "saliency", FAILS_CHECKS, f"it can't be checked: {type(error).__name__}: {error}"
+        ) from error
+
+
 def pictures(folder: Path, side: int, limit: int = 512) -> NDArray[np.uint8]:
     """The first pictures under ``folder``, as the service would see them, [count, side, side, 3].
 
     Raises JobError if there are too few.
     """
     if not folder.is_dir():
-        raise JobError(f"{folder} is not a folder; --int8 takes one with pictures to calibrate on")
+        raise JobError(
+            f"{folder} is not a folder; --pictures and --int8 take one with pictures such as the "
+            "classifier will see"
+        )
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
@@ -129,7 +169,7 @@ def pictures(folder: Path, side: int, limit: int = 512) -> NDArray[np.uint8]:
             break
     if len(found) < LEAST_PICTURES:
         raise JobError(
-            f"{folder} has {len(found)} readable pictures; int8 needs {LEAST_PICTURES} or more, "
+            f"{folder} has {len(found)} readable pictures; {LEAST_PICTURES} or more are needed, "
             "such as the classifier will see"
         )
     return np.stack(found)

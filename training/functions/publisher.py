@@ -22,10 +22,11 @@ from training.functions.exported import ExportedFunction, export_plan
 from training.functions.function_spec import FunctionSpec, constant_weights, describe
 from training.functions.plans import Plan, plan, require_distinct
 from training.functions.publication import Publication
-from training.functions.refusal import TOO_LARGE, Refusal
+from training.functions.refusal import FAILS_CHECKS, TOO_LARGE, Refusal
 from training.functions.time_limit import SECONDS
 from training.functions.time_limit import time_limit as limited
-from training.publish import report
+from training.publish import report, saliency_report
+from training.publish.saliency_checks import SaliencyFigures
 
 LARGE = 1000  # numbers; a longer example is not in the manifest
 LIMIT = 2**31 - 1  # bytes of a protobuf, and so of an ONNX file
@@ -41,6 +42,7 @@ class ExportOutcome:
     exported: list[ExportedFunction] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     differences: dict[str, float] = field(default_factory=dict)
+    saliency: SaliencyFigures | None = None  # of a classifier's map
 
 
 def publish(
@@ -50,6 +52,7 @@ def publish(
     *,
     skip_failing: bool = False,
     int8: str | Path | None = None,
+    pictures: str | Path | None = None,
     time_limit: float = SECONDS,
     say: Say = print,
 ) -> Artifact:
@@ -61,16 +64,21 @@ def publish(
     Every function is checked against eager autograd at 1, 2, 7 and 64 rows, and autograd against
     central differences. With ``skip_failing`` derivatives that can't be published are left out, and
     said; the value must always work. ``int8`` is a folder of pictures to calibrate a classifier's
-    int8 variant on. ``time_limit`` is in seconds, for each function; 0 is none.
+    int8 variant on. ``pictures`` is one on which a classifier's saliency map is checked, by default
+    that of ``int8``; without either it is checked in part. A map that fails is not published.
+    ``time_limit`` is in seconds, for each function; 0 is none.
 
     Raises JobError, which names each function that failed and why; nothing is published then.
     """
-    pictures = _calibration(publication, int8)
+    calibrating = _pictures(publication, "int8", int8)
+    known = _pictures(publication, "pictures", pictures)
+    if known is None:
+        known = calibrating
     with open_draft(root_of(artifacts), name) as draft, _prepared(publication):
-        outcome = _try_all(publication, draft.folder, time_limit, say)
+        outcome = _try_all(publication, known, draft.folder, time_limit, say)
         _require(outcome, skip_failing)
-        if pictures is not None:
-            int8_variant.add(outcome.exported, pictures, draft.folder)
+        if calibrating is not None:
+            int8_variant.add(outcome.exported, calibrating, draft.folder)
         manifest = _manifest(publication, draft.header, outcome)
         _write(publication, manifest, outcome, draft.folder)
         artifact = draft.publish(manifest)
@@ -82,6 +90,7 @@ def check(
     publication: Publication,
     *,
     int8: str | Path | None = None,
+    pictures: str | Path | None = None,
     time_limit: float = SECONDS,
     say: Say = print,
 ) -> None:
@@ -90,23 +99,28 @@ def check(
 
     Raises JobError if one can't be published.
     """
-    _calibration(publication, int8)
+    calibrating = _pictures(publication, "int8", int8)
+    known = _pictures(publication, "pictures", pictures)
+    if known is None:
+        known = calibrating
     with tempfile.TemporaryDirectory() as folder, _prepared(publication):
-        outcome = _try_all(publication, Path(folder), time_limit, say)
+        outcome = _try_all(publication, known, Path(folder), time_limit, say)
     _require(outcome, skip_failing=False)
     say("everything can be published")
 
 
-def _calibration(publication: Publication, int8: str | Path | None) -> NDArray[np.uint8] | None:
+def _pictures(
+    publication: Publication, option: str, folder: str | Path | None
+) -> NDArray[np.uint8] | None:
     """The folder's pictures, read before anything is exported, which may take minutes.
 
     Raises JobError: no classifier, no such folder, too few pictures.
     """
-    if int8 is None:
+    if folder is None:
         return None
     if publication.classes is None:
-        raise JobError("int8 is for classifiers: give classes= as well")
-    return own_classifier.pictures(Path(int8), publication.image_side or 0)
+        raise JobError(f"{option} is for classifiers: give classes= as well")
+    return own_classifier.pictures(Path(folder), publication.image_side or 0)
 
 
 @contextmanager
@@ -126,7 +140,13 @@ def _prepared(publication: Publication) -> Iterator[None]:
         yield
 
 
-def _try_all(publication: Publication, folder: Path, seconds: float, say: Say) -> ExportOutcome:
+def _try_all(
+    publication: Publication,
+    pictures: NDArray[np.uint8] | None,
+    folder: Path,
+    seconds: float,
+    say: Say,
+) -> ExportOutcome:
     """Export and check every function into ``folder``. Raises JobError if the value fails."""
     with limited("value", seconds):
         outcome, plans = planned(publication)
@@ -152,6 +172,7 @@ def _try_all(publication: Publication, folder: Path, seconds: float, say: Say) -
             # All derivatives come from the same autograd.
             outcome.exported = outcome.exported[:1]
             outcome.refused.append(error)
+    _check_saliency(publication, pictures, outcome, seconds)
     for refusal in outcome.refused:
         (folder / f"{refusal.function}.onnx").unlink(missing_ok=True)
         say(f"can't be published: {refusal}")
@@ -160,6 +181,25 @@ def _try_all(publication: Publication, folder: Path, seconds: float, say: Say) -
         if path.name not in kept:
             path.unlink()
     return outcome
+
+
+def _check_saliency(
+    publication: Publication,
+    pictures: NDArray[np.uint8] | None,
+    outcome: ExportOutcome,
+    seconds: float,
+) -> None:
+    """A map that fails its checks is refused like a function that can't be exported."""
+    if all(each.plan.name != "saliency" for each in outcome.exported):
+        return
+    try:
+        with limited("saliency", seconds):
+            outcome.saliency = own_classifier.check_saliency(publication, pictures)
+        if failures := outcome.saliency.failures():
+            raise Refusal("saliency", FAILS_CHECKS, "; ".join(failures))
+    except Refusal as error:
+        outcome.refused.append(error)
+        outcome.exported = [each for each in outcome.exported if each.plan.name != "saliency"]
 
 
 def planned(publication: Publication) -> tuple[ExportOutcome, list[Plan]]:
@@ -239,6 +279,10 @@ def _write(
             manifest, folder, outcome.spec, publication.inputs, _one_row(outcome),
             outcome.differences, skipped,
         )  # fmt: skip
+    if outcome.saliency is not None:
+        found = outcome.saliency.as_metrics()
+        report.write_metrics(folder, {"saliency": found})
+        text = report.document(text, saliency_report.section(found, folder))
     report.write_report(folder, text)
 
 

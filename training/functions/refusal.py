@@ -19,6 +19,7 @@ TOO_LARGE = "over 2 GiB"
 TOO_MANY = "too large"
 TOO_LONG = "too long"
 NO_DERIVATIVE = "no derivative in PyTorch"
+FAILS_CHECKS = "the map fails its checks"
 OTHER = "can't be exported"
 
 

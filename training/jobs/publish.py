@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a classifier: add an int8 variant, calibrated on the pictures of this folder",
     )
     parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="a classifier: check its saliency map on these, such as it will see; by default on "
+        "those of --int8",
+    )
+    parser.add_argument(
         "--time-limit",
         type=_seconds,
         default=SECONDS,
@@ -51,7 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.name or _name_of(arguments.source)
     publication = source.load(arguments.source)
     if arguments.check:
-        publisher.check(publication, int8=arguments.int8, time_limit=arguments.time_limit)
+        publisher.check(
+            publication,
+            int8=arguments.int8,
+            pictures=arguments.pictures,
+            time_limit=arguments.time_limit,
+        )
         return
     publisher.publish(
         publication,
@@ -59,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.artifacts,
         skip_failing=arguments.skip_failing,
         int8=arguments.int8,
+        pictures=arguments.pictures,
         time_limit=arguments.time_limit,
     )
 

@@ -36,11 +36,15 @@ ORDERS = 4  # random ones to compare with
 HIGHEST_CORRELATION = 0.5**0.5
 LARGEST_GAP = 0.01
 LEAST_LIKENESS = 0.95  # of the map and one with as many steps as completeness takes
+SERVED = 16  # steps of the map itself
+# What blurring the whole picture must take from the class's probability, so that the order of the
+# squares can be judged: it takes nothing from an untrained network, which says always the same.
+LEAST_FALL = 0.1
 
 
 @dataclass(frozen=True)
 class SaliencyFigures:
-    """What was found; curves by the share of squares, from none to all."""
+    """What was found; curves by the share of squares, from none to all, empty if not asked for."""
 
     images: int
     correlation: list[float]
@@ -54,6 +58,13 @@ class SaliencyFigures:
     gap: float | None = None
     likeness: float | None = None
     """Rank correlation of the map with that integral's."""
+    served_gap: float | None = None
+    """What the integral with the ``SERVED`` steps of the map itself misses."""
+
+    @property
+    def squares_judged(self) -> bool:
+        """Whether the squares' order can be judged: the answer depends on the picture."""
+        return bool(self.deletion) and self.deletion[0] - self.deletion[-1] >= LEAST_FALL
 
     def failures(self) -> list[str]:
         """In words; none if the map may be published."""
@@ -67,6 +78,8 @@ class SaliencyFigures:
             found.append(f"integrated gradients miss the logit's difference by {self.gap:.1%}")
         if self.likeness is not None and self.likeness < LEAST_LIKENESS:
             found.append(f"its ranks are not those of the full integral ({self.likeness:.2f})")
+        if not self.squares_judged:
+            return found
         if mean(self.deletion) >= mean(self.deletion_at_random):
             found.append("deleting where it points is no better than at random")
         if mean(self.insertion) <= mean(self.insertion_at_random):
@@ -85,12 +98,14 @@ def check(
     images: Tensor,
     *,
     integrated: bool,
+    photographs: bool = True,
     seed: int = 0,
 ) -> SaliencyFigures:
     """Check the map on ``images`` uint8 [n, side, side, 3], each for the class that it is given.
 
     ``network`` maps what ``prepare`` makes of images to logits [n, classes], in eval mode without
     gradients. ``integrated`` says that the map is of integrated gradients from the zero input.
+    Only ``photographs``, such as the network knows, have something to delete or insert.
     """
     x = prepare(images)
     with torch.no_grad():
@@ -101,10 +116,31 @@ def check(
         rank_correlation(shown, _in_parts(maps(stage), images, labels))
         for stage in _randomised(network, generator)
     ]
-    steps = gap = likeness = None
+    steps = gap = likeness = served_gap = None
     if integrated:
+        served_gap, _ = _integral(network, x, labels, SERVED)
         steps, gap, full = _complete(network, x, labels)
         likeness = rank_correlation(shown, full.square().sum(1).sqrt())
+    curves = _squares(network, x, labels, shown, generator) if photographs else [[], [], [], []]
+    deletion, deletion_at_random, insertion, insertion_at_random = curves
+    return SaliencyFigures(
+        images=len(images),
+        correlation=correlation,
+        deletion=deletion,
+        deletion_at_random=deletion_at_random,
+        insertion=insertion,
+        insertion_at_random=insertion_at_random,
+        steps=steps,
+        gap=gap,
+        likeness=likeness,
+        served_gap=served_gap,
+    )
+
+
+def _squares(
+    network: nn.Module, x: Tensor, labels: Tensor, shown: Tensor, generator: torch.Generator
+) -> list[list[float]]:
+    """Deletion as the map says and at random, then insertion likewise."""
     side = x.shape[-1]
     squares = min(SQUARES, side)
     pooled = functional.adaptive_avg_pool2d(shown[:, None], squares)[:, 0]
@@ -118,17 +154,12 @@ def check(
         curves = [curve(scores, start, end) for scores in chance]
         return [mean(values) for values in zip(*curves, strict=True)]
 
-    return SaliencyFigures(
-        images=len(images),
-        correlation=correlation,
-        deletion=curve(pooled, x, blurred),
-        deletion_at_random=average(x, blurred),
-        insertion=curve(pooled, blurred, x),
-        insertion_at_random=average(blurred, x),
-        steps=steps,
-        gap=gap,
-        likeness=likeness,
-    )
+    return [
+        curve(pooled, x, blurred),
+        average(x, blurred),
+        curve(pooled, blurred, x),
+        average(blurred, x),
+    ]
 
 
 def mean(values: Any) -> float:
@@ -178,21 +209,26 @@ def _randomised(network: nn.Module, generator: torch.Generator) -> Any:
 
 
 def _complete(network: nn.Module, x: Tensor, labels: Tensor) -> tuple[int, float, Tensor]:
-    """Steps, the mean gap as a share of the mean difference, and the integral [n, c, h, w]."""
-    with torch.no_grad():
-        ends = network(x) - network(torch.zeros_like(x))
-    wanted = ends.gather(1, labels[:, None])[:, 0]
+    """As many steps as it takes, the gap they leave, and the integral [n, c, h, w]."""
     steps = FEWEST
     while True:
-        total = torch.zeros_like(x)
-        for step in range(steps):
-            total += input_gradient(network, x * ((step + 0.5) / steps), labels)
-        integral = x * total / steps
-        missing = (integral.sum((1, 2, 3)) - wanted).abs().mean()
-        gap = float(missing / wanted.abs().mean().clamp_min(1e-12))
+        gap, integral = _integral(network, x, labels, steps)
         if gap < LARGEST_GAP or steps >= MOST:
             return steps, gap, integral
         steps *= 2
+
+
+def _integral(network: nn.Module, x: Tensor, labels: Tensor, steps: int) -> tuple[float, Tensor]:
+    """The mean gap as a share of the mean difference, and the integral [n, c, h, w]."""
+    with torch.no_grad():
+        ends = network(x) - network(torch.zeros_like(x))
+    wanted = ends.gather(1, labels[:, None])[:, 0]
+    total = torch.zeros_like(x)
+    for step in range(steps):
+        total += input_gradient(network, x * ((step + 0.5) / steps), labels)
+    integral = x * total / steps
+    missing = (integral.sum((1, 2, 3)) - wanted).abs().mean()
+    return float(missing / wanted.abs().mean().clamp_min(1e-12)), integral
 
 
 def _curve(
