@@ -37,9 +37,9 @@ HIGHEST_CORRELATION = 0.5**0.5
 LARGEST_GAP = 0.01
 LEAST_LIKENESS = 0.95  # of the map and one with as many steps as completeness takes
 SERVED = 16  # steps of the map itself
-# What blurring the whole picture must take from the class's probability, so that the order of the
-# squares can be judged: it takes nothing from an untrained network, which says always the same.
-LEAST_FALL = 0.1
+# By how much blurring squares must move the class's probability, so that their order can be judged:
+# an untrained network says nearly the same, whatever it sees.
+LEAST_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,18 @@ class SaliencyFigures:
     @property
     def squares_judged(self) -> bool:
         """Whether the squares' order can be judged: the answer depends on the picture."""
-        return bool(self.deletion) and self.deletion[0] - self.deletion[-1] >= LEAST_FALL
+        return bool(self.deletion) and self.spread >= LEAST_SPREAD
+
+    @property
+    def spread(self) -> float:
+        """Of the probability along all four curves."""
+        curves = (
+            *self.deletion,
+            *self.deletion_at_random,
+            *self.insertion,
+            *self.insertion_at_random,
+        )
+        return max(curves, default=0.0) - min(curves, default=0.0)
 
     def failures(self) -> list[str]:
         """In words; none if the map may be published."""
@@ -88,7 +99,7 @@ class SaliencyFigures:
 
     def as_metrics(self) -> dict[str, Any]:
         """For metrics.json."""
-        return asdict(self) | {"failures": self.failures()}
+        return asdict(self) | {"spread": self.spread, "failures": self.failures()}
 
 
 def check(

@@ -8,7 +8,7 @@ from training.publish import report
 from training.publish.saliency_checks import (
     HIGHEST_CORRELATION,
     LARGEST_GAP,
-    LEAST_FALL,
+    LEAST_SPREAD,
     SERVED,
     mean,
 )
@@ -63,11 +63,9 @@ def _of_squares(found: Mapping[str, Any]) -> str:
         "Deletion and insertion (arXiv 1806.07421) blur squares of the picture, or begin with a "
         "blurred one: the mean probability of the class along the way."
     )
-    first, last = found["deletion"][0], found["deletion"][-1]
-    if first - last < LEAST_FALL:
+    if found["spread"] < LEAST_SPREAD:
         text += (
-            f" **Here they say nothing**: blurring all of the picture takes the probability from "
-            f"{first:.2f} to {last:.2f} only. The network gives nearly the same answer whatever "
+            f" **Here they say nothing**: it moves by {found['spread']:.2f} only. The network gives nearly the same answer whatever "
             "it sees, as an untrained one does."
         )
     return text
