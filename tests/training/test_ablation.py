@@ -14,6 +14,7 @@ from torch import nn
 from training.__main__ import main
 from training.fit.ladder import CHANGES, ladder
 from training.fit.presets import BASELINE, IMPROVED
+from training.jobs.ablation import read
 from training.networks.between import NormedBaselineCNN, Plan
 from training.networks.cnn_baseline import BaselineCNN
 from training.networks.cnn_improved import ImprovedCNN
@@ -142,3 +143,12 @@ def test_networks_between() -> None:
     frozen = Plan(groups=True, whitening=True, depths=(2, 3, 3)).build(10)
     assert type(frozen) is ImprovedCNN and not frozen.whitening.weight.requires_grad
     assert isinstance(frozen.groups[2], nn.Module) and len(frozen.groups[2].convs) == 2
+
+
+def test_the_kept_table_is_of_these_steps() -> None:
+    kept = read(Path(__file__).parents[2] / "service" / "static" / "homework" / "ablation.csv")
+    steps = ladder(kept[0].epochs)
+    assert [(row.step, row.definition) for row in kept] == [
+        (step.name, step.definition()) for step in steps
+    ]
+    assert len({row.settings() for row in kept}) == 1

@@ -8,7 +8,7 @@ from torch.nn import functional
 from training.publish.derivatives import frozen, saliency
 from training.publish.saliency_checks import SaliencyFigures, check, rank_correlation
 
-SIDE = 16
+SIDE, SQUARE = 16, 3  # pixels; blurred, so small a square is gone
 
 
 def pictures(rows: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -17,9 +17,10 @@ def pictures(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     images = torch.randint(60, 196, (rows, SIDE, SIDE, 3), generator=generator)
     labels = torch.arange(rows) % 2
     for image, label in zip(images, labels, strict=True):
-        top, left = torch.randint(0, SIDE - 5, (2,), generator=generator)
-        image[top : top + 5, left : left + 5, 2 * int(label)] = 255
-        image[top : top + 5, left : left + 5, 2 - 2 * int(label)] = 0
+        top, left = torch.randint(0, SIDE - SQUARE, (2,), generator=generator)
+        square = image[top : top + SQUARE, left : left + SQUARE]
+        square[:, :, 2 * int(label)] = 255
+        square[:, :, 2 - 2 * int(label)] = 0
     return images.to(torch.uint8), labels
 
 

@@ -5,7 +5,7 @@ Steps are data: what each changes in the network and in the recipe of the step b
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from training.fit.presets import BASELINE, IMPROVED
@@ -27,8 +27,19 @@ class Step:
     recipe: Recipe
 
     def definition(self) -> str:
-        """Sixteen hexadecimal digits that change with anything that the step is made of."""
-        text = json.dumps([asdict(self.plan), asdict(self.recipe)], sort_keys=True)
+        """Sixteen hexadecimal digits that change with anything that the step is made of.
+
+        What has its default is left out: a field that the recipe gains later changes nothing.
+        """
+        parts = [
+            {
+                field.name: getattr(each, field.name)
+                for field in fields(each)
+                if getattr(each, field.name) != field.default
+            }
+            for each in (self.plan, self.recipe)
+        ]
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -65,8 +65,8 @@ def _of_squares(found: Mapping[str, Any]) -> str:
     )
     if found["spread"] < LEAST_SPREAD:
         text += (
-            f" **Here they say nothing**: it moves by {found['spread']:.2f} only. The network gives nearly the same answer whatever "
-            "it sees, as an untrained one does."
+            f" **Here they say nothing**: it moves by {found['spread']:.2f} only, whatever is "
+            "blurred. Of an untrained network that is to be expected."
         )
     return text
 
