@@ -12,7 +12,13 @@ from training.fit.checkpoint import Checkpoint, Epoch
 from training.fit.device import choose_device
 from training.fit.loop import fit
 from training.fit.presets import preset
-from training.fit.teacher import distillation_loss, load_teacher, load_teachers, provenance
+from training.fit.teacher import (
+    KeptAnswers,
+    distillation_loss,
+    load_teacher,
+    load_teachers,
+    provenance,
+)
 from training.networks.classifier import make_classifier
 from training.networks.cnn_improved import ImprovedCNN
 
@@ -174,3 +180,19 @@ def test_the_released_recipe_needs_no_teacher_and_has_one_for_it() -> None:
     assert preset("improved", "release").teacher_share == 0
     assert preset("improved", "release", taught=True).teacher_copies == 16
     assert preset("improved", "hour", taught=True) == preset("improved", "hour")
+
+
+def test_answers_that_are_damaged_or_cannot_be_kept_are_asked_for_again(tmp_path: Path) -> None:
+    answers = torch.arange(6.0).reshape(2, 3)
+    KeptAnswers(tmp_path, IDENTITY, "0 of 1").put(0, 0, answers, 1)
+    again = KeptAnswers(tmp_path, IDENTITY, "0 of 1").get(0, 0)
+    assert again is not None and torch.equal(again, answers)
+    (file,) = (tmp_path / "teacher").iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    damaged = KeptAnswers(tmp_path, IDENTITY, "0 of 1")
+    assert damaged.get(0, 0) is None
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.write_text("a file where the folder should be")
+    damaged.put(0, 0, answers, 1)  # training goes on
+    assert damaged.get(0, 0) is not None

@@ -76,6 +76,13 @@ class ImageData:
     copies: tuple[tuple[str, str], ...] = ()
     """What is to be said of pictures that come more than once, and the paths of one of them."""
 
+    def warnings(self) -> list[str]:
+        """A line for each of ``copies``."""
+        return [
+            f"warning: {what}" + (f"; for example {paths}" if paths else "")
+            for what, paths in self.copies
+        ]
+
 
 @dataclass
 class _Collected:

@@ -59,8 +59,6 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
     Raises JobError if it can't be written, on a full disk for example.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{FILE}.tmp"
     metadata = {
         "format": FORMAT,
         "history": json.dumps([asdict(row) for row in checkpoint.history]),
@@ -68,21 +66,32 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "devices": json.dumps(checkpoint.devices),
         "batches": json.dumps(checkpoint.batches),
     }
-    tensors = {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in checkpoint.tensors.items()
-    }
+    kept = "; the checkpoint before it is kept" if (folder / FILE).is_file() else ""
     try:
-        save_file(tensors, temporary, metadata)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(folder / FILE)
+        write_tensors(folder / FILE, checkpoint.tensors, metadata)
     except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        kept = "; the checkpoint before it is kept" if (folder / FILE).is_file() else ""
         raise JobError(
             f"{folder / FILE}: the checkpoint can't be written ({error}){kept}"
         ) from None
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write ``path``, whole or not at all. Raises SafetensorError or OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+            temporary,
+            metadata,
+        )
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:

@@ -27,6 +27,7 @@ from training.fit.recipe import Recipe
 from training.fit.teacher import KeptAnswers, distillation_loss
 from training.networks.backbone import MEAN, STD
 
+_SELECTOR = "judge"  # the name of its tensors in checkpoints, since the first of them
 # Values with which a feature of the recipe is off; older checkpoints lack these names.
 _UNUSED = {
     "cutmix": 0,
@@ -422,7 +423,7 @@ def _tensors(run: _Run, *, finished: bool) -> dict[str, Tensor]:
         if run.average is not None:
             parts["average"] = run.average.state_dict()
         if run.selector is not None:
-            parts["judge"] = run.selector.network.state_dict()
+            parts[_SELECTOR] = run.selector.network.state_dict()
         for number, optimizer in enumerate(run.all_optimizers()):
             for index, state in optimizer.state_dict()["state"].items():
                 parts[f"optimizer.{number}.{index}"] = state
@@ -446,7 +447,7 @@ def _restore(run: _Run, saved: Checkpoint) -> None:
     if run.average is not None:
         run.average.load_state_dict(saved.part("average"))
     if run.selector is not None:
-        run.selector.network.load_state_dict(saved.part("judge"))
+        run.selector.network.load_state_dict(saved.part(_SELECTOR))
     for number, optimizer in enumerate(run.all_optimizers()):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in saved.part(f"optimizer.{number}").items():

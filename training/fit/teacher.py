@@ -6,13 +6,14 @@ a good teacher is patient and consistent", arXiv 2106.05237).
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,7 +72,8 @@ class KeptAnswers:
             path = self._path(copy)
             self._answers[copy] = {}
             if path is not None and path.is_file():
-                self._answers[copy] = safetensors.torch.load_file(path)
+                with suppress(SafetensorError, OSError):  # damaged: the teacher is asked again
+                    self._answers[copy] = safetensors.torch.load_file(path)
         found = self._answers[copy].get(str(batch))
         return None if found is None else found.float()
 
@@ -82,10 +84,9 @@ class KeptAnswers:
         path = self._path(copy)
         if path is None or len(kept) < batches:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.{os.getpid()}")
-        safetensors.torch.save_file(kept, hidden)
-        hidden.replace(path)
+        # They only save time: on a full disk training goes on, and its checkpoint says so.
+        with suppress(SafetensorError, OSError):
+            checkpoint.write_tensors(path, kept)
 
 
 def load_teachers(folders: Sequence[Path], classes: int, identity: dict[str, Any]) -> nn.Module:

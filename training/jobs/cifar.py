@@ -349,8 +349,8 @@ def _load(arguments: argparse.Namespace, network: str, group: ProcessGroup) -> I
         print(f"skipped, not readable as a picture: {line}")
     for kind, count in data.left_out:
         print(f"left out: {count} {kind}")
-    for what, paths in data.copies:
-        print(f"warning: {what}" + (f"; for example {paths}" if paths else ""))
+    for line in data.warnings():
+        print(line)
     return data
 
 

@@ -77,8 +77,8 @@ def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
             f"{data.name} is not the data that {arguments.model} was trained on; its test images "
             "would not be known to be apart from those"
         )
-    for what, paths in data.copies:
-        print(f"warning: {what}" + (f"; for example {paths}" if paths else ""))
+    for line in data.warnings():
+        print(line)
     metrics, predictions = _measure(artifact, manifest, data)
     other = _other(arguments, root, manifest, data, predictions)
     if other is not None:
