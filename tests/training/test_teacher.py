@@ -182,6 +182,13 @@ def test_the_released_recipe_needs_no_teacher_and_has_one_for_it() -> None:
     assert preset("improved", "hour", taught=True) == preset("improved", "hour")
 
 
+def test_an_hour_is_enough_for_the_released_recipe_only_with_bfloat16() -> None:
+    released, hour = preset("improved", "release"), preset("improved", "hour")
+    assert hour.epochs < released.epochs
+    assert preset("improved", "hour", bfloat16=True) == released
+    assert preset("improved", "quick", bfloat16=True) == preset("improved", "quick")
+
+
 def test_answers_that_are_damaged_or_cannot_be_kept_are_asked_for_again(tmp_path: Path) -> None:
     answers = torch.arange(6.0).reshape(2, 3)
     KeptAnswers(tmp_path, IDENTITY, "0 of 1").put(0, 0, answers, 1)

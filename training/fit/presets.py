@@ -24,7 +24,7 @@ IMPROVED = Recipe(
 # What two cores without bfloat16 (AVX2, fp32) do in 55 minutes, and in 13 with a narrower network.
 # Shorter runs overfit less, and so need less augmentation. In the few epochs of the second nearly
 # every image is still hard: it trains on all.
-HOUR = IMPROVED.with_changes(epochs=37, translate=2, cutout=8)
+HOUR_WITHOUT_BFLOAT16 = IMPROVED.with_changes(epochs=37, translate=2, cutout=8)
 # As above, with a teacher: its answers replace most of the labels' weight in the loss.
 FAST = IMPROVED.with_changes(cutout=8, translate=2, teacher_share=0.8)
 # By a teacher that has answered for every image in 16 augmented copies: no image is too easy then.
@@ -33,8 +33,8 @@ TAUGHT = IMPROVED.with_changes(
     epochs=64, cutout=0, cutmix=0.5, trained_share=1.0, teacher_share=0.9, teacher_copies=16
 )
 # The teacher itself, five times as large: few epochs.
-WIDE = HOUR.with_changes(epochs=30)
-QUICK = HOUR.with_changes(epochs=8, cutout=0, trained_share=1.0)
+WIDE = HOUR_WITHOUT_BFLOAT16.with_changes(epochs=30)
+QUICK = HOUR_WITHOUT_BFLOAT16.with_changes(epochs=8, cutout=0, trained_share=1.0)
 
 # For torchvision's pretrained networks: first the head alone, then all layers at a low rate.
 BACKBONE = Recipe(
@@ -52,8 +52,12 @@ BACKBONE = Recipe(
 NAMES = ("release", "hour", "quick")
 
 
-def preset(network: str, name: str, *, taught: bool = False) -> Recipe:
-    """The recipe of a ``network`` and a preset, one of ``NAMES``; ``taught``: by a teacher."""
+def preset(network: str, name: str, *, taught: bool = False, bfloat16: bool = False) -> Recipe:
+    """The recipe of a ``network`` and a preset, one of ``NAMES``.
+
+    ``taught``: by a teacher. ``bfloat16``: on a device that multiplies it, where an hour is enough
+    for the released recipe.
+    """
     if taught and network == "improved" and name == "release":
         return TAUGHT
     if network == "baseline":
@@ -62,4 +66,5 @@ def preset(network: str, name: str, *, taught: bool = False) -> Recipe:
         return BACKBONE
     if network in ("fast", "wide"):
         return {"fast": FAST, "wide": WIDE}[network]
-    return {"release": IMPROVED, "hour": HOUR, "quick": QUICK}[name]
+    hour = IMPROVED if bfloat16 else HOUR_WITHOUT_BFLOAT16
+    return {"release": IMPROVED, "hour": hour, "quick": QUICK}[name]
