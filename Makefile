@@ -35,7 +35,7 @@ help:
 	@echo "make coverage  how much of the code the tests run"
 	@echo "make train    train and publish every model"
 	@echo "make lint     check style and types;  make format: fix the style"
-	@echo "make bench    compare with other servers, 20 minutes;  make bench-quick: in 3"
+	@echo "make bench    compare with other servers, 25 minutes;  make bench-quick: in 3"
 	@echo "make test-clients    run the clients that people have, each in an environment of its own"
 	@echo "make soak     an hour of mixed and hostile requests, then overload"
 	@echo "make lock     pin the newest versions of all dependencies;  make audit: look for known weaknesses"

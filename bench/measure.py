@@ -133,7 +133,9 @@ class Serving:
     def check(self, question: Question) -> Any:
         """Its answer to one request. Raises Refused or WrongAnswer."""
         body = question.body
-        status, content = post(self.port, self.path, body.file.read_bytes(), body.content_type)
+        status, content = post(
+            self.port, question.path or self.path, body.file.read_bytes(), body.content_type
+        )
         if status != 200:
             raise Refused(f"{question.name}: status {status}: {content[:200]!r}")
         try:
@@ -169,7 +171,7 @@ class Serving:
             return str(json.load(response)["functions"]["probabilities"]["precision"])
 
     def _run(self, question: Question, connections: int, seconds: float) -> Measured:
-        url = f"http://127.0.0.1:{self.port}{self.path}"
+        url = f"http://127.0.0.1:{self.port}{question.path or self.path}"
         return run(url, question.body, connections, seconds)
 
 
@@ -182,28 +184,32 @@ class Beside:
 
     def __init__(self, serving: Serving, steps: Sequence[Step]) -> None:
         self.serving = serving
-        self.steps = {step.question.name: step for step in steps}
+        self.steps = list(steps)
 
     def __enter__(self) -> Self:
         self.serving.__enter__()
         try:
-            self.serving.wait_until_right(next(iter(self.steps.values())).question)
+            self.serving.wait_until_right(self.steps[0].question)
         except FAILURES as error:
             print(f"our own service did not start beside: {error}", file=sys.stderr)
-            self.steps = {}
+            self.steps = []
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.serving.__exit__(*error)
 
-    def around(self, step: Step, other: Serving) -> tuple[Measured, list[Measured]]:
-        """What the other gives, and what ours gave before and after it, if the two compare."""
-        own = self.steps.get(step.question.name)
-        if own is None or own.connections != step.connections:
-            return other.load(step), []
-        before = self._load(own, other, warm_up=True)
+    def around(self, step: Step, other: Serving) -> tuple[Measured, dict[str, list[Measured]]]:
+        """What the other gives, and what ours gave before and after it, by our question."""
+        own = [
+            each
+            for each in self.steps
+            if (each.question.against or each.question.name) == step.question.name
+            and each.connections == step.connections
+        ]
+        before = {each.question.name: self._load(each, other, warm_up=True) for each in own}
         measured = other.load(step)
-        return measured, before + self._load(own, other)
+        after = {each.question.name: self._load(each, other) for each in reversed(own)}
+        return measured, {name: before[name] + after[name] for name in before}
 
     def _load(self, step: Step, other: Serving, *, warm_up: bool = False) -> list[Measured]:
         """One load of ours, the other stopped meanwhile. Empty if it failed or served nothing."""
@@ -246,7 +252,8 @@ def measure(
                         continue
                     measured, ours = beside.around(step, serving)
                     outcome.loads[name].append(measured)
-                    outcome.beside[name] += ours
+                    for own, found in ours.items():
+                        outcome.beside.setdefault(own, []).extend(found)
             outcome.memory = serving.running.memory()
         except (WrongAnswer, Refused, NoStart) as error:
             outcome.failure = str(error)

@@ -61,6 +61,7 @@ def insert(readme: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
 
 def _heading(measured: dict[str, Any]) -> str:
     machine, classifier = measured["machine"], measured["classifier"]
+    derivative = measured["derivative"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     served = (targets.ours(measured, "classify") or {}).get("precision") or classifier["precision"]
     differs = (
@@ -78,8 +79,20 @@ def _heading(measured: dict[str, Any]) -> str:
         f"{machine['load_average']:.1f}.\n\n"
         f"Network: {classifier['model']} version {classifier['version']}, "
         f"{classifier['multiply_adds'] / MEGA:,.0f} million multiply-adds, graph in "
-        f"{classifier['precision']};{differs} f′: {measured['derivative']['model']} version "
-        f"{measured['derivative']['version']}.\n\n{versions}."
+        f"{classifier['precision']};{differs}{_faster(measured)} f′: {derivative['model']} version "
+        f"{derivative['version']}.\n\n{versions}."
+    )
+
+
+def _faster(measured: dict[str, Any]) -> str:
+    """What the heading says of our faster network, where one was measured."""
+    faster = measured.get("faster")
+    if faster is None:
+        return ""
+    return (
+        f" beside it {faster['model']} version {faster['version']}, "
+        f"{faster['multiply_adds'] / MEGA:,.0f} million multiply-adds, in {faster['precision']}, "
+        "served by gradserve alone;"
     )
 
 
@@ -112,6 +125,12 @@ def _loads(measured: dict[str, Any], endpoint: str, question: str) -> str:
         compared = targets.compare(measured, outcome, question)
         row.append(f"{compared.faster:.2f}" if compared else "–")
         rows.append(row)
+        own = targets.by_faster(measured, question)
+        if own in outcome["loads"]:
+            row = [f"{outcome['name']}, {measured['faster']['model']}", outcome["role"]]
+            for number in connections:
+                row += _cells(targets.load(outcome, own, number))
+            rows.append([*row, "–"])
     return _table(header, rows)
 
 

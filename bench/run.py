@@ -26,11 +26,19 @@ from bench.plan import (
     MANY_X,
     QUICK,
     SHORTEN_AFTER,
+    Plan,
     beside_steps,
     steps_of,
 )
 from bench.servers import FLOOR, SERVERS, Server
-from bench.subjects import graph, newest, picture_questions
+from bench.subjects import (
+    Graph,
+    Question,
+    by_another_model,
+    graph,
+    newest,
+    picture_questions,
+)
 
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "bench" / "README.md"
@@ -46,6 +54,7 @@ def main() -> None:
     artifacts = Path(options.artifacts).resolve()
     classifier = graph(newest(artifacts, options.classifier), "probabilities", options.precision)
     derivative = graph(newest(artifacts, "curve-mlp"), "gradient")
+    faster = _faster(options, artifacts)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gradserve-bench-") as folder:
         scratch = Path(folder)
@@ -70,16 +79,12 @@ def main() -> None:
         curves = []
         if plan.overload_seconds:
             (dense,) = picture_questions(classifier, (pictures.DENSE,), scratch).values()
-            for server in filter(overload.compared, _chosen(options)):
-                _say(f"overload: {server.name} ({server.role})")
-                found = overload.curve(
-                    server, dense, plan.overload_seconds, substitutes, environment, scratch
-                )
-                curves.append(asdict(found))
+            curves = _curves(options, plan, dense, substitutes, environment, scratch)
         if options.overload_only:
             print(report.curves(curves))
             return
         questions = picture_questions(classifier, tuple(plan.seconds), scratch)
+        fast = by_another_model(questions[pictures.CIFAR_SIZE], faster) if faster else None
         _say("the floors: model, decoding, JSON")
         entry = classifier.artifact.manifest.functions["probabilities"]
         floor = floors.measure(
@@ -99,14 +104,17 @@ def main() -> None:
             _say(f"{server.endpoint}: {server.name} ({server.role})")
             if time.monotonic() - began > SHORTEN_AFTER:
                 plan = plan.shortened(1)
-            steps = steps_of(plan, server, questions, derivative, scratch)
+            steps = steps_of(plan, server, questions, fast, derivative, scratch)
             with ExitStack() as stack:
                 beside = None
                 if plan.beside_seconds and server.role != "ours":
                     own = next(
                         s for s in SERVERS if s.role == "ours" and s.endpoint == server.endpoint
                     )
-                    compared = beside_steps(plan, steps_of(plan, own, questions, derivative, apart))
+                    # Held against model servers on the same graph alone: others take time, too.
+                    also = fast if server.role == "same graph" else None
+                    steps_of_own = steps_of(plan, own, questions, also, derivative, apart)
+                    compared = beside_steps(plan, steps_of_own)
                     serving = Serving(own, substitutes, environment, apart)
                     beside = stack.enter_context(Beside(serving, compared))
                 outcome = measure(server, steps, substitutes, environment, scratch, beside)
@@ -125,6 +133,7 @@ def main() -> None:
         "seconds": time.monotonic() - began,
         "machine": describe(len(used)),
         "classifier": _subject(classifier),
+        "faster": _subject(faster) if faster else None,
         "derivative": _subject(derivative),
         "floors": floor,
         "outcomes": [_plain(outcome) for outcome in outcomes],
@@ -143,8 +152,38 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=2, help="cores used by all, wrk included")
     parser.add_argument("--artifacts", default=str(ROOT / "artifacts"), help="what to serve")
     parser.add_argument("--classifier", default="cifar-improved", help="which image model")
+    parser.add_argument(
+        "--faster",
+        default="cifar-fast",
+        help="another image model, which ours also serves, held against the peers' --classifier",
+    )
     parser.add_argument("--precision", choices=["auto", "fp32"], default="auto")
     return parser.parse_args()
+
+
+def _faster(options: argparse.Namespace, artifacts: Path) -> Graph | None:
+    """The graph of our faster network, if one is to be measured."""
+    if options.faster in ("", options.classifier):
+        return None
+    return graph(newest(artifacts, options.faster), "probabilities", options.precision)
+
+
+def _curves(
+    options: argparse.Namespace,
+    plan: Plan,
+    question: Question,
+    substitutes: dict[str, str],
+    environment: dict[str, str],
+    scratch: Path,
+) -> list[dict[str, Any]]:
+    """What each server gives under overload."""
+    curves = []
+    for server in filter(overload.compared, _chosen(options)):
+        _say(f"overload: {server.name} ({server.role})")
+        seconds = plan.overload_seconds
+        found = overload.curve(server, question, seconds, substitutes, environment, scratch)
+        curves.append(asdict(found))
+    return curves
 
 
 def _chosen(options: argparse.Namespace) -> list[Server]:

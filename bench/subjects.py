@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,17 @@ class Graph:
 class Question:
     """A request body with its right answer: a top-1 index, derivatives, or None if any will do.
 
-    ``source`` is the picture or the JSON itself.
+    ``source`` is the picture or the JSON itself. ``path`` is where it is asked, if not where the
+    server's other questions are; ``against`` names the peers' question that ours is held against,
+    if not the one of the same name.
     """
 
     name: str
     body: Body
     source: Path
     expected: Any
+    path: str | None = None
+    against: str | None = None
 
 
 def newest(root: Path, model: str) -> Artifact:
@@ -82,6 +86,28 @@ def picture_questions(
         body = Body(file, f"multipart/form-data; boundary={BOUNDARY}")
         questions[kind] = Question(kind.name, body, source, expected)
     return questions
+
+
+def by_another_model(question: Question, classifier: Graph) -> Question:
+    """The same picture, classified by another of our models, against peers that serve the first."""
+    expected = _top_1(classifier, question.source)
+    model = classifier.artifact.manifest.model
+    return replace(
+        question,
+        name=f"{question.name}, by {model}",
+        expected=expected,
+        path=f"/classify?model={model}",
+        against=question.name,
+    )
+
+
+def _top_1(classifier: Graph, file: Path) -> int:
+    session = onnxruntime.InferenceSession(classifier.file, providers=["CPUExecutionProvider"])
+    with Image.open(file) as image:
+        (probabilities,) = session.run(
+            ["probabilities"], {session.get_inputs()[0].name: to_pixels(image)[None]}
+        )
+    return int(probabilities[0].argmax())
 
 
 def many_pictures(single: Question, count: int, file: Path) -> Question:

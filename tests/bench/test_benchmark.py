@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -310,6 +310,43 @@ def test_a_peer_is_compared_with_what_ours_gave_beside_it() -> None:
     assert not p99.met
     table = next(line for line in report.markdown(measured).splitlines() if "| LitServe" in line)
     assert table.endswith("| 2.00 |")
+
+
+def test_our_faster_network_is_held_against_peers_with_the_other() -> None:
+    measured = _measured()
+    small = pictures.CIFAR_SIZE.name
+    measured["faster"] = {"model": "f", "version": 2, "precision": "int8", "multiply_adds": 500}
+    what = f"/classify, {small}, by f: requests/s against best model server with m's graph"
+
+    def found() -> targets.Target:
+        return next(row for row in targets.evaluate(measured) if row.what == what)
+
+    assert found().met is None  # none of it was measured
+    _, mine, _, bentoml, _ = measured["outcomes"]
+    load = mine["loads"][small][0] | {"requests_per_s": 1_800.0}
+    mine["loads"][f"{small}, by f"] = [load]
+    assert (found().found, found().met) == ("3.60× BentoML (same graph)", False)
+    bentoml["beside"] = {f"{small}, by f": [load | {"requests_per_s": 2_500.0}]}
+    assert (found().found, found().met) == ("4.50× LitServe (same graph)", True)
+    text = report.markdown(measured)
+    assert "beside it f version 2" in text
+    assert "| gradserve, f | ours | 1,800 |" in text
+
+
+@pytest.mark.usefixtures("load_without_wrk")
+def test_two_of_our_questions_are_held_against_one_of_a_peer(tmp_path: Path) -> None:
+    question = _question(tmp_path)
+    fast = replace(question, name="by a faster network", path="/fast", against=question.name)
+    (tmp_path / "own").mkdir()
+    own = Serving(_parrot("200", '{"index": 3}'), {}, {}, tmp_path / "own")
+    with Beside(own, [Step(question, 1, 1), Step(fast, 1, 1)]) as beside:
+        peer = _parrot("200", '{"index": 3}')
+        outcome = measure(peer, [Step(question, 1, 1)], {}, {}, tmp_path, beside)
+    assert {name: len(loads) for name, loads in outcome.beside.items()} == {
+        "a question": 2,
+        "by a faster network": 2,
+    }
+    assert set(outcome.loads) == {"a question"}
 
 
 def _slice(multiple: int, in_time: int) -> overload.Slice:
