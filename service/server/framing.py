@@ -12,6 +12,8 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 128  # each takes 130 bytes more than its own; Apache takes 100
 CHUNKED = -1  # in place of a length: the body comes in chunks, and the last one says so
 
+NO_REQUEST_LINE = "The request should begin with a method, a target and HTTP/1.1, one space between"
+
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"+) ([!-~]+) ([A-Z]+)/([0-9]\.[0-9])\r\n")
 _BEGINNING = re.compile(_TOKEN + rb"{1,32}(?: |\Z)")
@@ -39,9 +41,7 @@ def check_beginning(data: bytes | bytearray, start: int) -> None:
     """Raise Malformed if what is there of a head, from ``start`` on, can't become one."""
     if data.find(b"\n", start) >= 0:
         if REQUEST_LINE.match(data, start) is None:
-            raise Malformed(
-                "The request should begin with a method, a target and HTTP/1.1, one space between"
-            )
+            raise Malformed(NO_REQUEST_LINE)
     elif _BEGINNING.match(data, start) is None:
         raise Malformed("The request should begin with a method")
 
@@ -55,9 +55,9 @@ def read_head(head: bytes) -> tuple[bytes, int]:
     """
     if head.count(b"\n") > MAX_FIELDS + 2:
         raise HeadTooLarge(f"The head of the request has over {MAX_FIELDS} fields")
-    check_beginning(head, 0)
     line = REQUEST_LINE.match(head)
-    assert line is not None  # noqa: S101
+    if line is None:
+        raise Malformed(NO_REQUEST_LINE)
     method, target, protocol, version = line.groups()
     if protocol != b"HTTP" or version not in {b"1.0", b"1.1"}:
         raise Malformed("The version of HTTP should be 1.0 or 1.1")
@@ -80,7 +80,8 @@ def read_head(head: bytes) -> tuple[bytes, int]:
 
 
 def _body_length(lower: bytes, version: bytes) -> int:
-    lengths, codings = _LENGTHS.findall(lower), _CODINGS.findall(lower)
+    lengths = _LENGTHS.findall(lower)
+    codings = _CODINGS.findall(lower) if b"transfer-encoding" in lower else []
     if codings:
         if codings != [b"chunked"] or version != b"1.1":
             raise Malformed("Transfer-Encoding should be chunked, in HTTP/1.1, or be left out")

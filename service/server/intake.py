@@ -63,10 +63,12 @@ class Intake:
         self._read = 0
         self._paused: list[Connection] = []
 
-    def count(self, size: int, connections: Iterable[Connection]) -> None:
+    def count(
+        self, size: int, connections: Iterable[Connection], loop: asyncio.AbstractEventLoop
+    ) -> None:
         """So many bytes were read of one of these ``connections``."""
         if not self._read:
-            asyncio.get_running_loop().call_soon(self._next_turn)
+            loop.call_soon(self._next_turn)
         self._read += size
         if self._read > TURN_BYTES and not self._paused:
             self._paused = [each for each in connections if each.may_be_read()]

@@ -3,20 +3,16 @@
 import asyncio
 import math
 import re
-import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.lifecycle import Lifecycle
 from service.runtime.errors import QueueFull
+from service.server.exchange import Exchange
 from service.server.framing import (
     CHUNKED,
     HEAD_END,
@@ -31,8 +27,6 @@ from service.server.shedding import AT_ONCE_SECONDS, Shedder
 from service.settings import Settings
 from service.web.refusal import Refusals, static_lines
 
-# Not 100 Continue, after which the client has yet to send its body.
-FINAL_STATUS = tuple(b"HTTP/1.1 %d" % first for first in (2, 3, 4, 5))
 LINGER_SECONDS = 1.0
 # In a body of one-byte chunks, five bytes of framing come with each.
 FRAMING_SHARE = 16
@@ -40,48 +34,8 @@ FIRST_REQUEST_SECONDS = 1.0  # for a connection that was accepted while shutting
 # A head is there as it came, as fields, and in parts for whoever works on it.
 HEAD_COPIES = 3
 NOT_HTTP = "The request is not valid HTTP"
+EMPTY_LINE = b"\r\n"
 EMPTY_LINES = re.compile(rb"[\r\n]*")  # before a request line: RFC 9112, 2.2
-
-
-class OneWrite:
-    """A transport that sends the head of an answer together with its body.
-
-    uvicorn writes them separately: two system calls, and two packets for the client to wake for. A
-    small ``/predict`` then takes 1.27 times as much of the server's processor time. Data that
-    starts with a final status line is a head; a body, a close or ``flush`` follows at once.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self.is_closing = transport.is_closing
-        self.get_extra_info = transport.get_extra_info
-        self.abort = transport.abort
-        self.get_write_buffer_size = transport.get_write_buffer_size
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self.write_eof = transport.write_eof
-        self.write_whole = transport.write  # for whole answers, while no head is kept
-
-    def write(self, data: bytes) -> None:
-        """Send ``data``, or keep it for the next call if it is a head."""
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(FINAL_STATUS) and data.endswith(b"\r\n\r\n"):
-            self._head = data
-            return
-        self._transport.write(data)
-
-    def flush(self) -> None:
-        """Send what was kept: the answer has no body."""
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-
-    def close(self) -> None:
-        """Send what was kept, then close."""
-        self.flush()
-        self._transport.close()
 
 
 class Protocol(HttpToolsProtocol):
@@ -115,24 +69,23 @@ class Protocol(HttpToolsProtocol):
         self.no_more_input = False  # the client has closed its side
         self.refused = False
         self.shed_at = -math.inf  # for being over capacity; the connection goes on
-        self.idle_since = time.monotonic()  # or since when its request arrives
+        self.idle_since = self.loop.time()  # or since when its request arrives
         self.counted = 0  # bytes of ``held``
         self.held: Held = self.app_state["held"]
         self.shedder: Shedder = self.app_state["shedder"]
         self.refusals: Refusals = self.app_state["refusals"]
-        self.task: asyncio.Task[None] | None = None
-        self.running: RequestResponseCycle | None = None
+        self.task: asyncio.Task[None] | None = None  # of the application, on ``cycle``
+        self.places = 0  # of the queue, that ``task`` is counted with until it begins
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        self.transport = OneWrite(transport)  # type: ignore[assignment]
         if len(self.connections) > self.held.max_connections:
             self.held.make_room(self.connections)  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        self.intake.count(len(data), self.connections)  # type: ignore[arg-type]
+        self.intake.count(len(data), self.connections, self.loop)  # type: ignore[arg-type]
         if self.refused:
             return
         if self.unread:
@@ -155,17 +108,40 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header has arrived. Trailers, which come after a body in chunks, are dropped."""
         if not self.in_body:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """The head of a request has arrived."""
         self.waiting_since = None
-        super().on_headers_complete()
         self.in_body = True
-        self.body_since = time.monotonic()
-        if self.lifecycle.draining:
-            # The client then opens its next connection elsewhere, before this worker is gone.
-            self.cycle.keep_alive = False
+        self.body_since = self.loop.time()
+        scope, parser = self.scope, self.parser
+        # The target is a path, in ASCII: ``read_head`` has seen to it.
+        path, _, query = self.url.partition(b"#")[0].partition(b"?")
+        text = path.decode("ascii")
+        version = parser.get_http_version()
+        scope["http_version"] = version
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["path"] = self.root_path + (unquote(text) if "%" in text else text)
+        scope["raw_path"] = self.root_path.encode("ascii") + path
+        scope["query_string"] = query
+        self.cycle: Exchange = Exchange(  # type: ignore[assignment]
+            scope,  # type: ignore[arg-type]
+            self.transport,
+            self.flow,
+            self.server_state.default_headers,
+            self.on_response_complete,
+            expects_continue=self.expect_100_continue,
+            # While draining, the client is to open its next connection elsewhere, before this
+            # worker is gone.
+            keep_alive=version != "1.0"
+            and parser.should_keep_alive()
+            and not self.lifecycle.draining,
+        )
+        self._begin(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body. The request sees it when all of it is there, or a good deal."""
@@ -173,28 +149,30 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if self.refused or cycle.response_complete:
             return
-        cycle.body += body
-        if len(cycle.body) >= piece_bytes(len(self.connections)):
+        if cycle.add(body) >= piece_bytes(len(self.connections)):
             self.flow.pause_reading()
-            cycle.message_event.set()
+            cycle.tell()
 
     def on_message_complete(self) -> None:
         """A request has arrived whole."""
         self.in_body = False
         if not self.refused:
-            super().on_message_complete()
+            self.cycle.more_body = False
+            self.cycle.tell()
 
     def on_response_complete(self) -> None:
         """An answer has been given: it is the next request's turn."""
-        self.transport.flush()  # type: ignore[attr-defined]
         # An idle connection holds nothing of the request before.
         self.head = self.url = b""
         self.scope, self.headers = {}, []  # type: ignore[typeddict-item]
-        self.cycle.scope = self.scope
-        self.idle_since = time.monotonic()
+        self.cycle.scope = self.scope  # type: ignore[assignment]
+        self.idle_since = self.loop.time()
         if self.counted:
             self._count()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
         if self.unread or self.no_more_input:
             # Not from here: as many requests as fit into one read would each be a call deeper.
             self.loop.call_soon(self._advance)
@@ -212,19 +190,20 @@ class Protocol(HttpToolsProtocol):
         if self.unread and self._answering():
             self.flow.pause_reading()
         elif self.no_more_input and not self.refused and (self.in_body or not self._answering()):
-            self.transport.close()  # nothing is left to answer, or the rest of a body won't come
+            self._close()  # nothing is left to answer, or the rest of a body won't come
 
     def _take_head(self) -> bool:
         """Parse one head if it is there whole."""
         data = self.unread
-        start = EMPTY_LINES.match(data, self.position).end()  # type: ignore[union-attr]
-        self.position = start
-        if start == len(data):
-            return False
+        start = self.position
+        if data[start] in EMPTY_LINE:
+            start = EMPTY_LINES.match(data, start).end()  # type: ignore[union-attr]
+            self.position = start
+            if start == len(data):
+                return False
         if not self.in_head:
             self.in_head = True
             self.searched = 0
-            self._unset_keepalive_if_required()
         end = data.find(HEAD_END, max(start, start + self.searched - len(HEAD_END)))
         size = (end + len(HEAD_END) if end >= 0 else len(data)) - start
         self.searched = size
@@ -305,51 +284,48 @@ class Protocol(HttpToolsProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(400, NOT_HTTP)
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        shedder, queue = self.shedder, self.shedder.queue
-        if shedder.refuses(cycle.scope):
-            cycle.response_started = cycle.response_complete = True
-            self._shed(close=not cycle.keep_alive)
+    def _begin(self, exchange: Exchange) -> None:
+        """Have the application answer, unless there is no room for the request."""
+        if self.shedder.refuses(exchange.scope):
+            exchange.response_started = exchange.response_complete = True
+            self._shed(close=not exchange.keep_alive)
             return
-        places = shedder.places(cycle.scope["path"])
-        queue.arriving += places
-        self.running = cycle
-        begun = False
-
-        async def until_gone(scope: Scope, receive: Receive, send: Send) -> None:
-            nonlocal begun
-            begun = True
-            queue.arriving -= places
-            try:
-                await app(scope, receive, send)
-            except asyncio.CancelledError:
-                if not cycle.disconnected:
-                    raise
-
-        def ended(task: asyncio.Task[None]) -> None:
-            self.tasks.discard(task)
-            if not begun:  # the client disconnected first
-                queue.arriving -= places
-
-        self.task = self.loop.create_task(cycle.run_asgi(until_gone))
-        self.task.add_done_callback(ended)
+        self.places = self.shedder.places(exchange.scope["path"])
+        self.shedder.queue.arriving += self.places
+        self.task = self.loop.create_task(self._answer(exchange))
         self.tasks.add(self.task)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    async def _answer(self, exchange: Exchange) -> None:
+        task = self.task
+        self.shedder.queue.arriving -= self.places
+        try:
+            await exchange.run(self.app)
+        finally:
+            self.tasks.discard(task)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client has disconnected: cancel the work on its request, and free its place."""
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        self.parser = None  # type: ignore[assignment]
+        self.flow.resume_writing()
         self.held.sent(self)
         self.held.change(self.counted, 0)
         self.counted = 0
+        exchange = self.cycle
+        if exchange is None:
+            return
+        exchange.tell()
         # A request that has been answered may still be cleaning up: let it finish.
-        running = self.running
-        if running is not None and self.task is not None and not running.response_complete:
-            running.disconnected = True
+        if self.task is not None and not exchange.response_complete:
+            exchange.disconnected = True
             self.task.cancel()
+            if not exchange.begun:
+                self.shedder.queue.arriving -= self.places
+                self.tasks.discard(self.task)
 
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""
-        self.unread_since = time.monotonic()
+        self.unread_since = self.loop.time()
         self.held.unsent(self, self.transport.get_write_buffer_size())
         super().pause_writing()
 
@@ -363,30 +339,22 @@ class Protocol(HttpToolsProtocol):
         """Close the connection if its client is too slow. Called about once a second."""
         if self.refused:
             return
-        limits = self.service_settings
+        limits, idle = self.service_settings, self._idle_since()
         if self.unread_since is not None and now - self.unread_since > limits.write_seconds:
             self.transport.abort()
         if self.in_body and now - self.body_since > limits.body_seconds:
             self._cut_short("The body was not complete in time")
-        if self._answering() or self.in_body or self.timeout_keep_alive_task is not None:
+        if self._answering() or self.in_body:
             self.waiting_since = None
+        elif idle is not None:
+            # Looked at here: to set and cancel a timer with each answer takes a fiftieth of one.
+            self.waiting_since = None
+            if now - idle > limits.keep_alive_seconds:
+                self.transport.close()
         elif self.waiting_since is None:
             self.waiting_since = now
         elif now - self.waiting_since > limits.header_seconds:
             self._refuse(408, "The head of the request was not complete in time")
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close the connection, which has been idle for long, unless it was refused meanwhile.
-
-        A refusal does not put this off by itself, as an answer does: a timer each costs too much.
-        """
-        rest = self.shed_at + self.timeout_keep_alive - self.loop.time()
-        if rest > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                rest, self.timeout_keep_alive_handler
-            )
-        else:
-            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """Close when what was sent is answered. Of a new connection, the first request is."""
@@ -394,6 +362,13 @@ class Protocol(HttpToolsProtocol):
             self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_unused)
         elif not self.in_head:
             super().shutdown()
+
+    def _idle_since(self) -> float | None:
+        """Since when nothing has come after the last answer; None while no answer is the last."""
+        if self.in_head or self.in_body or self._answering():
+            return None
+        last = self.shed_at if self.cycle is None else max(self.shed_at, self.idle_since)
+        return last if last > -math.inf else None
 
     def _close_if_unused(self) -> None:
         if self.cycle is None and not self.in_head:
@@ -436,6 +411,13 @@ class Protocol(HttpToolsProtocol):
             self._refuse(429, "There are too many connections; try again shortly")
         self.transport.close()
 
+    def _close(self) -> None:
+        """Close it. Of an answer that has begun, what was written is sent."""
+        if self.cycle is None:
+            self.transport.close()
+        else:
+            self.cycle.close()
+
     def _closing(self) -> bool:
         return self.refused or self.parser is None or self.transport.is_closing()
 
@@ -463,10 +445,8 @@ class Protocol(HttpToolsProtocol):
     def _shed_unparsed(self, data: bytes) -> None:
         """The same before anything of the request has been parsed: nothing is to be tidied up."""
         answer = self.shedder.answer(data, self._client())
-        self.transport.write_whole(answer)  # type: ignore[attr-defined]
+        self.transport.write(answer)
         self._pause_if_again()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_handler()
 
     def _pause_if_again(self) -> None:
         """Pause a client that asks again at once; pausing one that has waited only costs time."""
@@ -477,7 +457,7 @@ class Protocol(HttpToolsProtocol):
 
     def _cut_short(self, detail: str) -> None:
         if self.cycle.response_started:
-            self.transport.close()  # answered before the body had ended
+            self._close()  # answered before the body had ended
         else:
             self.cycle.disconnected = True
             self._refuse(408, detail)
@@ -486,12 +466,11 @@ class Protocol(HttpToolsProtocol):
         """Answer what can't be answered by the application, and close."""
         if self._closing():
             return
-        running = self.running
-        if running is not None and not running.response_complete:
-            if running.response_started:
-                self.transport.close()  # a second answer within the first would be taken for it
+        if self._answering():
+            if self.cycle.response_started:
+                self._close()  # a second answer within the first would be taken for it
                 return
-            running.disconnected = True  # this is its answer
+            self.cycle.disconnected = True  # this is its answer
         elif self.in_body:
             self.transport.close()  # it was answered before its body was found to be wrong
             return
