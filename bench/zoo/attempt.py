@@ -9,8 +9,9 @@ from pathlib import Path
 from bench.zoo.models import MODELS, Model
 from bench.zoo.torchvision_models import CLASSIFIERS, attempt_classifier
 from training.errors import JobError
-from training.functions import described, publisher
+from training.functions import publisher
 from training.functions.exported import export_plan
+from training.functions.function_spec import constant_weights
 from training.functions.refusal import Refusal
 from training.functions.time_limit import SECONDS, time_limit
 
@@ -18,7 +19,7 @@ from training.functions.time_limit import SECONDS, time_limit
 def attempt(model: Model, patience: float) -> None:
     """Export and check each function by itself, within ``patience`` times the usual limit."""
     publication = model.build()
-    with tempfile.TemporaryDirectory() as folder, described.constant_weights(publication.function):
+    with tempfile.TemporaryDirectory() as folder, constant_weights(publication.function):
         try:
             tried, plans = publisher.planned(publication)
         except JobError as error:
