@@ -22,7 +22,14 @@ from contract.errors import ArtifactError, ManifestInvalid
 from contract.manifest import AnyManifest, CommonManifest, Function, Graph, Tensor
 from contract.signatures import ROWS, Classifier, Curve, WrongSignature
 from contract.store import MANIFEST_FILE, Artifact, open_version, verify
-from service.runtime.session import Array, GraphError, Session, check_graph, replay
+from service.runtime.session import (
+    QUICK_SECONDS,
+    Array,
+    GraphError,
+    Session,
+    check_graph,
+    replay,
+)
 
 SAMPLES_FILE = "samples.npz"
 
@@ -38,6 +45,7 @@ MAX_NUMBERS = 1_000_000  # of an answer
 CLEARLY = 0.8
 LEAST_GAIN_SECONDS = 5e-5
 TIMED_RUNS = 7
+MORE_RUNS = 3
 # What is estimated to take no longer than this isn't worth waiting for its turn.
 AT_ONCE_SECONDS = 0.001
 
@@ -354,19 +362,18 @@ def _choose(
         else:
             agreeing.append((graph, session))
     given = [samples[f"{name}.{tensor.name}"] for tensor in function.inputs]
+    by_rows = signatures.rows_are_independent(function) and all(array.ndim for array in given)
+    with_rows = [by_rows and tensor.shape[:1] == (ROWS,) for tensor in function.inputs]
+    # On a busy machine a graph may wait for the processor a hundred times as long as it runs. That
+    # of the process won't do: where RLIMIT_CPU is set, Linux renews it at ticks, every 1 to 10 ms.
+    # What a GPU does is not seen in the processor's time.
+    on_cpu = tuple(settings.providers) == ("CPUExecutionProvider",)
+    clock = time.thread_time if on_cpu else time.perf_counter
     serving = 0
     if len(agreeing) > 1:
-        if signatures.rows_are_independent(function) and all(array.ndim for array in given):
-            given = [
-                array[:1] if tensor.shape[:1] == (ROWS,) else array
-                for tensor, array in zip(function.inputs, given, strict=True)
-            ]
-        # On a busy machine a graph may wait for the processor a hundred times as long as it runs.
-        # What a GPU does is not seen in the processor's time.
-        on_cpu = tuple(settings.providers) == ("CPUExecutionProvider",)
-        clock = time.process_time if on_cpu else time.perf_counter
+        one = [array[:1] if rows else array for array, rows in zip(given, with_rows, strict=True)]
         try:
-            times = time_in_turn([session for _, session in agreeing], given, clock)
+            times = time_in_turn([session for _, session in agreeing], one, clock)
         except GraphError as error:
             reason = f"a graph fails on a single row of the samples: {error}"
             raise GraphRefused(artifact.folder / function.graph.file, reason) from None
@@ -378,15 +385,52 @@ def _choose(
             if place != serving and graph is not function.graph
         ]
     graph, session = agreeing[serving]
-    used = [samples[f"{name}.{t.name}"] for t in (*function.inputs, *function.outputs)]
-    seconds = session.sample_seconds
-    rows = used[0].shape[0] if used[0].ndim else 1
-    count = sum(array.size for array in used)
+    gives = sum(samples[f"{name}.{tensor.name}"].size for tensor in function.outputs)
+    seconds, rows, count = _cost(session, given, with_rows, gives, clock)
     return Chosen(graph.file, tuple(refused), seconds, rows, seconds / count)
 
 
+def _cost(
+    session: Session,
+    samples: Sequence[Array],
+    with_rows: Sequence[bool],
+    gives: int,
+    clock: Callable[[], float],
+) -> tuple[float, int, int]:
+    """What a run of the samples takes in seconds, its rows, and its numbers in and out.
+
+    ``gives`` is how many numbers come out. What a call takes whatever its rows is most of the time
+    of a few: a run of as many rows as one may have, made from the samples, says better what a row
+    takes.
+    """
+    seconds, inputs = session.sample_seconds, list(samples)
+    if seconds < QUICK_SECONDS and any(with_rows):
+        rows, count = len(inputs[with_rows.index(True)]), sum(a.size for a in inputs) + gives
+        repeats = min(RUN_ROWS // rows, RUN_NUMBERS // count, int(QUICK_SECONDS / seconds))
+        repeats = max(1, repeats)
+        inputs = [
+            np.concatenate([array] * repeats) if rows else array
+            for array, rows in zip(inputs, with_rows, strict=True)
+        ]
+        try:
+            seconds = min(_seconds(session, inputs, clock) for _ in range(MORE_RUNS))
+            gives *= repeats
+        except GraphError:  # its samples have run, and say what they take
+            inputs = list(samples)
+    rows = len(inputs[0]) if inputs[0].ndim else 1
+    return seconds, rows, sum(array.size for array in inputs) + gives
+
+
+def _seconds(session: Session, inputs: Sequence[Array], clock: Callable[[], float]) -> float:
+    started = clock()
+    session.run(*inputs)
+    return clock() - started
+
+
 def time_in_turn(
-    sessions: Sequence[Session], inputs: Sequence[Array], clock: Callable[[], float]
+    sessions: Sequence[Session],
+    inputs: Sequence[Array],
+    clock: Callable[[], float],
 ) -> list[float]:
     """Seconds by ``clock`` that each takes for ``inputs``: the least of several runs.
 
@@ -395,9 +439,7 @@ def time_in_turn(
     times = [float("inf")] * len(sessions)
     for _ in range(TIMED_RUNS):
         for place, session in enumerate(sessions):
-            started = clock()
-            session.run(*inputs)
-            times[place] = min(times[place], clock() - started)
+            times[place] = min(times[place], _seconds(session, inputs, clock))
     return times
 
 

@@ -6,6 +6,7 @@ don't have: parameters beside the rows, sums over the rows, several tangents, ev
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,30 @@ def test_what_runs_at_once_takes_no_place_and_what_waits_does() -> None:
         assert found["jvp_y"].tolist() == [[3.0]]
         with pytest.raises(QueueFull):
             asyncio.run(full({"tangent_x": many, "theta": np.ones(2)}, "jvp_y"))
+
+
+def test_pieces_that_take_a_moment_together_take_no_turns(tmp_path: Path) -> None:
+    turns: list[int] = []
+
+    class Counting(Queue):
+        async def run(self, session: Any, *arrays: Any) -> Any:
+            turns.append(len(arrays[0]))
+            return await super().run(session, *arrays)
+
+    loaded = load(publish_curve(tmp_path).folder, Settings())
+    assert loaded.curve is not None
+    x, y = {loaded.curve.x: np.linspace(-1, 1, 10_000)}, loaded.curve.y
+    answers = []
+    for seconds, expected in ((1e-9, []), (1.5e-7, [2048] * 4 + [1808])):
+        functions = {
+            name: replace(function, number_seconds=seconds)
+            for name, function in loaded.functions.items()
+        }
+        model = replace(loaded, functions=functions, plans={})
+        answers.append(asyncio.run(infer(model, x, [y], Counting(2, 1)))[y])
+        assert turns == expected
+    assert answers[0].shape == (10_000,)
+    assert (answers[0] == answers[1]).all()
 
 
 def test_shapes_that_were_right_once_let_no_others_pass() -> None:

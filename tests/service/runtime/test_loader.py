@@ -9,6 +9,7 @@ import pytest
 
 from service.runtime import loader
 from service.runtime.loader import fastest, load, time_in_turn
+from service.runtime.session import GraphError
 from service.settings import Settings
 from tests.tiny_artifacts import publish_classifier
 
@@ -72,7 +73,7 @@ def test_only_graphs_that_agree_are_timed(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("providers", "clock"),
     [
-        (("CPUExecutionProvider",), time.process_time),  # waiting for it is not counted
+        (("CPUExecutionProvider",), time.thread_time),  # waiting for it is not counted
         (("AnyGPUExecutionProvider", "CPUExecutionProvider"), time.perf_counter),
     ],
 )
@@ -89,6 +90,35 @@ def test_the_clock_counts_what_computes(
     )
     load(artifact.folder, Settings(providers=providers))
     assert clocks == [clock]
+
+
+class FixedAndEach:
+    """Takes 20 µs a call and 0.1 µs a row, by a clock of its own. Fails over ``most`` rows."""
+
+    def __init__(self, most: int) -> None:
+        self.now, self.most = 0.0, most
+        self.rows: list[int] = []
+        self.sample_seconds = self._takes(64)
+
+    def run(self, x: np.ndarray, _theta: np.ndarray) -> None:
+        """Take the time for as many rows."""
+        if len(x) > self.most:
+            raise GraphError("too many")
+        self.rows.append(len(x))
+        self.now += self._takes(len(x))
+
+    def _takes(self, rows: int) -> float:
+        return 20e-6 + 1e-7 * rows
+
+
+def test_what_a_row_takes_is_told_by_many_rows() -> None:
+    """By 64 of them it would seem to take four times as long, and 2,048 to be long work."""
+    for most, rows in ((10_000, 2048), (100, 64)):
+        session = FixedAndEach(most)
+        inputs = [np.zeros(64), np.zeros(3)]
+        cost = loader._cost(session, inputs, [True, False], 128, lambda: session.now)  # type: ignore[arg-type]  # noqa: B023
+        assert cost == (pytest.approx(20e-6 + 1e-7 * rows), rows, 3 * rows + 3)
+        assert session.rows == [rows] * loader.MORE_RUNS * (rows > 64)
 
 
 def test_times_are_the_least_of_runs_in_turn() -> None:
