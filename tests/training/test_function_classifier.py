@@ -1,6 +1,7 @@
 """One's own classifier, and a ready ONNX file, as artifacts that the service takes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from gradserve import Publication, publish
 from service.runtime.loader import load
 from service.settings import Settings
 from training.errors import JobError
-from training.functions import publisher
+from training.functions import own_classifier, publisher
+from training.functions.exported import export_plan
 from training.functions.imported import import_onnx
 from training.publish.agreement import GraphRunner
 
@@ -68,6 +70,41 @@ def test_a_classifier_of_ones_own(tmp_path: Path) -> None:
     found = json.loads((artifact.folder / "metrics.json").read_text())["saliency"]
     assert found["failures"] == []
     assert found["correlation"][-1] < 0.7
+
+
+class HalfDarkened(nn.Module):
+    """It writes through a view, as PyTorch itself does where a linear layer's input isn't
+    contiguous: autograd's derivative of that is made of strides, which ONNX doesn't have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 4 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * 1
+        x[:, :, ::2] *= 0.5
+        return torch.tanh(self.layer(x.flatten(1)))
+
+
+def small_transformer() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    network = VisionTransformer(4, 2, 1, 2, 8, 16, num_classes=3)
+    nn.init.normal_(network.heads[-1].weight)  # zero at first, and then so is every derivative
+    return network
+
+
+@pytest.mark.parametrize("make", [HalfDarkened, small_transformer])
+def test_maps_of_networks_that_write_through_views(
+    tmp_path: Path, make: Callable[[], nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    asked = Publication(make(), classes=["a", "b", "c"], image_side=4, derivatives=("saliency",))
+    plans, examples = own_classifier.plans(asked)
+    (plan,) = (each for each in plans if each.name == "saliency")
+    checked = export_plan(plan, examples, tmp_path).checked
+    assert checked.relative_error < 1e-5
+    assert checked.samples["saliency.saliency"].max() > 1e-3
 
 
 class Brightness(nn.Module):

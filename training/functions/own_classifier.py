@@ -18,7 +18,7 @@ from training.publish import saliency_checks
 from training.publish.classifier import natural_images, sample_images
 from training.publish.derivatives import frozen, saliency
 from training.publish.export import BATCH, GraphInput
-from training.publish.record import record, traceable
+from training.publish.record import functional, record, traceable
 from training.publish.saliency_checks import SaliencyFigures
 
 SAMPLES = 8
@@ -94,6 +94,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
     ]
     if "saliency" in publication.derivatives:
         explain = saliency(served.network, served.prepare)
+        recordable = saliency(functional(served.network), served.prepare)
 
         def maps(inputs: Sequence[Tensor], _: Sequence[Tensor]) -> Sequence[Tensor]:
             with traceable():
@@ -106,7 +107,7 @@ def plans(publication: Publication) -> tuple[list[Plan], dict[str, Tensor]]:
                 {},
                 ("saliency",),
                 lambda: record(
-                    lambda image, label: (explain(image, label),), [images, labels], [True, True]
+                    lambda *given: (recordable(*given),), [images, labels], [True, True]
                 ),
                 maps,
                 SAMPLES,
