@@ -21,7 +21,7 @@ from service.runtime.errors import BadTensor
 from service.runtime.loader import Model
 from service.runtime.session import Array
 from service.settings import Settings
-from service.web.body import between_steps, check_json, parsing, read_body
+from service.web.body import between_steps, check_json, content_type, parsing, read_body
 from service.web.errors import ErrorItem, Invalid, Malformed, from_validation, invalid
 from service.web.state import Services
 
@@ -65,7 +65,11 @@ def read_document(body: bytes | bytearray | memoryview) -> Any:
 
 
 async def read_query(request: Request, kind: type[Query], settings: Settings) -> Query:
-    """The JSON body of a request, under whatever content type. Raises Malformed or Invalid."""
+    """The JSON body of a request, under whatever content type.
+
+    Raises WrongType (compressed), TooLarge, Malformed, Invalid, QueueFull or ClientGone.
+    """
+    content_type(request)
     body = await read_body(request, settings.max_json_bytes)
     if not body:
         raise Malformed("The body is empty; send a JSON object")

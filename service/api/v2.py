@@ -52,7 +52,6 @@ from service.settings import Settings
 from service.web.body import check_json, parsing
 from service.web.direct import direct
 from service.web.errors import (
-    Invalid,
     Malformed,
     NotFound,
     TooLarge,
@@ -314,7 +313,7 @@ async def _read(request: Request, found: Model, settings: Settings) -> tuple[Inf
     check_json(request, text)
     async with parsing(request, text):
         query = await as_query(text, InferQuery)
-        inputs = read_inputs(query, binary, found)
+        inputs = read_inputs(query, binary, found, settings.max_images)
         for tensor in query.inputs:
             tensor.data = None  # the arrays take a tenth of the memory
         return query, inputs
@@ -323,10 +322,7 @@ async def _read(request: Request, found: Model, settings: Settings) -> tuple[Inf
 async def _decode(found: Model, inputs: Inputs, shared: Services) -> None:
     """Turn encoded pictures into arrays. Raises Invalid, TooLarge, WrongType or QueueFull."""
     _, classifier = shared.registry.classifier(found.manifest.model)
-    settings = shared.settings
     for name, files in inputs.pictures.items():
-        if len(files) > settings.max_images:
-            raise Invalid(f"At most {settings.max_images} images can be sent at once")
         with shared.queue.place(len(files)):
             pictures = await decode_all(
                 list(files), classifier, shared, f"{inputs.pointers[name]}/data"

@@ -57,8 +57,10 @@ def split(body: bytes | bytearray, header: str | None) -> tuple[memoryview, memo
     return view[: int(header)], view[int(header) :]
 
 
-def read_inputs(query: InferQuery, binary: memoryview, model: Model) -> Inputs:
-    """The inputs of a query as arrays of the model's types and shapes. Raises Invalid."""
+def read_inputs(query: InferQuery, binary: memoryview, model: Model, max_pictures: int) -> Inputs:
+    """The inputs of a query as arrays of the model's types and shapes. Raises Invalid, which is
+    also for more than ``max_pictures`` encoded pictures.
+    """
     found = Inputs({}, {}, {})
     start = 0
     for index, given in enumerate(query.inputs):
@@ -85,7 +87,7 @@ def read_inputs(query: InferQuery, binary: memoryview, model: Model) -> Inputs:
             raise at(pointer, ["data"], f"{given.name} has no data, here or after the JSON")
         classifier = model.classifier
         if given.datatype == "BYTES" and classifier and given.name == classifier.image:
-            found.pictures[given.name] = _pictures(given, content, pointer)
+            found.pictures[given.name] = _pictures(given, content, pointer, max_pictures)
             continue
         _check_datatype(given, tensor, pointer)
         if content is None:
@@ -136,31 +138,42 @@ def _from_json(given: InputTensor, pointer: str) -> Array:
     return array.reshape(given.shape)
 
 
-def _pictures(given: InputTensor, content: memoryview | None, pointer: str) -> list[bytes]:
-    """The elements of a BYTES tensor. Raises Invalid."""
-    found: list[bytes] = []
+def _from_base64(text: Any, pointer: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise at(pointer, (), "it should be a picture's bytes in base64") from None
+
+
+def _pictures(
+    given: InputTensor, content: memoryview | None, pointer: str, max_pictures: int
+) -> list[bytes]:
+    """The elements of a BYTES tensor, none looked at beyond what its shape says. Raises Invalid."""
+    count = prod(given.shape)
+    if count > max_pictures:
+        raise at(pointer, ["shape"], f"at most {max_pictures} images can be sent at once")
+    wrong_count = at(pointer, ["shape"], "there should be as many elements as shape says")
     if content is None:
-        for index, text in enumerate(given.data or []):
-            try:
-                found.append(base64.b64decode(text, validate=True))
-            except (TypeError, ValueError, binascii.Error):
-                raise at(
-                    pointer, ["data", index], "it should be a picture's bytes in base64"
-                ) from None
+        texts = given.data or []
         given.data = None
-    else:
-        start = 0
-        while start < len(content):
-            if len(content) - start < 4:
-                raise at(pointer, (), "the last element's length has fewer than four bytes")
-            (length,) = struct.unpack_from("<I", content, start)
-            start += 4
-            if length > len(content) - start:
-                raise at(pointer, (), "an element is longer than the bytes that are there")
-            found.append(bytes(content[start : start + length]))
-            start += length
-    if len(found) != prod(given.shape):
-        raise at(pointer, ["shape"], "there should be as many elements as shape says")
+        if len(texts) != count:
+            raise wrong_count
+        return [_from_base64(text, f"{pointer}/data/{index}") for index, text in enumerate(texts)]
+    found: list[bytes] = []
+    start = 0
+    while start < len(content):
+        if len(found) == count:
+            raise wrong_count
+        if len(content) - start < 4:
+            raise at(pointer, (), "the last element's length has fewer than four bytes")
+        (length,) = struct.unpack_from("<I", content, start)
+        start += 4
+        if length > len(content) - start:
+            raise at(pointer, (), "an element is longer than the bytes that are there")
+        found.append(bytes(content[start : start + length]))
+        start += length
+    if len(found) != count:
+        raise wrong_count
     return found
 
 

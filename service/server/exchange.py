@@ -30,7 +30,9 @@ class Exchange:
 
     The head of an answer is kept until its body comes, and sent with it: two writes would be two
     system calls and two packets, and a small ``/predict`` would take 1.27 times as much of the
-    server's processor time. ``complete`` is called once the whole answer was written.
+    server's processor time. ``complete`` is called once the whole answer was written. A connection
+    that does not go on is closed then; while the rest of a body is still on its way, that is left
+    to ``complete``.
     """
 
     __slots__ = (
@@ -166,7 +168,7 @@ class Exchange:
         if not more:
             self.response_complete = True
             self.tell()
-            if not self.keep_alive:
+            if not (self.keep_alive or self.more_body):
                 self.transport.close()
             self.complete()
 

@@ -111,7 +111,8 @@ class Protocol(HttpToolsProtocol):
             name = name.lower()
             self.headers.append((name, value))
             if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+                # HTTP/1.0 has no such answer (RFC 9110, 10.1.1).
+                self.expect_100_continue = self.parser.get_http_version() != "1.0"
 
     def on_headers_complete(self) -> None:
         """The head of a request has arrived."""
@@ -159,6 +160,8 @@ class Protocol(HttpToolsProtocol):
         if not self.refused:
             self.cycle.more_body = False
             self.cycle.tell()
+            if self.cycle.response_complete and not self.cycle.keep_alive:
+                self.transport.close()
 
     def on_response_complete(self) -> None:
         """An answer has been given: it is the next request's turn."""
@@ -173,6 +176,8 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
+        if not self.cycle.keep_alive:
+            self._end_output()  # the rest of a body is dropped as it comes
         if self.unread or self.no_more_input:
             # Not from here: as many requests as fit into one read would each be a call deeper.
             self.loop.call_soon(self._advance)
@@ -433,20 +438,21 @@ class Protocol(HttpToolsProtocol):
 
     def _shed(self, *, close: bool) -> None:
         """Refuse a request for which there is no room, and that has not begun."""
-        answer = self.shedder.answer(self.head, self._client(), close=close)
+        answer = self.shedder.answer(self.head, self._date(), self._client(), close=close)
         self.transport.write(answer)
-        if close:
-            self.transport.close()
         self.on_response_complete()
-        # Last, since on_response_complete resumes reading.
-        if not self.transport.is_closing():
-            self._pause_if_again()
+        if not close:  # else it closes when the body has come
+            self._pause_if_again()  # last, since on_response_complete resumes reading
 
     def _shed_unparsed(self, data: bytes) -> None:
         """The same before anything of the request has been parsed: nothing is to be tidied up."""
-        answer = self.shedder.answer(data, self._client())
+        answer = self.shedder.answer(data, self._date(), self._client())
         self.transport.write(answer)
         self._pause_if_again()
+
+    def _date(self) -> bytes:
+        """The header lines that uvicorn has every answer begin with: the date."""
+        return b"".join([b"%s: %s\r\n" % pair for pair in self.server_state.default_headers])
 
     def _pause_if_again(self) -> None:
         """Pause a client that asks again at once; pausing one that has waited only costs time."""
@@ -483,18 +489,22 @@ class Protocol(HttpToolsProtocol):
         self._count()
         response = self.refusals.response(status, detail, head)
         request_id, lines = self.refusals.headers(head)
-        date = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
         self.transport.write(
             STATUS_LINE[status]
-            + date
+            + self._date()
             + static_lines(response)
             + lines
             + b"connection: close\r\n\r\n"
             + bytes(response.body)
         )
         self.refusals.record(status, head, request_id, len(response.body), self._client())
-        # Closing with input unread would reset the connection, and lose the answer on its way: so
-        # say that nothing follows, and drop what still comes for a moment.
+        self._end_output()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _end_output(self) -> None:
+        """Say that no more is sent, and go on reading for a moment.
+
+        Closing with input unread would reset the connection, and lose the answer on its way.
+        """
         with suppress(OSError):  # asyncio's own, of a client that has gone
             self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)

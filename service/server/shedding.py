@@ -134,15 +134,20 @@ class Shedder:
         self._uncounted[path] += 1
         return True
 
-    def answer(self, head: bytes, client: str | None = None, *, close: bool = False) -> bytes:
-        """The refusal of the request that begins with ``head``, whole; it is logged."""
+    def answer(
+        self, head: bytes, date: bytes = b"", client: str | None = None, *, close: bool = False
+    ) -> bytes:
+        """The refusal of the request that begins with ``head``, whole; it is logged.
+
+        ``date`` are header lines as well.
+        """
         self._look_later()  # which updates the metrics
         request_id, lines = self._refusals.headers(head[:MAX_PLAIN_BYTES])
         path = "/classify" if head.startswith(b"POST /c") else "/explain"
         now = asyncio.get_running_loop().time()
         self._refusals.log(429, "POST", path, request_id, len(self.body), client, now)
         connection = b"connection: close\r\n" if close else b""
-        return b"%s%s%s\r\n%s" % (self.head, lines, connection, self.body)
+        return b"%s%s%s%s\r\n%s" % (self.head, date, lines, connection, self.body)
 
     def places(self, path: str) -> int:
         """How many places a request to ``path`` takes at least, once it begins."""

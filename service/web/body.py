@@ -36,14 +36,14 @@ UNCOUNTED_BYTES = 64 * 1024
 
 def content_type(request: Request) -> tuple[str, str]:
     """Media type in lower case, and the whole header. Refuses compressed bodies (415)."""
-    kind = encoding = b""
+    kind = b""
     for name, value in request.scope["headers"]:
         if name == b"content-type":
             kind = value
-        elif name == b"content-encoding":
-            encoding = value
-    if encoding and encoding.lower() != b"identity":
-        raise WrongType("Send the body without Content-Encoding: compressed bodies are not read")
+        elif name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
+            raise WrongType(
+                "Send the body without Content-Encoding: compressed bodies are not read here"
+            )
     header = kind.decode("latin-1")
     return header.partition(";")[0].strip().lower(), header
 

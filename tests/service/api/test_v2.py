@@ -257,6 +257,24 @@ def test_pictures_as_bytes_and_their_classes(client: TestClient) -> None:
     infer(client, "curve-mlp", curve, 422)
 
 
+@pytest.mark.parametrize(
+    ("shape", "content", "text"),
+    [
+        ([1], bytes(8) + b"\xff" * 4, "as many elements as shape says"),
+        ([1_000_000], b"\xff" * 4, "at most 64 images"),
+    ],
+)
+def test_pictures_are_counted_before_they_are_looked_at(
+    client: TestClient, shape: list[int], content: bytes, text: str
+) -> None:
+    """Four million empty ones, which fit into a body, would hold the event loop for seconds."""
+    size = {"binary_data_size": len(content)}
+    tensor = {"name": "image", "shape": shape, "datatype": "BYTES", "parameters": size}
+    answer = binary(client, "cifar-improved", {"inputs": [tensor]}, content)
+    assert answer.status_code == 422 and text in answer.json()["error"]
+    assert answer.json()["errors"][0]["pointer"] == "#/inputs/0/shape"
+
+
 def test_compressed_bodies_are_read_within_their_limit(
     client: TestClient, artifacts: Path, serve: Any
 ) -> None:

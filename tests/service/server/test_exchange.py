@@ -45,7 +45,9 @@ def exchange(transport: Transport, method: str = "GET", **options: bool) -> Exch
 def answer(application: Application, method: str = "GET", **options: bool) -> Transport:
     """What is written of an answer."""
     transport = Transport()
-    asyncio.run(exchange(transport, method, **options).run(application))
+    given = exchange(transport, method, **options)
+    given.more_body = False
+    asyncio.run(given.run(application))
     return transport
 
 

@@ -1,6 +1,7 @@
 """Where requests begin and end, what is written below the application, and uvicorn's names."""
 
 import asyncio
+import base64
 import inspect
 import json
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,6 +265,11 @@ def test_every_refusal_has_the_headers_of_every_answer(strict: ServerProcess, ca
     assert statuses(received) == [status], received
     document = json.loads(body)
     assert document["status"] == status and document["detail"]
+    check_headers(head, body, b"connection: close")
+
+
+def check_headers(head: bytes, body: bytes, *more: bytes) -> None:
+    """Those of every answer, each once, and ``more`` lines."""
     lines = head.lower().split(b"\r\n")
     for name, value in ALWAYS:
         assert lines.count(name + b": " + value) == 1
@@ -273,10 +280,65 @@ def test_every_refusal_has_the_headers_of_every_answer(strict: ServerProcess, ca
         b"vary: origin",
         b"content-type: application/problem+json",
         b"content-length: %d" % len(body),
-        b"connection: close",
+        *more,
     ):
         assert lines.count(line) == 1, line
     assert sum(line.startswith(b"date: ") for line in lines) == 1
+
+
+# Who finds no room: before the head is parsed, after it, and in the application.
+FOR_LOAD = {
+    "unparsed": (b"/classify", b"Connection: keep-alive\r\n"),
+    "parsed": (b"/classify", b"Connection: close\r\n"),
+    "in the application": (b"/v2/models/cifar-improved/infer", b"Connection: close\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", FOR_LOAD)
+def test_a_refusal_for_load_has_the_headers_of_every_answer(
+    strict: ServerProcess, case: str
+) -> None:
+    strict.wait_ready()
+    path, connection = FOR_LOAD[case]
+    same = b"X-Request-Id: mine-7\r\nOrigin: " + ORIGIN.encode() + b"\r\n"
+
+    def request(path: bytes, connection: bytes, picture: bytes) -> bytes:
+        if path == b"/classify":
+            kind, body = b"image/png", picture
+        else:
+            kind = b"application/json"
+            data = {"name": "image", "shape": [1], "datatype": "BYTES"}
+            data["data"] = [base64.b64encode(picture).decode()]
+            body = json.dumps({"inputs": [data]}).encode()
+        lines = GOOD + same + connection + b"Content-Type: %s\r\n" % kind
+        size = b"Content-Length: %d\r\n\r\n" % len(body)
+        return b"POST %s HTTP/1.1\r\n" % path + lines + size + body
+
+    large = request(b"/classify", b"Connection: close\r\n", png((250, 5, 5), (4000, 4000)))
+    done = threading.Event()
+
+    def keep_busy() -> None:
+        while not done.is_set():
+            ask(strict.port, large)
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    asked = request(path, connection, png((250, 5, 5)))
+    answers = []
+
+    def refused() -> bool:
+        answers.append(ask(strict.port, asked, half_close=True))
+        return statuses(answers[-1]) == [429]
+
+    try:
+        strict.wait_until(refused, "the queue is full")
+    finally:
+        done.set()
+        busy.join()
+    head, _, body = answers[-1].partition(b"\r\n\r\n")
+    assert json.loads(body)["status"] == 429
+    closes = [b"connection: close"] if b"close" in connection else []
+    check_headers(head, body, b"retry-after: 1", *closes)
 
 
 def test_a_preflight_may_ask_for_an_id_and_a_trace(server: ServerProcess) -> None:
@@ -286,6 +348,36 @@ def test_a_preflight_may_ask_for_an_id_and_a_trace(server: ServerProcess) -> Non
     )
     sent += b"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: %s\r\n\r\n"
     assert statuses(ask(server.port, sent % wanted)) == [200]
+
+
+@pytest.mark.parametrize("status", [413, 415])
+def test_an_answer_that_comes_before_the_body_is_not_lost(
+    server: ServerProcess, status: int
+) -> None:
+    """A reset, which closing at once would be, takes the answer from who is still sending."""
+    size = 5 * 2**20
+    kind = JSON if status == 413 else b""
+    sent = LINE + HOST + kind + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % size
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(sent)
+        received = b""
+        while piece := client.recv(65536):
+            received += piece
+        assert statuses(received) == [status]
+        for _ in range(5):
+            client.sendall(b" " * 2**20)
+        with pytest.raises(ConnectionError):  # it was closed at the end of the body
+            for _ in range(500):
+                client.sendall(LIVE)
+                time.sleep(0.02)
+
+
+def test_an_interim_answer_is_for_newer_clients_only(server: ServerProcess) -> None:
+    expecting = JSON + SIZED + b"Expect: 100-continue\r\n%s\r\n" + BODY
+    close = b"Connection: close\r\n"
+    assert statuses(ask(server.port, LINE + HOST + expecting % close)) == [100, 200]
+    older = LINE.replace(b"1.1", b"1.0")
+    assert statuses(ask(server.port, older + expecting % b"")) == [200]
 
 
 @pytest.mark.parametrize("before", [0, 3])
