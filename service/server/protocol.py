@@ -22,7 +22,7 @@ from service.server.framing import (
     check_beginning,
     read_head,
 )
-from service.server.intake import FREE_BYTES, Held, Intake, piece_bytes
+from service.server.intake import FREE_BYTES, LEAST_PIECE_BYTES, Held, Intake, piece_bytes
 from service.server.shedding import AT_ONCE_SECONDS, Shedder
 from service.settings import Settings
 from service.web.refusal import Refusals, static_lines
@@ -92,7 +92,7 @@ class Protocol(HttpToolsProtocol):
             if isinstance(self.unread, bytes):
                 self.unread = bytearray(self.unread)
             self.unread += data
-        elif self._idle() and self.shedder.refuses_unparsed(data):
+        elif self.shedder.queue.full and self._idle() and self.shedder.refuses_unparsed(data):
             self._shed_unparsed(data)
             return
         else:
@@ -150,7 +150,8 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if self.refused or cycle.response_complete:
             return
-        if cycle.add(body) >= piece_bytes(len(self.connections)):
+        held = cycle.add(body)
+        if held >= LEAST_PIECE_BYTES and held >= piece_bytes(len(self.connections)):
             self.flow.pause_reading()
             cycle.tell()
 

@@ -81,18 +81,11 @@ def check_json(request: Request, body: bytes | bytearray, numbers: int | None = 
 def parsing(request: Request, body: bytes | bytearray) -> AbstractAsyncContextManager[None]:
     """Parse ``body`` and turn it into arrays inside this block: one large body at a time.
 
-    ``await between_steps(body)`` between two long steps lets the event loop run. Raises QueueFull
-    if too many large bodies wait. The turn ends with the block. The memory of the parsed document
-    is counted until the request ends; what is made from it is not counted besides.
+    Raises QueueFull if too many large bodies wait. The turn ends with the block. The memory of the
+    parsed document is counted until the request ends; what is made from it is not counted besides.
     """
     elements = 0 if len(body) < SMALL_BYTES else json_elements(body)
     return _AtOnce() if elements < SMALL_ELEMENTS else _in_turn(request, elements)
-
-
-async def between_steps(body: bytes | bytearray | memoryview) -> None:
-    """Let the event loop run between two steps of parsing ``body``, if that is worth it."""
-    if len(body) >= SMALL_BYTES:
-        await asyncio.sleep(0)
 
 
 class _AtOnce(Stage):
