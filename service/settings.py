@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     Lists are written with commas: ``GRADSERVE_REQUIRE=curve-mlp,cifar-improved``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="GRADSERVE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GRADSERVE_", extra="forbid", frozen=True, allow_inf_nan=False
+    )
 
     host: str = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all"
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
     require: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Models without which the service is not ready"
     )
-    pin: Annotated[dict[str, int], NoDecode] = Field(
+    pin: Annotated[dict[str, Annotated[int, Field(ge=1)]], NoDecode] = Field(
         default={},
         description="Versions to pin: curve-mlp=2,cifar-improved=1",
     )
@@ -254,7 +256,10 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("{"):
-            return json.loads(value)
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("write it as model=version,model=version, or as JSON") from None
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(separator for _, separator, _ in pairs):
             raise ValueError("write it as model=version,model=version")

@@ -79,6 +79,13 @@ def test_every_setting_is_known_and_nothing_without_the_prefix_is_read(monkeypat
         ({}, ("--port", "65536"), "GRADSERVE_PORT (--port)"),
         ({"GRADSERVE_HOST": ""}, (), "GRADSERVE_HOST (--host)"),
         ({}, ("--workers", "0"), "GRADSERVE_WORKERS (--workers)"),
+        (
+            {"GRADSERVE_MAX_WAIT_SECONDS": "inf"},
+            (),
+            "GRADSERVE_MAX_WAIT_SECONDS: Input should be a",
+        ),
+        ({"GRADSERVE_PIN": "{a"}, (), "GRADSERVE_PIN: write it as model=version"),
+        ({"GRADSERVE_PIN": "a=0"}, (), "GRADSERVE_PIN: Input should be greater than"),
         ({"GRADSERVE_API_KEYFILE": "keys"}, (), "did you mean GRADSERVE_API_KEY_FILE?"),
     ],
 )
