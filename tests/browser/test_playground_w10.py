@@ -37,16 +37,16 @@ def check(page: Page, answer: dict[str, Any]) -> None:
         assert shown(text) == pytest.approx(expected[path], rel=6e-3)
         assert ("negative" in colour) == (expected[path] < 0)
     lines = page.locator("#w10-derivation .formula p").all_text_contents()
-    result = shown(lines[-1].rpartition("=")[2])
+    parts = re.split("[=≈]", lines[-1])
+    result = shown(parts[-1])
     assert result == pytest.approx(answer["w10"]["gradient"], rel=1e-3)
-    found = {line.partition(" ")[0]: shown(line.rpartition("=")[2]) for line in lines}
+    found = {line.partition(" ")[0]: shown(re.split("[=≈]", line)[-1]) for line in lines}
     for n, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         steps = answer["steps"]
         assert found[f"z{i}{j}"] == pytest.approx(steps["preactivation"][i][j], rel=1e-3), n
         assert found[f"a{i}{j}"] == pytest.approx(steps["activation"][i][j], rel=1e-3), n
     # The arithmetic of the last line, done anew from the numbers it shows.
-    formula = lines[-1].partition("=")[2].rpartition("=")[0]
-    names_gone = formula.rpartition("=")[2] if "a00" in formula else formula
+    names_gone = parts[-2]
     terms = [re.findall(r"−?[\d.]+(?:e[−-]?\d+)?", part) for part in names_gone.split(" + ")]
     total = sum(shown(pair[0]) * shown(pair[1]) for pair in terms)
     assert total == pytest.approx(result, rel=2e-3, abs=2e-3)
@@ -139,6 +139,14 @@ def test_twenty_steps_and_the_plot_of_the_loss(visit: Visit) -> None:
     heights = [float(y) for y in dots.evaluate_all("all => all.map(c => c.getAttribute('cy'))")]
     assert heights == sorted(heights)  # downwards on the screen
     assert shown(figure(page, "loss")) < 1e-10
+    # So near the label the line still gives what it says, and doesn't read 2 · (1 − 1).
+    line = page.locator(
+        "#w10-derivation .formula p", has_text="∂loss/∂ŷ = 2 ·"
+    ).first.text_content()
+    found = re.fullmatch(r"∂loss/∂ŷ = 2 · \((.+) − (.+)\) ≈ (.+)", line or "")
+    assert found is not None, line
+    prediction, label, slope = (shown(part) for part in found.groups())
+    assert 2 * (prediction - label) == pytest.approx(slope, rel=1e-3)
     page.get_by_role("button", name="Back to the start").click()
     expect(page.locator("#w10-losses")).to_be_hidden()
 

@@ -1,40 +1,43 @@
 // The chain rule of the w10 panel in words and numbers, all of them from the API's answer.
 
-import { html, number, term } from "./dom.js";
+import { digitsBeside, equals, html, number, term } from "./dom.js";
 
 const CELLS = [[0, 0], [0, 1], [1, 0], [1, 1]];
 const short = (value) => number(value, 4);
+const result = (value) => `${equals(value)} ${short(value)}`;
 
 /** The list items, from the input to w10. ``asked`` is the request, ``answer`` the API's. */
 export function derivation(asked, answer) {
   const { input, kernel, weights, label, naming } = asked;
   const { preactivation: z, activation: a, prediction_gradient: dy, activation_gradient: da, preactivation_gradient: dz } =
     answer.steps;
+  const near = digitsBeside(answer.prediction, label);
+  const error = `(${number(answer.prediction, near)} − ${term(label, near)})`;
   const each = (line) => CELLS.map(([i, j], n) => line(i, j, n, `${i}${j}`));
   const window = (i, j) => kernel.flatMap((row, r) => row.map((w, c) => `${term(input[i + r][j + c])}·${term(w)}`)).join(" + ");
   const steps = [
     ["Cross-correlate the input with the kernel: z_ij = Σ x_(i+r)(j+c) · k_rc.",
-      each((i, j, n, name) => `z${name} = ${window(i, j)} = ${short(z[i][j])}`)],
+      each((i, j, n, name) => `z${name} = ${window(i, j)} ${result(z[i][j])}`)],
     ["Sigmoid: a_ij = 1 / (1 + e^(−z_ij)).",
-      each((i, j, n, name) => `a${name} = σ(${short(z[i][j])}) = ${short(a[i][j])}`)],
+      each((i, j, n, name) => `a${name} = σ(${short(z[i][j])}) ${result(a[i][j])}`)],
     ["The four weights give the prediction: ŷ = Σ v_n · a_n.",
-      [`ŷ = ${each((i, j, n) => `${term(weights[n])}·${term(a[i][j])}`).join(" + ")} = ${short(answer.prediction)}`]],
+      [`ŷ = ${each((i, j, n) => `${term(weights[n])}·${term(a[i][j])}`).join(" + ")} ${result(answer.prediction)}`]],
     ["The loss: (ŷ − y)².",
-      [`loss = (${short(answer.prediction)} − ${term(label)})² = ${short(answer.loss)}`]],
+      [`loss = ${error}² ${result(answer.loss)}`]],
     ["Back: ∂loss/∂ŷ = 2 (ŷ − y).",
-      [`∂loss/∂ŷ = 2 · (${short(answer.prediction)} − ${term(label)}) = ${short(dy)}`]],
+      [`∂loss/∂ŷ = 2 · ${error} ${result(dy)}`]],
   ];
   if (naming === "sequential") {
     steps.push(["w10 is v0, the weight of a00: ∂ŷ/∂v0 = a00.",
-      [`∂loss/∂w10 = ∂loss/∂ŷ · a00 = ${term(dy)} · ${term(a[0][0])} = ${short(answer.w10.gradient)}`]]);
+      [`∂loss/∂w10 = ∂loss/∂ŷ · a00 = ${term(dy)} · ${term(a[0][0])} ${result(answer.w10.gradient)}`]]);
   } else {
     steps.push(
       ["Through the weights: ∂loss/∂a_n = ∂loss/∂ŷ · v_n.",
-        each((i, j, n, name) => `∂loss/∂a${name} = ${term(dy)} · ${term(weights[n])} = ${short(da[i][j])}`)],
+        each((i, j, n, name) => `∂loss/∂a${name} = ${term(dy)} · ${term(weights[n])} ${result(da[i][j])}`)],
       ["Through the sigmoid: σ′(z) = a (1 − a).",
-        each((i, j, n, name) => `∂loss/∂z${name} = ${term(da[i][j])} · ${term(a[i][j])} · (1 − ${term(a[i][j])}) = ${short(dz[i][j])}`)],
+        each((i, j, n, name) => `∂loss/∂z${name} = ${term(da[i][j])} · ${term(a[i][j])} · (1 − ${term(a[i][j], digitsBeside(a[i][j], 1))}) ${result(dz[i][j])}`)],
       ["w10 is k_10, which meets x_(i+1)j in every z_ij: ∂loss/∂k_10 = Σ ∂loss/∂z_ij · x_(i+1)j.",
-        [`∂loss/∂w10 = ${each((i, j) => `${term(dz[i][j])}·${term(input[i + 1][j])}`).join(" + ")} = ${short(answer.w10.gradient)}`]],
+        [`∂loss/∂w10 = ${each((i, j) => `${term(dz[i][j])}·${term(input[i + 1][j])}`).join(" + ")} ${result(answer.w10.gradient)}`]],
     );
   }
   return steps.map(([words, lines]) =>

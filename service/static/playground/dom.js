@@ -34,6 +34,19 @@ export function number(value, digits = 5) {
 export const term = (value, digits = 4) =>
   value < 0 ? `(${number(value, digits)})` : number(value, digits);
 
+/** What stands before a number that is shown with ``digits``: ≈ where that rounds it. */
+export function equals(value, digits = 4) {
+  return Number(number(value, digits).replaceAll("−", "-")) === value ? "=" : "≈";
+}
+
+/** Digits that ``value`` needs so that its difference from ``other`` is seen: 1 − 1 isn't 3e-7. */
+export function digitsBeside(value, other, least = 4) {
+  const size = Math.max(Math.abs(value), Math.abs(other));
+  const apart = Math.abs(value - other);
+  if (apart === 0) return least;
+  return Math.min(17, Math.max(least, least + Math.floor(Math.log10(size / apart))));
+}
+
 /** A whole number with its thousands apart. */
 export const count = (value) => value.toLocaleString("en");
 

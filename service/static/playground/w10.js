@@ -2,7 +2,7 @@
 
 import { latest, postJson, send } from "./api.js";
 import { derivation } from "./derivation.js";
-import { byId, html, lacking, number, svg, tell, typed } from "./dom.js";
+import { byId, digitsBeside, html, lacking, number, svg, tell, typed } from "./dom.js";
 import { Frame, range } from "./plot.js";
 import { Record } from "./request.js";
 
@@ -216,7 +216,7 @@ class W10Panel {
     const steps = this.losses.length - 1;
     const rose = steps > 0 && answer.loss > this.losses[steps - 1];
     const figures = {
-      prediction: number(answer.prediction, 6),
+      prediction: number(answer.prediction, digitsBeside(answer.prediction, asked.label, 6)),
       loss: number(answer.loss, 6),
       parameter: `∂loss/∂w10, ${answer.w10.parameter}`,
       gradient: number(answer.w10.gradient, 6),
@@ -251,15 +251,15 @@ class W10Panel {
     // Rounding ends a descent at zero, which has no logarithm.
     const ys = losses.map((loss) => (steep ? Math.log10(Math.max(loss, 1e-30)) : loss));
     const xs = losses.map((_, step) => step);
-    const frame = new Frame(width, 200, [0, Math.max(xs.length - 1, 5)], range(steep ? ys : [0, ...ys], 0.08));
+    const frame = new Frame(width, 200, [0, Math.max(xs.length - 1, 5)], range(steep ? ys : [0, ...ys], 0.08), 24);
     const format = steep && (frame.y[0] < -3 || frame.y[1] > 3) ? (y) => `1e${number(y, 3)}` : (y) => number(steep ? 10 ** y : y, 3);
-    place.replaceChildren(svg("svg", { viewBox: `0 0 ${width} 200`, role: "img",
+    place.replaceChildren(svg("svg", { viewBox: `0 0 ${width} 216`, role: "img",
       "aria-label": `Loss by step${steep ? ", on a logarithmic scale" : ""}: ${losses.map((loss) => number(loss, 3)).join(", ")}` },
       frame.axes(format),
       svg("g", {}, frame.line(xs, ys, xs.map(() => false), "fit fit-0")),
       ...xs.map((x, i) => svg("circle", { cx: frame.px(x), cy: frame.py(ys[i]), r: 3, class: "data" })),
-      svg("text", { x: frame.right, y: frame.bottom - 6, "text-anchor": "end", class: "note" }, "step"),
-      svg("text", { x: frame.left + 6, y: frame.top + 10, class: "note" }, steep ? "loss, logarithmic" : "loss")));
+      svg("text", { x: frame.right, y: frame.bottom + 36, "text-anchor": "end", class: "note" }, "step"),
+      svg("text", { x: frame.left, y: 14, class: "note" }, steep ? "loss, logarithmic" : "loss")));
   }
 }
 
