@@ -21,7 +21,7 @@ def quantile(level: float, degrees_of_freedom: float | None = None) -> float:
     normal = NormalDist().inv_cdf((1 + level) / 2)
     if degrees_of_freedom is None:
         return normal
-    low, high = normal, normal
+    low, high = normal, max(normal, 1.0)  # small levels round to 0, which doubling doesn't leave
     while _between(high, degrees_of_freedom) < level:
         high *= 2
     for _ in range(200):

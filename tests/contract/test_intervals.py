@@ -30,3 +30,9 @@ def test_quantiles(level: float, freedom: float | None, expected: float) -> None
 def test_a_level_is_between_0_and_1(level: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         quantile(level, 5)
+
+
+@pytest.mark.parametrize("level", [1e-300, 1e-17, 1e-9, 1e-3])
+def test_small_levels_have_small_intervals(level: float) -> None:
+    """The density of Student's t at 0, for 5 degrees of freedom, is 0.3796."""
+    assert quantile(level, 5) == pytest.approx(level / (2 * 0.3796067), rel=1e-4, abs=1e-15)
