@@ -6,6 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+# Beyond these, rounding errors are as large as what is left of the probability.
+LEAST_LEVEL, MOST_LEVEL = 0.01, 0.9999
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
@@ -14,14 +16,16 @@ def quantile(level: float, degrees_of_freedom: float | None = None) -> float:
     """Half width of an interval of probability ``level``, in standard errors.
 
     For the normal distribution (1.96 for 0.95), or for Student's t where ``degrees_of_freedom`` ≥ 1
-    are given. Raises ValueError unless 0 < level < 1.
+    are given. Raises ValueError unless ``level`` is from ``LEAST_LEVEL`` to ``MOST_LEVEL``.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"a level of {level} was asked for; it lies between 0 and 1")
+    if not LEAST_LEVEL <= level <= MOST_LEVEL:
+        raise ValueError(
+            f"a level of {level} was asked for; it lies from {LEAST_LEVEL} to {MOST_LEVEL}"
+        )
     normal = NormalDist().inv_cdf((1 + level) / 2)
     if degrees_of_freedom is None:
         return normal
-    low, high = normal, max(normal, 1.0)  # small levels round to 0, which doubling doesn't leave
+    low = high = normal
     while _between(high, degrees_of_freedom) < level:
         high *= 2
     for _ in range(200):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from contract.intervals import quantile
+from contract.intervals import LEAST_LEVEL, MOST_LEVEL, quantile
 from contract.signatures import DERIVATIVES, DEVIATIONS, Curve
 from service.runtime.dataplane import infer
 from service.runtime.loader import Model
@@ -61,8 +61,8 @@ class CurveQuery(BaseModel):
     )
     level: float = Field(
         default=0.95,
-        gt=0,
-        le=0.9999,
+        ge=LEAST_LEVEL,
+        le=MOST_LEVEL,
         description="The probability with which an interval should hold the truth",
         examples=[0.95],
     )
