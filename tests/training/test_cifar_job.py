@@ -163,6 +163,31 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
 
 
+def test_a_checkpoint_within_an_epoch_as_often_as_asked(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save = checkpoint.save
+
+    def interrupted(folder: Path, state: checkpoint.Checkpoint) -> None:
+        save(folder, state)
+        if state.batches == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    words = ("--no-publish", "--epochs", "1")
+    assert train(pictures, tmp_path, *words, "--checkpoint-minutes", "0") == 130
+    assert "--resume goes on after batch 2 of epoch 1" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert train(pictures, tmp_path, *words, "--checkpoint-minutes", "0.5", "--resume") == 0
+    assert "epoch 1/1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        train(pictures, tmp_path, "--checkpoint-minutes", "often")
+    assert "'often' is no number of minutes" in capsys.readouterr().err
+
+
 def test_one_run_at_a_time_in_a_folder(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

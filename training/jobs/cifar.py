@@ -9,6 +9,7 @@ The test images are not looked at here: ``python -m training evaluate MODEL`` do
 
 import argparse
 import hashlib
+import math
 import shutil
 import sys
 import time
@@ -132,6 +133,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints are kept"
     )
     parser.add_argument(
+        "--checkpoint-minutes",
+        type=_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="between checkpoints within an epoch; one is kept after each epoch in any case",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -142,6 +150,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-publish", action="store_true", help="train and print the validation scores only"
     )
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of minutes; give one from 0, which keeps one after every batch"
+        )
+    return minutes
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -197,7 +217,7 @@ def _train_and_publish(
         if group.leads:
             shutil.rmtree(folder, ignore_errors=True)
         group.wait()
-    fitted = _fit(network, data, recipe, arguments.seed, device, folder, identity, teacher, group)
+    fitted = _fit(arguments, network, data, recipe, device, folder, identity, teacher, group)
     if arguments.no_publish or not group.leads:
         return
     with _said_to_be_kept(arguments.artifacts), open_draft(arguments.artifacts, model) as draft:
@@ -358,10 +378,10 @@ def _load(arguments: argparse.Namespace, network: str, group: ProcessGroup) -> I
 
 
 def _fit(
+    arguments: argparse.Namespace,
     network: torch.nn.Module,
     data: ImageData,
     recipe: Recipe,
-    seed: int,
     device: Device,
     folder: Path,
     identity: dict[str, Any],
@@ -370,7 +390,7 @@ def _fit(
 ) -> Fitted:
     count = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     processes = "" if group.size == 1 else f"{group.size} processes, each on "
-    print(f"training on {processes}{device}, {count}, seed {seed}")
+    print(f"training on {processes}{device}, {count}, seed {arguments.seed}")
     if advice := device.advice():
         print(advice)
     started = epoch_began = told = time.monotonic()
@@ -406,17 +426,18 @@ def _fit(
                 data.train,
                 data.validation,
                 recipe,
-                seed=seed,
+                seed=arguments.seed,
                 device=device,
                 teacher=teacher,
                 folder=folder,
                 identity=identity,
                 on_epoch=on_epoch,
                 on_batch=on_batch,
+                keep_seconds=60 * arguments.checkpoint_minutes,
                 group=group,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_kept(folder)) from None
+            raise KeyboardInterrupt(_kept(folder, arguments.checkpoint_minutes)) from None
     last = fitted.history[-1]
     print(
         f"trained in {sum(row.seconds for row in fitted.history):.0f} s (this session "
@@ -430,11 +451,14 @@ def _to_go(row: Epoch, epochs: int) -> str:
     return f", about {minutes:.0f} min to go" if minutes >= 1 else ""
 
 
-def _kept(folder: Path) -> str:
+def _kept(folder: Path, minutes: float) -> str:
     """What an interrupted run has left, and how to go on."""
     saved = checkpoint.read(folder)
     if saved is None:
-        return "interrupted; nothing is kept: no epoch was finished, and ten minutes were not over"
+        return (
+            "interrupted; nothing is kept: no epoch was finished, and no --checkpoint-minutes "
+            f"({minutes:g}) were over"
+        )
     where = f"epoch {len(saved.history)}" if saved.history else "the start"
     if saved.batches:
         where = f"batch {saved.batches} of epoch {len(saved.history) + 1}"
