@@ -389,3 +389,28 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(fitter: Callable[..., 
             found = curve_derivative(network, order)(at) if order else network(at)
             inside.append(((found - truth).abs() <= reach * fit.deviation(at, order)).numpy())
     assert 0.91 <= np.mean(inside) <= 0.99
+
+
+@pytest.mark.parametrize("function", [np.sin, lambda x: np.exp(x / 2)])
+def test_many_points_are_fitted_by_way_of_their_means(
+    function: Callable[[Array], Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits, "HIDDEN", ((8,),))
+    monkeypatch.setattr(fits, "MOST_POINTS", 300)
+    generator = np.random.default_rng(1)
+    x = generator.uniform(-3, 3, 12_000)
+    y = function(x) + generator.normal(0, 0.1, len(x))
+    at = torch.linspace(-2.7, 2.7, 31, dtype=torch.float64)
+
+    def fitted() -> tuple[float, Array, Array]:
+        fit = fit_mlp(x, y, seed=0)
+        assert fit.deviation is not None
+        slopes = derivative(frozen(fit.network))(at)
+        return fit.mse, slopes.numpy(), fit.deviation(at, 1).detach().numpy().ravel()
+
+    mse, slopes, _ = fitted()
+    monkeypatch.setattr(fits, "MANY_POINTS", len(x) + 1)
+    plain_mse, plain_slopes, errors = fitted()
+    assert not np.array_equal(slopes, plain_slopes)  # the two did go different ways
+    assert mse == pytest.approx(plain_mse, rel=1e-4)
+    assert np.all(np.abs(slopes - plain_slopes) < 0.5 * errors)
