@@ -36,6 +36,7 @@ hessian                                                          hessian_f_x_x [
 """
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -97,6 +98,11 @@ class Tensor(Record):
     shape: tuple[int | str, ...] = Field(
         description="Sizes; a name such as 'n' stands for a size chosen by the caller"
     )
+
+
+def shape_text(shape: Iterable[int | str]) -> str:
+    """A shape for people: ``[n, 3]``."""
+    return f"[{', '.join(map(str, shape))}]"
 
 
 class Agreement(Record):

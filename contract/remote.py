@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,6 +41,7 @@ from contract.store import (
 from contract.system import sync_file, sync_folder
 
 CLAIM = ".claim"
+INSTALL = "pip install 'gradserve[s3]'"
 WRITABLE = ".writable"  # written to find out whether one may write
 BLOCK_BYTES = 1024 * 1024
 FETCHING = ".fetch-"  # how folders begin into which a version is fetched
@@ -60,6 +62,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
 TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
+def unusable(address: str) -> str:
+    """Why no store can be opened at ``address`` on this machine; empty if one may be.
+
+    Nothing is imported but fsspec, and nothing is asked over the network.
+    """
+    protocol, _, place = address.partition("://")
+    try:
+        from fsspec.registry import known_implementations
+    except ImportError:
+        return f"object stores need the extra s3: {INSTALL}"
+    known = known_implementations.get(protocol)
+    if known is None or protocol in {"http", "https"}:
+        return f"{protocol}:// is no object store that is known; write s3://bucket/prefix"
+    if find_spec(known["class"].partition(".")[0]) is None:
+        how = f"install the extra s3: {INSTALL}" if protocol == "s3" else known.get("err", "")
+        return f"the package for {protocol}:// is missing; {how}"
+    if protocol == "s3" and not place.strip("/"):
+        return "it names no bucket; write s3://bucket/prefix"
+    return ""
+
+
 @dataclass(frozen=True)
 class StoredVersion:
     """A version in the store: whether it has a manifest, and what tells it from a changed one."""
@@ -77,6 +100,9 @@ class Remote:
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         protocol = address.partition("://")[0]
+        reason = unusable(address)
+        if reason:
+            raise StoreUnavailable(address, reason)
         try:
             import fsspec
 
@@ -88,9 +114,7 @@ class Remote:
                 # minutes only. Whoever looks, looks again.
                 self._files.retries = 2
         except (ImportError, ValueError) as error:
-            raise StoreUnavailable(
-                address, f"{error}; for s3:// install the extra s3: pip install 'gradserve[s3]'"
-            ) from None
+            raise StoreUnavailable(address, str(error)) from None
 
     def __str__(self) -> str:
         return self.address

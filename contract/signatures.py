@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from contract.manifest import CommonManifest, Function, Tensor
+from contract.manifest import CommonManifest, Function, Tensor, shape_text
 from contract.pixels import Resize
 
 ROWS = "n"  # the name of the dimension that counts independent rows
@@ -247,6 +247,6 @@ def _only(tensors: Sequence[Tensor], function: str, what: str) -> Tensor:
 def _check(tensor: Tensor, function: str, dtype: str, shape: Shape) -> None:
     if tensor.dtype != dtype or tensor.shape != shape:
         raise WrongSignature(
-            f"{function}: {tensor.name} should be {dtype}{list(shape)}, "
-            f"not {tensor.dtype}{list(tensor.shape)}"
+            f"{function}: {tensor.name} should be {dtype}{shape_text(shape)}, "
+            f"not {tensor.dtype}{shape_text(tensor.shape)}"
         )

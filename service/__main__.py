@@ -23,10 +23,11 @@ def main() -> int:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     folder = None
     processes: list[VerifyingProcess] = []
+    whole = not missing_parts()
     try:
-        if not missing_parts():
+        if whole:
             # A signal while the folder is made, or a process started, waits until there is
-            # something to remove, or to kill.
+            # something to remove, or to kill; and modules don't expect one while they are imported.
             signal.pthread_sigmask(signal.SIG_BLOCK, shutdown_signals())
             folder = MetricsFolder()
             if folder.path is not None:
@@ -34,11 +35,14 @@ def main() -> int:
             # They import while this process does.
             for _ in range(min(EARLY_PROCESSES, available_cores())):
                 processes.append(VerifyingProcess())
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, shutdown_signals())
         from service import command
 
+        if whole:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, shutdown_signals())
         return command.main(folder, processes)
     finally:
+        for number in shutdown_signals():  # it ends already
+            signal.signal(number, signal.SIG_IGN)
         for process in processes:
             process.kill()
             process.close()

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from onnxruntime import get_available_providers
 from pydantic import ValidationError
 
+from contract import remote
 from service.app import create_app, make_registry
 from service.lifecycle import Board, Lifecycle
 from service.runtime.registry import FIRST_LOOK_SECONDS, Registry
@@ -22,6 +24,7 @@ from service.server.workers import Supervisor, bind
 from service.settings import Settings
 from service.web import metrics
 from service.web.access import UnsafeKey
+from service.web.tracing import TracingUnavailable, check_installed
 
 log = logging.getLogger("gradserve")
 
@@ -38,6 +41,10 @@ def main(folder: MetricsFolder | None = None, processes: Sequence[VerifyingProce
         settings = Settings(**_parse())
     except ValidationError as error:
         print("\n".join(_sentences(error)), file=sys.stderr)
+        return 2
+    lacking = _lacking(settings)
+    if lacking:
+        print(lacking, file=sys.stderr)
         return 2
     memory.configure_malloc()
     registry = make_registry(settings)
@@ -69,6 +76,26 @@ def main(folder: MetricsFolder | None = None, processes: Sequence[VerifyingProce
         metrics.switch_off(f"there is no room for them in {folder.reason}")
     _preload(registry, settings)
     return Supervisor(listener, lifecycle, settings, server.run).run()
+
+
+def _lacking(settings: Settings) -> str:
+    """What a setting asks for that this installation can't do; empty if there is nothing."""
+    if settings.store:
+        reason = remote.unusable(settings.store)
+        if reason:
+            return f"GRADSERVE_ARTIFACTS (--artifacts): {settings.store}: {reason}"
+    if settings.otlp_endpoint:
+        try:
+            check_installed()
+        except TracingUnavailable as error:
+            return f"GRADSERVE_OTLP_ENDPOINT: {error}"
+    there = get_available_providers()
+    if not set(settings.providers) <= set(there):
+        return (
+            f"GRADSERVE_PROVIDERS: {', '.join(settings.providers)} is not what ONNX Runtime has "
+            f"here; it has: {', '.join(there)}"
+        )
+    return ""
 
 
 def _preload(registry: Registry, settings: Settings) -> None:

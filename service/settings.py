@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,6 +22,7 @@ NOT_SETTINGS = {"LONG", "TEST_IMAGE", "BENCH_TOKEN", "LISTEN", "LISTEN_PORT", "M
 KUBERNETES = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)"
 )
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/]+")
 KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")  # the value of …_PORT
 
 
@@ -219,6 +221,21 @@ class Settings(BaseSettings):
         """A path, unless it is an address such as s3://bucket/prefix."""
         return value if isinstance(value, str) and "://" in value else Path(value)
 
+    @field_validator("otlp_endpoint", mode="after")
+    @classmethod
+    def web_address(cls, value: str | None) -> str | None:
+        """Refuse what traces can't be sent to; an empty one is none."""
+        if not value:
+            return None
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("write an address such as http://localhost:4318/v1/traces")
+        return value
+
     @property
     def store(self) -> str | None:
         """The address of the object store that the artifacts come from, if it isn't a folder."""
@@ -247,6 +264,22 @@ class Settings(BaseSettings):
         """Read ``a,b`` as a list."""
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_hosts", mode="after")
+    @classmethod
+    def hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse addresses, which no Host is ever equal to."""
+        if any("/" in host for host in value):
+            raise ValueError("write host names, such as models.example.org, without http:// or /")
+        return value
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what no browser ever sends as Origin: a path, or a name without its scheme."""
+        if not all(ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError("write origins, such as https://pages.example.org, without a path")
         return value
 
     @field_validator("pin", mode="before")

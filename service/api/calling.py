@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 
-from contract.manifest import Tensor
+from contract.manifest import Tensor, shape_text
 from contract.signatures import ROWS
 from service.runtime.dataplane import infer
 from service.runtime.errors import BadTensor
@@ -159,11 +159,6 @@ def at(pointer: str, where: Sequence[int | str], detail: str) -> Invalid:
     return invalid(ErrorItem(detail=detail, pointer="/".join([pointer, *map(str, where)])))
 
 
-def shape_text(tensor: Tensor) -> str:
-    """A shape for people: ``[n, 3]``."""
-    return f"[{', '.join(map(str, tensor.shape))}]"
-
-
 async def compute(
     model: Model,
     inputs: Mapping[str, Array],
@@ -265,9 +260,9 @@ def add_dimensions(
             if single[-1]:
                 array = np.expand_dims(array, where[0])  # noqa: PLW2901
         if array.ndim != len(shape):
-            detail = f"its shape should be {shape_text(known[name])}"
+            detail = f"its shape should be {shape_text(shape)}"
             if has_rows:
-                detail += f", or {shape_text(known[name]).replace('n, ', '').replace('n', '')}"
+                detail += f", or {shape_text(shape[1:])}"
                 detail += " for a lone row in every input"
             raise at(f"#/inputs/{name}", (), detail)
         arrays[name] = array

@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from contract.manifest import Tensor
+from contract.manifest import Tensor, shape_text
 from contract.signatures import ROWS
 from service.api.calling import (
     Unreadable,
@@ -402,12 +402,12 @@ class _ParsedRequest:
                 with_rows.append(len(given) < len(tensor.shape))
                 given = [1, *given] if with_rows[-1] else given
             if len(given) != len(tensor.shape):
-                detail = f"it should be {list(tensor.shape)}"
+                detail = f"it should be {shape_text(tensor.shape)}"
                 raise at(f"#/inputs/{name}", ["shape"], detail)
             for size, expected in zip(given, tensor.shape, strict=True):
                 known = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
                 if size != known:
-                    detail = f"it should be {list(tensor.shape)}"
+                    detail = f"it should be {shape_text(tensor.shape)}"
                     raise at(f"#/inputs/{name}", ["shape"], detail)
         self.lone = bool(with_rows) and all(with_rows)
         found = {}

@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from contract.manifest import Tensor
-from service.api.calling import Unreadable, at, read_array, shape_text
+from contract.manifest import Tensor, shape_text
+from service.api.calling import Unreadable, at, read_array
 from service.api.v2_messages import DATATYPES, DTYPES, InferQuery, InputTensor
 from service.runtime.loader import Model
 from service.runtime.session import Array
@@ -111,7 +111,7 @@ def _check_datatype(given: InputTensor, tensor: Tensor, pointer: str) -> None:
             pointer,
             ["datatype"],
             f"{reason}the datatype of {tensor.name} should be {expected}, its shape "
-            f"{shape_text(tensor)}",
+            f"{shape_text(tensor.shape)}",
         )
 
 

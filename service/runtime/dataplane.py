@@ -30,6 +30,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from contract.manifest import shape_text
 from contract.signatures import ROWS
 from service.runtime.cost import Cost
 from service.runtime.errors import BadTensor, TooManyNumbers
@@ -142,13 +143,17 @@ def check(model: Model, inputs: Mapping[str, Array]) -> dict[str, int]:
         if array.dtype != model.dtypes[name]:
             raise BadTensor(f"its type should be {tensor.dtype}", name)
         if array.ndim != len(tensor.shape):
-            raise BadTensor(f"its shape should be {list(tensor.shape)}", name)
+            raise BadTensor(f"its shape should be {shape_text(tensor.shape)}", name)
         for size, expected in zip(array.shape, tensor.shape, strict=True):
             wanted = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
             if size == 0 or (size != wanted and wanted == expected):
-                raise BadTensor(f"its shape should be {list(tensor.shape)}, and none of it 0", name)
+                raise BadTensor(
+                    f"its shape should be {shape_text(tensor.shape)}, and none of it 0", name
+                )
             if size != wanted:
-                detail = f"its shape should be {list(tensor.shape)}, with {expected} = {wanted} as"
+                detail = (
+                    f"its shape should be {shape_text(tensor.shape)}, with {expected} = {wanted} as"
+                )
                 raise BadTensor(f"{detail} in the inputs before it", name)
         if name in model.ranges:
             low, high = model.ranges[name]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contract.agreement import disagreement, too_loose
 from contract.graphs import GraphUnreadable, has_external_data
-from contract.manifest import Function, Graph, Tensor
+from contract.manifest import Function, Graph, Tensor, shape_text
 
 Array = NDArray[Any]
 
@@ -189,7 +189,7 @@ def _same_tensors(what: str, found: list[Any], tensors: tuple[Tensor, ...]) -> N
             kind = re.sub(r"[^a-z0-9()]", "", str(node.type))[:40]
             raise GraphError(
                 f"{tensor.name} is {kind}{node.shape} in the graph, "
-                f"but the manifest says {tensor.dtype}{list(tensor.shape)}"
+                f"but the manifest says {tensor.dtype}{shape_text(tensor.shape)}"
             )
 
 

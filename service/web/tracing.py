@@ -7,6 +7,7 @@ collector is down spans are lost; requests are not affected.
 
 import logging
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope
@@ -17,10 +18,23 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
 SECONDS_TO_SEND = 2  # one batch; then it is given up
+INSTALL = "it needs OpenTelemetry: pip install 'gradserve[otel]'"
 
 
 class TracingUnavailable(Exception):
     """The packages of the extra ``otel`` are not installed."""
+
+
+def check_installed() -> None:
+    """Raise TracingUnavailable if the packages are missing. They are not loaded yet."""
+    try:
+        found = find_spec("opentelemetry.sdk") and find_spec(
+            "opentelemetry.exporter.otlp.proto.http"
+        )
+    except ImportError:  # of a package above it
+        found = None
+    if found is None:
+        raise TracingUnavailable(INSTALL)
 
 
 class Tracing:
@@ -38,9 +52,7 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError:
-            raise TracingUnavailable(
-                "GRADSERVE_OTLP_ENDPOINT needs OpenTelemetry: pip install 'gradserve[otel]'"
-            ) from None
+            raise TracingUnavailable(INSTALL) from None
         logging.getLogger("opentelemetry").setLevel("CRITICAL")
         self._provider = TracerProvider(resource=Resource.create({"service.name": "gradserve"}))
         self._provider.add_span_processor(

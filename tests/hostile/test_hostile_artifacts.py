@@ -112,7 +112,7 @@ def test_every_lie_is_refused_with_its_reason_and_the_good_version_serves(tmp_pa
         "empty": (lies.publish, {"samples.npz": lies.without_rows()}, "have no rows"),
         "loose": (loose, {}, "proves nothing"),
         "partial": (no_gradient, {}, "needs the function gradient"),
-        "typed": (other_type, {}, "x should be float64['n'], not float32['n']"),
+        "typed": (other_type, {}, "x should be float64[n], not float32[n]"),
     }
     for model, (make, files, _) in cases.items():
         publish_curve(tmp_path, model)

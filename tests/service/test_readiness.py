@@ -150,7 +150,7 @@ X, Y = tiny_tensor("x", "float64", "n"), tiny_tensor("y", "float64", "n")
         (graph([node("Identity", "x", "z")], (X,), (tiny_tensor("z", "float64", "n"),)), "outputs"),
         (
             graph([node("ReduceSum", "x", "y")], (X,), (tiny_tensor("y", "float64", 1),)),
-            "y is tensor(double)[1] in the graph, but the manifest says float64['n']",
+            "y is tensor(double)[1] in the graph, but the manifest says float64[n]",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from service import command as service_command
 from service.settings import Settings, unknown_variables
 
 # What Kubernetes sets in the containers of a namespace with the Services gradserve (port 80, named
@@ -86,6 +87,17 @@ def test_every_setting_is_known_and_nothing_without_the_prefix_is_read(monkeypat
         ),
         ({"GRADSERVE_PIN": "{a"}, (), "GRADSERVE_PIN: write it as model=version"),
         ({"GRADSERVE_PIN": "a=0"}, (), "GRADSERVE_PIN: Input should be greater than"),
+        ({"GRADSERVE_ARTIFACTS": "http://x/y"}, (), "http:// is no object store"),
+        ({}, ("--artifacts", "foo://x/y"), "(--artifacts): foo://x/y: foo:// is no object store"),
+        (
+            {"GRADSERVE_PROVIDERS": "Foo"},
+            (),
+            "GRADSERVE_PROVIDERS: Foo is not what ONNX Runtime has",
+        ),
+        ({"GRADSERVE_ALLOWED_HOSTS": "http://x/"}, (), "GRADSERVE_ALLOWED_HOSTS: write host names"),
+        ({"GRADSERVE_CORS_ORIGINS": "x.org"}, (), "GRADSERVE_CORS_ORIGINS: write origins"),
+        ({"GRADSERVE_OTLP_ENDPOINT": "foo"}, (), "GRADSERVE_OTLP_ENDPOINT: write an address"),
+        ({"GRADSERVE_OTLP_ENDPOINT": "http://:4318"}, (), "GRADSERVE_OTLP_ENDPOINT: write an"),
         ({"GRADSERVE_API_KEYFILE": "keys"}, (), "did you mean GRADSERVE_API_KEY_FILE?"),
     ],
 )
@@ -93,7 +105,32 @@ def test_the_command_names_the_variable_and_the_option(environment, arguments, s
     done = command(environment, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "package", "said"),
+    [
+        ({"GRADSERVE_ARTIFACTS": "s3://bucket/live"}, "s3fs", "pip install 'gradserve[s3]'"),
+        ({"GRADSERVE_ARTIFACTS": "s3://bucket/live"}, "fsspec", "pip install 'gradserve[s3]'"),
+        (
+            {"GRADSERVE_OTLP_ENDPOINT": "http://localhost:4318/v1/traces"},
+            "opentelemetry",
+            "pip install 'gradserve[otel]'",
+        ),
+    ],
+)
+def test_a_package_that_a_setting_needs_is_named(
+    tmp_path, monkeypatch, capsys, environment, package: str, said: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["service", "--port", "0"])
+    for name in (package, *(n for n in sys.modules if n.startswith(f"{package}."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert service_command.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(next(iter(environment))) and said in line
 
 
 def test_a_port_in_use_names_the_option_that_changes_it(artifacts) -> None:

@@ -126,6 +126,35 @@ def test_a_signal_while_it_starts_leaves_nothing(artifacts: Path, tmp_path: Path
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
 
+def test_a_signal_waits_until_the_modules_are_imported(tmp_path: Path) -> None:
+    """Whatever is being imported might print or swallow the exception that ends the process."""
+    program = """
+import os, runpy, signal, sys
+
+class AtImport:
+    def find_spec(self, name, path, target=None):
+        if name == "service.command":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.getpid()
+            except BaseException:
+                print("interrupted", file=sys.stderr)
+                raise
+
+sys.meta_path.insert(0, AtImport())
+sys.argv = ["service", "--port", "0", "--artifacts", sys.argv[1]]
+runpy.run_module("service", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_was_killed_is_swept_by_the_next_start(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
