@@ -15,8 +15,10 @@ from gradserve import Publication, publish
 from service.runtime.loader import load
 from service.settings import Settings
 from training.errors import JobError
+from training.functions.exported import export_plan
 from training.functions.function_spec import describe
 from training.functions.loss import plan_of
+from training.functions.plans import plan
 from training.publish.agreement import GraphRunner
 
 Array = NDArray[np.float64]
@@ -221,3 +223,12 @@ def test_an_autograd_function_of_ones_own(tmp_path: Path) -> None:
     run = GraphRunner(tmp_path / "cube" / "1" / "jacobian.onnx")
     found = run({"x": np.array([[2.0]])})["jacobian_y_x"]
     np.testing.assert_allclose(found, [[[12.0]]], rtol=1e-12)
+
+
+def test_layer_norm_of_an_input_in_float64(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 2), nn.Tanh()).double()
+    x = torch.randn(8, 3, dtype=torch.float64)
+    spec = describe(Publication(network, {"x": x}))
+    for name in ("value", "vjp", "jvp", "hvp"):
+        assert export_plan(plan(name, spec), {"x": x}, tmp_path).checked.relative_error < 1e-12

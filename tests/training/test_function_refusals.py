@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gradserve import Publication, publish
 from training.errors import JobError
-from training.functions import differences, source
+from training.functions import differences, publisher, source
 from training.functions.function_spec import constant_weights, describe
 from training.functions.plans import plan, require_distinct
 from training.functions.refusal import Refusal, from_runtime, from_tracing
@@ -61,6 +62,20 @@ class Doubling(nn.Module):
         return nn.functional.dropout(x, training=True)
 
 
+class Counting(nn.Module):
+    """Counts its calls in a buffer."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x.sin()
+
+
 def seeded(x: Tensor) -> Tensor:
     torch.manual_seed(0)
     return x * torch.randn(3, dtype=x.dtype)
@@ -92,6 +107,7 @@ def seeded(x: Tensor) -> Tensor:
         (lambda x: x.mul_(2), "writes into its input x"),
         (lambda x: x[:, :1].squeeze(), r"y has shape \[\] for 1 of its rows, not \[1\]"),
         (lambda x: x.reshape(8, 3), "the function fails on 3 of its rows"),
+        (torch.compile(torch.sin), "torch.compile was applied to it"),
         (lambda x: x if len(x) != 7 else x / [], "value: .*PyTorch itself fails: TypeError"),
     ],
 )
@@ -101,6 +117,26 @@ def test_a_function_that_cannot_be(
     with pytest.raises(JobError, match=words):
         publish(publication(function), "wrong", tmp_path)
     assert [path.name for path in (tmp_path / "wrong").iterdir()] == [".lock"]
+
+
+def test_what_changes_a_buffer_has_no_derivative(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"vjp: .* it was not given, .* not self\.training"):
+        publish(publication(Counting(), derivatives=("vjp",)), "wrong", tmp_path)
+
+
+def test_torchscript_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double()
+    with pytest.raises(JobError, match=r"before torch\.jit"):
+        publication(torch.jit.trace(network, ROWS))
+
+
+def test_a_graph_that_is_not_valid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def invalid(_model: onnx.ModelProto, **_options: bool) -> None:
+        raise onnx.shape_inference.InferenceError("B has inconsistent type\nand more")
+
+    monkeypatch.setattr(onnx.checker, "check_model", invalid)
+    with pytest.raises(JobError, match=r"value: can't be exported: .*B has inconsistent type$"):
+        publisher.check(publication(torch.sin))
 
 
 def recorded(function: Callable[..., Tensor]) -> Refusal:

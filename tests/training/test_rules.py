@@ -165,6 +165,18 @@ def test_reductions() -> None:
     same(reductions.distances_backward(weight, x, other, 2, exact), wanted, 1e-7)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm(affine: bool) -> None:
+    x, weight, bias = normal(7, 2, 3, 4) + 5, normal(3, 4), normal(3, 4)
+    given = (x, [3, 4], *((weight, bias) if affine else (None, None)), 1e-5)
+    for found, expected in zip(
+        reductions.layer_norm(*given), aten.native_layer_norm(*given), strict=True
+    ):
+        same(found, expected)
+    single = (x.float(), [3, 4], None, None, 1e-5)  # which the runtime has an operator for
+    assert reductions.layer_norm(*single) is NotImplemented
+
+
 NEAR = torch.linspace(-6, 6, 4001, dtype=DOUBLE)
 UNIT = NEAR / 6.001
 POSITIVE = NEAR + 6.01

@@ -229,7 +229,8 @@ def _require_repeatable(
             raise Refusal(
                 "value",
                 RANDOM,
-                f"two calls with the same inputs gave different {name}; a dropout that is active?",
+                f"two calls with the same inputs gave different {name}; a dropout that is active, "
+                "or a tensor of its own that each call changes?",
             )
 
 

@@ -63,6 +63,8 @@ class Publication:
             raise JobError(
                 f"Publication takes a module or a function, not {type(self.function).__name__}"
             )
+        if isinstance(self.function, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            raise JobError("the function is TorchScript's; give what it was before torch.jit")
         if self.description is not None and len(self.description) > LONGEST:
             raise JobError(
                 f"description= has {len(self.description)} characters; {LONGEST} is the most"

@@ -85,6 +85,15 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
         name = operator.group(1) if operator else "an operator"
         advice = _SPECTRAL if any(each in name for each in _SPECTRA) else ""
         return Refusal(function, NO_RULE, f"{name}; {advice or 'write it in other operations'}")
+    if "mutate a captured Tensor" in chain:
+        return Refusal(
+            function,
+            OTHER,
+            "it changes a tensor that it was not given, such as a buffer that counts calls; leave "
+            "that out when not self.training",
+        )
+    if "dynamo-optimized" in chain:
+        return Refusal(function, OTHER, "torch.compile was applied to it; give what it was before")
     if "derivative for" in chain or "does not require grad" in chain:
         return Refusal(function, NO_DERIVATIVE, message)
     if "2147483648" in chain or "2GB" in chain or "2 GiB" in chain or "exceeds maximum" in chain:

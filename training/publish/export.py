@@ -134,7 +134,11 @@ def to_onnx(
         raise RuntimeError("the ONNX exporter returned nothing")
     model = program.model_proto
     forget_origin(model)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise RuntimeError(f"the exporter wrote a graph that isn't valid ONNX: {first}") from None
     return model
 
 

@@ -1,4 +1,4 @@
-"""Medians, products, searches and distances, in operators that ONNX knows."""
+"""Medians, products, searches, distances and layer norms, in operators that ONNX knows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -123,7 +123,27 @@ def stable_sort(
     return values, indices
 
 
+def layer_norm(
+    x: Tensor, sizes: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """In float64: normalised over the last ``sizes``, with the mean and 1 / deviation.
+
+    ONNX's operator gives the latter two in float32, whatever x is; derivatives need them.
+    """
+    if x.dtype != torch.float64:
+        return NotImplemented
+    axes = list(range(-len(sizes), 0))
+    mean = x.mean(axes, keepdim=True)
+    centred = x - mean
+    inverse = (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+    result = centred * inverse
+    if weight is not None:
+        result = result * weight
+    return result if bias is None else result + bias, mean, inverse
+
+
 RULES: dict[Any, Callable[..., Any]] = {
+    aten.native_layer_norm.default: layer_norm,
     aten.median.dim: median,
     aten.sort.stable: stable_sort,
     aten.linalg_vector_norm.default: vector_norm,
