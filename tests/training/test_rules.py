@@ -4,6 +4,7 @@ Called as ordinary functions: an export of each would take minutes and say nothi
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.publish.agreement import GraphRunner
+from training.publish.export import export
 from training.publish.rules import (
     RULES,
     convolution,
@@ -18,6 +21,7 @@ from training.publish.rules import (
     pooling,
     reductions,
     sampling,
+    scalars,
     special,
 )
 
@@ -175,6 +179,42 @@ def test_layer_norm(affine: bool) -> None:
         same(found, expected)
     single = (x.float(), [3, 4], None, None, 1e-5)  # which the runtime has an operator for
     assert reductions.layer_norm(*single) is NotImplemented
+
+
+def test_numbers_of_operators_in_float64() -> None:
+    x, y, z = normal(4, 5), normal(5, 4).T, normal(4, 5).exp()
+    mask = x > 0
+    calls = [
+        (aten.add.Tensor, (x, y), {"alpha": 0.1}),
+        (aten.sub.Tensor, (x, y), {"alpha": 0.1}),
+        (aten.rsub.Scalar, (x, 0.1), {}),
+        (aten.addcmul.default, (x, y, z), {"value": 0.1}),
+        (aten.addcdiv.default, (x, y, z), {"value": 0.1}),
+        (aten.masked_fill.Scalar, (x, mask, 0.1), {}),
+        (aten.xlogy.Scalar_Self, (0.3, z), {}),
+        (aten.threshold.default, (x, 0.1, 0.2), {}),
+        (aten.celu.default, (x, 0.3), {}),
+        (aten.hardtanh_backward.default, (y, x, -0.3, 0.7), {}),
+    ]
+    assert {call[0] for call in calls} == set(scalars.RULES)
+    for operator, given, options in calls:
+        same(scalars.RULES[operator](*given, **options), operator(*given, **options))
+        single = [each.float() if each is x or each is z else each for each in given]
+        if not isinstance(given[0], float) and operator.name().split("_")[-1] != "backward":
+            assert scalars.RULES[operator](*single, **options) is NotImplemented
+
+
+def test_the_numbers_are_not_rounded_in_the_graph(tmp_path: Path) -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        far = torch.add(0.1 - x, x, alpha=0.3).masked_fill(x > 0.7, 0.2)
+        return (
+            torch.lerp(far, x, 0.3) + functional.celu(x, 0.3) + functional.threshold(x, 0, 0.1),
+        )
+
+    x = normal(8, 3)
+    export(function, [x], ["x"], ["y"], tmp_path / "y.onnx")
+    found = GraphRunner(tmp_path / "y.onnx")({"x": x.numpy()})["y"]
+    same(torch.from_numpy(found), function(x)[0], 1e-15)
 
 
 NEAR = torch.linspace(-6, 6, 4001, dtype=DOUBLE)

@@ -276,7 +276,12 @@ def _value_dtype(node: fx.Node) -> torch.dtype | None:
 
 
 # Tensors full of one number, with the place of that number.
-_FILLED = {aten.full.default: 1, aten.full_like.default: 1, aten.scalar_tensor.default: 0}
+_FILLED = {
+    aten.full.default: 1,
+    aten.full_like.default: 1,
+    aten.new_full.default: 2,
+    aten.scalar_tensor.default: 0,
+}
 
 
 def _fill_exactly(recorded: fx.GraphModule, node: fx.Node) -> None:

@@ -14,6 +14,7 @@ from training.publish.rules import (
     pooling,
     reductions,
     sampling,
+    scalars,
     special,
 )
 
@@ -23,5 +24,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     **linear_algebra.RULES,
     **reductions.RULES,
     **sampling.RULES,
+    **scalars.RULES,
     **special.RULES,
 }
