@@ -68,13 +68,16 @@ def unusable(address: str) -> str:
     Nothing is imported but fsspec, and nothing is asked over the network.
     """
     protocol, _, place = address.partition("://")
+    no_store = f"{protocol}:// is no object store that is known; write s3://bucket/prefix"
+    if protocol in {"http", "https"}:
+        return no_store
     try:
         from fsspec.registry import known_implementations
     except ImportError:
         return f"object stores need the extra s3: {INSTALL}"
     known = known_implementations.get(protocol)
-    if known is None or protocol in {"http", "https"}:
-        return f"{protocol}:// is no object store that is known; write s3://bucket/prefix"
+    if known is None:
+        return no_store
     if find_spec(known["class"].partition(".")[0]) is None:
         how = f"install the extra s3: {INSTALL}" if protocol == "s3" else known.get("err", "")
         return f"the package for {protocol}:// is missing; {how}"
