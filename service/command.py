@@ -88,7 +88,7 @@ def _lacking(settings: Settings) -> str:
         try:
             check_installed()
         except TracingUnavailable as error:
-            return f"GRADSERVE_OTLP_ENDPOINT: {error}"
+            return str(error)
     there = get_available_providers()
     if not set(settings.providers) <= set(there):
         return (

@@ -404,20 +404,21 @@ def _cost(
     takes.
     """
     seconds, inputs = session.sample_seconds, list(samples)
+    counted = with_rows.index(True) if any(with_rows) else 0
     if seconds < QUICK_SECONDS and any(with_rows):
-        rows, count = len(inputs[with_rows.index(True)]), sum(a.size for a in inputs) + gives
+        rows, count = len(inputs[counted]), sum(a.size for a in inputs) + gives
         repeats = min(RUN_ROWS // rows, RUN_NUMBERS // count, int(QUICK_SECONDS / seconds))
         repeats = max(1, repeats)
         inputs = [
-            np.concatenate([array] * repeats) if rows else array
-            for array, rows in zip(inputs, with_rows, strict=True)
+            np.concatenate([array] * repeats) if has_rows else array
+            for array, has_rows in zip(inputs, with_rows, strict=True)
         ]
         try:
             seconds = min(_seconds(session, inputs, clock) for _ in range(MORE_RUNS))
             gives *= repeats
         except GraphError:  # its samples have run, and say what they take
             inputs = list(samples)
-    rows = len(inputs[0]) if inputs[0].ndim else 1
+    rows = len(inputs[counted]) if inputs[counted].ndim else 1
     return seconds, rows, sum(array.size for array in inputs) + gives
 
 
@@ -428,9 +429,7 @@ def _seconds(session: Session, inputs: Sequence[Array], clock: Callable[[], floa
 
 
 def time_in_turn(
-    sessions: Sequence[Session],
-    inputs: Sequence[Array],
-    clock: Callable[[], float],
+    sessions: Sequence[Session], inputs: Sequence[Array], clock: Callable[[], float]
 ) -> list[float]:
     """Seconds by ``clock`` that each takes for ``inputs``: the least of several runs.
 

@@ -4,6 +4,7 @@ import base64
 import errno
 import json
 import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -138,20 +139,27 @@ def test_evaluating_with_other_images_is_refused(
     assert "is not the data that colours was trained on" in capsys.readouterr().err
 
 
+def interrupt_when(
+    monkeypatch: pytest.MonkeyPatch, due: Callable[[checkpoint.Checkpoint], bool]
+) -> None:
+    """Ctrl-C right after the checkpoint that is ``due`` was kept."""
+    save = checkpoint.save
+
+    def interrupted(folder: Path, state: checkpoint.Checkpoint) -> None:
+        save(folder, state)
+        if due(state):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+
+
 def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    save = checkpoint.save
-
-    def interrupted(folder: Path, state: checkpoint.Checkpoint) -> None:
-        save(folder, state)
-        if len(state.history) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", interrupted)
+    interrupt_when(monkeypatch, lambda state: len(state.history) == 2)
     assert train(pictures, tmp_path) == 130
     assert "--resume goes on" in capsys.readouterr().err
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
@@ -169,14 +177,7 @@ def test_a_checkpoint_within_an_epoch_as_often_as_asked(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    save = checkpoint.save
-
-    def interrupted(folder: Path, state: checkpoint.Checkpoint) -> None:
-        save(folder, state)
-        if state.batches == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", interrupted)
+    interrupt_when(monkeypatch, lambda state: state.batches == 2)
     words = ("--no-publish", "--epochs", "1")
     assert train(pictures, tmp_path, *words, "--checkpoint-minutes", "0") == 130
     assert "--resume goes on after batch 2 of epoch 1" in capsys.readouterr().err

@@ -456,8 +456,8 @@ def _kept(folder: Path, minutes: float) -> str:
     saved = checkpoint.read(folder)
     if saved is None:
         return (
-            "interrupted; nothing is kept: no epoch was finished, and no --checkpoint-minutes "
-            f"({minutes:g}) were over"
+            "interrupted; nothing is kept: no epoch was finished, and the "
+            f"{minutes:g} minutes of --checkpoint-minutes were not over"
         )
     where = f"epoch {len(saved.history)}" if saved.history else "the start"
     if saved.batches:

@@ -121,6 +121,16 @@ def test_what_a_row_takes_is_told_by_many_rows() -> None:
         assert session.rows == [rows] * loader.MORE_RUNS * (rows > 64)
 
 
+def test_rows_are_those_of_an_input_that_has_them() -> None:
+    class ParameterFirst(FixedAndEach):
+        def run(self, theta: np.ndarray, x: np.ndarray) -> None:
+            super().run(x, theta)
+
+    session, inputs = ParameterFirst(100), [np.zeros(3), np.zeros(64)]
+    _, rows, numbers = loader._cost(session, inputs, [False, True], 128, lambda: session.now)  # type: ignore[arg-type]
+    assert (rows, numbers) == (64, 3 * 64 + 3)
+
+
 def test_times_are_the_least_of_runs_in_turn() -> None:
     calls = []
 
