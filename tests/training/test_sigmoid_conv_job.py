@@ -131,4 +131,4 @@ def test_it_is_published_to_an_object_store(tmp_path: Path, capsys) -> None:
     assert verify(store / "sigmoid-conv" / "1").manifest.model == "sigmoid-conv"
     with pytest.raises(SystemExit):
         main(["sigmoid-conv", "--artifacts", "nonsense://there"])
-    assert "Protocol not known: nonsense" in capsys.readouterr().err
+    assert "nonsense:// is no object store that is known" in capsys.readouterr().err
