@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         default=64, ge=1, description="Images (or MiB of them) that may wait, per worker"
     )
     batch: int = Field(
-        default=1, ge=1, description="Images of several requests in one run; over 1 for GPUs only"
+        default=8, ge=1, description="Rows of several waiting requests that run together"
     )
 
     max_connections: int = Field(

@@ -5,15 +5,15 @@ saves. A request that is alone runs at once. When several have arrived, all are 
 run one after the other. A turn of the event loop runs some milliseconds of them, so that reading,
 refusing and /health continue in between. Interpreter and model evict each other from the
 processor's caches, and the first work after a switch takes up to three times as long: switching
-once a turn instead of once a request serves 9 % more of the shipped int8 network. There is no timer
-and no polling.
+once a turn instead of once a request serves 15 to 35 % more of the shipped int8 networks
+(bench/NOTES.md). There is no timer and no polling.
 
 Requests finish in the order of their arrival: a decoded picture is classified before later ones are
 decoded. Otherwise all waiting pictures would be decoded first, holding the memory of every decoder.
 
-Batching is a setting, off by default: an image takes one core as long in a batch of 64 as alone
-(int8 and fp32 alike, measured with the shipped networks), so that waiting for a batch only adds
-latency. On a GPU it pays; there a turn takes all waiting images, up to ``batch``.
+What waits for the same graph runs together, up to ``batch`` rows and no longer than a turn: 9 to 18 %
+more of the shipped networks where an image of eight takes less than one alone, and no less where it
+doesn't. Nothing ever waits for a batch to fill.
 """
 
 import asyncio
@@ -189,7 +189,7 @@ class Queue:
             while first.session is not None and self._waiting:
                 job = self._waiting[0]
                 size += job.rows
-                if job.session is not first.session or size > self.batch:
+                if job.session is not first.session or size > self._most_rows(first.session):
                     break
                 heapq.heappop(self._waiting)
                 if job.result.done():
@@ -198,6 +198,12 @@ class Queue:
                     jobs.append(job)
             return jobs
         return []
+
+    def _most_rows(self, session: Session) -> int:
+        """How many rows one run of waiting jobs takes."""
+        if session.row_seconds * self.batch <= TURN_SECONDS:
+            return self.batch
+        return int(TURN_SECONDS / session.row_seconds)
 
 
 def _run(jobs: list[Job]) -> None:
