@@ -46,8 +46,8 @@ CLEARLY = 0.8
 LEAST_GAIN_SECONDS = 5e-5
 TIMED_RUNS = 7
 MORE_RUNS = 3
-# What is estimated to take no longer than this isn't worth waiting for its turn. With 0.001 the shipped
-# networks ran at once, between the reading of two requests, and served 14 to 26 % less.
+# What is estimated to take no longer than this isn't worth waiting for its turn. With 0.001 the
+# shipped networks ran at once, between the reading of two requests, and served 14 to 26 % less.
 AT_ONCE_SECONDS = 0.0001
 
 Interface = TypeVar("Interface")

@@ -11,9 +11,9 @@ once a turn instead of once a request serves 15 to 35 % more of the shipped int8
 Requests finish in the order of their arrival: a decoded picture is classified before later ones are
 decoded. Otherwise all waiting pictures would be decoded first, holding the memory of every decoder.
 
-What waits for the same graph runs together, up to ``batch`` rows and no longer than a turn: 9 to 18 %
-more of the shipped networks where an image of eight takes less than one alone, and no less where it
-doesn't. Nothing ever waits for a batch to fill.
+What waits for the same graph runs together, up to ``batch`` rows and no longer than a turn: 9 to
+18 % more of the shipped networks where an image of eight takes less than one alone, and no less
+where it doesn't. Nothing ever waits for a batch to fill.
 """
 
 import asyncio

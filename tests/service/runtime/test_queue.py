@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.runtime.errors import QueueFull
-from service.runtime.queue import Queue
+from service.runtime.queue import TURN_SECONDS, Queue
 
 
 class Doubler:
@@ -42,6 +42,14 @@ def test_each_gets_its_own_answer_in_batches_that_pay() -> None:
     answers = together(*(queue.run(session, one(i)) for i in range(10)))
     assert [a[0].tolist() for a in answers] == [[2 * i] for i in range(10)]
     assert session.runs == [1, 4, 4, 1]  # the first found it idle
+
+
+def test_a_batch_takes_no_longer_than_a_turn() -> None:
+    queue, session = Queue(64, batch=8), Doubler()
+    session.row_seconds = TURN_SECONDS / 3
+    answers = together(*(queue.run(session, one(i)) for i in range(8)))
+    assert [a[0].tolist() for a in answers] == [[2 * i] for i in range(8)]
+    assert session.runs == [1, 3, 3, 1]
 
 
 def test_without_batching_each_runs_alone() -> None:
