@@ -1,4 +1,4 @@
-"""deploy/ray_serve.py with a fixed number of replicas, on a Ray of this machine alone.
+"""service/ray_serve.py with a fixed number of replicas, on a Ray of this machine alone.
 
 Run: python -m bench.peers.ray_gradserve REPLICAS PORT FOLDER
 """
@@ -8,7 +8,7 @@ import sys
 import ray
 from ray import serve
 
-from deploy.ray_serve import Gradserve
+from service.ray_serve import Gradserve
 
 if __name__ == "__main__":
     replicas, port, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

@@ -205,7 +205,9 @@ def _kubectl_version() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", "deploy/compose-proxy.yml"])
+@pytest.mark.parametrize(
+    "name", ["docker-compose.yml", "deploy/compose-api.yml", "deploy/compose-proxy.yml"]
+)
 def test_compose_files_are_of_the_specification_of_compose_2(name: str) -> None:
     compose_spec = pytest.importorskip("compose_spec")
     text = (DEPLOY.parent / name).read_text("utf-8")

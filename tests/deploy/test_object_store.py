@@ -38,6 +38,7 @@ from tests.server_process import ServerProcess  # noqa: E402
 from tests.tiny_artifacts import publish_curve  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+POLICY_TOOLS = ROOT / ".venv" / "deploy-policy"
 S3_IMAGE = os.environ.get("GRADSERVE_TEST_S3_IMAGE", "")
 MODEL = "curve-mlp"
 BUCKET = "models"
@@ -422,3 +423,83 @@ def test_the_policy_in_the_document_has_one_writer() -> None:
     (denied,) = [each for each in policy["Statement"] if each["Effect"] == "Deny"]
     assert len(writers) == 1
     assert denied["Condition"]["ArnNotEquals"]["aws:PrincipalArn"] in writers
+
+
+SIMULATE = """
+import { runSimulation } from "@cloud-copilot/iam-simulate";
+let text = "";
+for await (const part of process.stdin) text += part;
+const { errors, analysis } = await runSimulation(JSON.parse(text), {});
+console.log(errors ? JSON.stringify(errors) : analysis.result);
+"""
+ACCOUNT = "111122223333"
+ALL_OF_S3 = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
+}
+A_FILE = "arn:aws:s3:::models/live/curve-mlp/1/manifest.json"
+THE_BUCKET = "arn:aws:s3:::models"
+YES, NOT_ALLOWED, DENIED = "Allowed", "ImplicitlyDenied", "ExplicitlyDenied"
+
+
+@pytest.mark.skipif(
+    not (POLICY_TOOLS / "node_modules").is_dir() or not shutil.which("node"),
+    reason="NOT EVALUATED: make test-deploy-object_store needs npm for it",
+)
+@pytest.mark.parametrize(
+    ("who", "action", "resource", "expected"),
+    [
+        ("publisher", "s3:PutObject", A_FILE, YES),
+        ("publisher", "s3:GetObject", A_FILE, YES),
+        ("publisher", "s3:ListBucket", THE_BUCKET, YES),
+        ("publisher", "s3:DeleteObject", A_FILE, NOT_ALLOWED),
+        ("gradserve", "s3:GetObject", A_FILE, YES),
+        ("gradserve", "s3:ListBucket", THE_BUCKET, YES),
+        ("gradserve", "s3:PutObject", A_FILE, DENIED),
+        ("gradserve", "s3:DeleteObject", A_FILE, DENIED),
+        # Someone whose own rights are all of S3, as many an administrator's and pipeline's are.
+        ("administrator", "s3:PutObject", A_FILE, DENIED),
+        ("administrator", "s3:PutObjectAcl", A_FILE, DENIED),
+        ("administrator", "s3:DeleteObject", A_FILE, DENIED),
+        ("administrator", "s3:DeleteObjectVersion", A_FILE, DENIED),
+        ("administrator", "s3:GetObject", A_FILE, YES),
+        ("stranger", "s3:GetObject", A_FILE, NOT_ALLOWED),
+        ("stranger", "s3:ListBucket", THE_BUCKET, NOT_ALLOWED),
+        ("", "s3:PutObject", A_FILE, DENIED),
+        ("", "s3:GetObject", A_FILE, NOT_ALLOWED),
+    ],
+)
+def test_what_the_documented_policy_allows_and_denies(
+    who: str, action: str, resource: str, expected: str
+) -> None:
+    """By a simulator of IAM's rules: principals, conditions and Deny, of which moto takes no notice.
+
+    ``who`` is a role by whose session is asked, or nobody: a request without a key.
+    """
+    context = {"s3:prefix": "live/"} if action == "s3:ListBucket" else {}
+    principal: object = {"type": "Anonymous"}
+    if who:
+        principal = f"arn:aws:sts::{ACCOUNT}:assumed-role/{who}/session"
+        context["aws:PrincipalArn"] = f"arn:aws:iam::{ACCOUNT}:role/{who}"
+    simulation = {
+        "request": {
+            "principal": principal,
+            "action": action,
+            "resource": {"resource": resource, "accountId": ACCOUNT},
+            "contextVariables": context,
+        },
+        "identityPolicies": [{"name": "own", "policy": ALL_OF_S3}] if who == "administrator" else [],
+        "serviceControlPolicies": [],
+        "resourceControlPolicies": [],
+        "resourcePolicy": documented_policy(),
+    }
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", SIMULATE],
+        cwd=POLICY_TOOLS,
+        input=json.dumps(simulation),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == expected, done.stdout + done.stderr

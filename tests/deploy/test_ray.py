@@ -10,6 +10,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -19,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ray = pytest.importorskip("ray", reason="Ray is not installed here; make test-deploy has it")
 from ray import serve  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
-from deploy.ray_replica import LABELS  # noqa: E402
+from service.ray_replica import LABELS  # noqa: E402
 from service.web.metrics import REQUESTS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -70,12 +74,19 @@ def free_port() -> int:
 
 
 def run(**options: Any) -> None:
-    """Deploy with so many replicas, or with autoscaling, and wait until they are healthy."""
-    from deploy.ray_serve import Gradserve
+    """Deploy with so many replicas, or with autoscaling, and wait until they are healthy.
+
+    ``settings`` are variables of the replicas.
+    """
+    from service.ray_serve import Gradserve
 
     if "replicas" in options:
+        settings = {"runtime_env": {"env_vars": options.get("settings", {})}}
         changed = Gradserve.options(
-            num_replicas=options["replicas"], autoscaling_config=None, max_ongoing_requests=64
+            num_replicas=options["replicas"],
+            autoscaling_config=None,
+            max_ongoing_requests=64,
+            ray_actor_options={"num_cpus": 1, **settings},
         )
     else:
         changed = Gradserve.options(autoscaling_config=options)
@@ -135,6 +146,34 @@ class Load:
             self.good += good
             self.failed += not good
             time.sleep(0.01)
+
+
+def test_the_configuration_names_what_ray_builds(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "ray_serve.yaml").read_text("utf-8")
+    document = yaml.safe_load(text)
+    ServeDeploySchema(**document)
+    with pytest.raises(ValueError, match="max_ongoing_request"):
+        ServeDeploySchema(**yaml.safe_load(text.replace("ongoing_requests: 64", "ongoing_request: 64")))
+    (ours,) = document["applications"]
+    command = [Path(sys.executable).with_name("serve"), "build", ours["import_path"]]
+    subprocess.run(
+        [*command, "--output-path", tmp_path / "built.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=120,
+    )
+    (built,) = yaml.safe_load((tmp_path / "built.yaml").read_text("utf-8"))["applications"]
+    assert built["import_path"] == ours["import_path"]
+    assert [each["name"] for each in built["deployments"]] == ["Gradserve"]
+    assert [each["name"] for each in ours["deployments"]] == ["Gradserve"]
+
+
+def test_the_checkouts_name_is_the_packages() -> None:
+    import deploy.ray_serve
+    import service.ray_serve
+
+    assert deploy.ray_serve.app is service.ray_serve.app
 
 
 def test_it_answers_and_sets_the_request_id_once(port: int) -> None:
@@ -203,6 +242,19 @@ def test_a_new_version_serves_on_all_replicas_within_ten_seconds(
         return {predict(port)[1]["version"] for _ in range(12)} == {old + 1}
 
     wait_for(swapped, "the new version serves everywhere", 10)
+
+
+def test_a_rolling_update_costs_no_request(port: int) -> None:
+    """Replicas with other settings take over one by one; no client notices."""
+    before = set(replica_processes())
+    with Load(port) as load:
+        wait_for(lambda: load.good > 50, "there is load")
+        run(replicas=2, settings={"GRADSERVE_MAX_X": "1000"})
+        wait_for(lambda: not before & set(replica_processes()), "the old replicas are gone")
+        good = load.good
+        wait_for(lambda: load.good > good + 50, "requests are answered")
+    print(f"a rolling update: {load.failed} of {load.good + load.failed} requests failed")
+    assert load.failed == 0
 
 
 def test_a_killed_replica_costs_only_what_it_was_answering(port: int) -> None:
@@ -276,7 +328,7 @@ def test_replicas_take_their_artifacts_from_an_object_store(
 ) -> None:
     from contract.remote import Remote, open_draft
     from contract.store import read_manifest
-    from deploy.ray_serve import Gradserve
+    from service.ray_serve import Gradserve
 
     def put() -> int:
         folder = max((ROOT / "artifacts" / "curve-mlp").glob("[0-9]*"))

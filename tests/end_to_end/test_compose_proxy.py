@@ -20,6 +20,7 @@ from tests.end_to_end.containers import IMAGE, Load, ask, docker, run, wait_unti
 ROOT = Path(__file__).parents[2]
 COPIES = 3
 CLIENTS = 4
+MOST_X = 1000  # a setting in the environment of Compose
 
 
 def command() -> list[str]:
@@ -59,7 +60,7 @@ class Project:
 
     def __call__(self, *words: str) -> str:
         """Run a command of Compose's."""
-        environment = ["env", f"GRADSERVE_LISTEN_PORT={self.port}"]
+        environment = ["env", f"GRADSERVE_LISTEN_PORT={self.port}", f"GRADSERVE_MAX_X={MOST_X}"]
         return run(*environment, *self._command, *words, seconds=600)
 
     def scale(self, copies: int) -> None:
@@ -140,6 +141,12 @@ def test_a_new_copy_is_found(project: Project) -> None:
     with Load(project.port, CLIENTS):
         wait_until(lambda: project.answered(new) > 10, "the new copy answers")
     project.scale(COPIES)
+
+
+def test_settings_reach_the_copies(project: Project) -> None:
+    for number, expected in ((MOST_X, 200), (MOST_X + 1, 422)):
+        body = json.dumps({"x": [0.5] * number}).encode()
+        assert ask(project.port, "POST", "/predict", body)[0] == expected
 
 
 def test_large_uploads_are_the_services_affair(project: Project) -> None:

@@ -195,13 +195,22 @@ def test_a_clone_on_windows_has_the_bytes_that_were_committed(tmp_path: Path) ->
         assert b"\r\n" not in (clone / script).read_bytes(), script
 
 
-def test_compose_passes_every_setting_by_name() -> None:
+COMPOSE_FILES = ("docker-compose.yml", "deploy/compose-proxy.yml")
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_passes_every_setting_by_name(name: str) -> None:
     """A setting that is not passed on is ignored in silence: a key file, at worst."""
     import yaml
 
-    api = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]["api"]
+    document = yaml.safe_load((ROOT / name).read_text("utf-8"))
+    extended = document["services"]["api"].pop("extends")
+    base = (ROOT / name).parent / extended["file"]
+    services = yaml.safe_load(base.read_text("utf-8"))["services"]
+    api = services[extended["service"]] | document["services"]["api"]
     # The container's own address, port and folder are given by the image and the mounts.
     wanted = set(Settings.model_fields) - {"host", "port", "artifacts"}
     assert sorted(api["environment"]) == sorted(f"GRADSERVE_{name.upper()}" for name in wanted)
     assert api["secrets"][0]["target"].startswith("${GRADSERVE_API_KEY_FILE:-")
+    assert document["secrets"]["api_keys"]["file"] == "${GRADSERVE_API_KEY_FILE:-/dev/null}"
     assert {"mem_limit", "cpus", "pids_limit", "logging"} <= api.keys()
