@@ -1,4 +1,4 @@
-"""The name by which a checkout's Ray Serve application is started: ``serve run deploy.ray_serve:app``.
+"""The checkout's name of the Ray Serve application: ``serve run deploy.ray_serve:app``.
 
 The wheel has no ``deploy/``; there, and here as well, it is ``service.ray_serve:app``.
 """

@@ -61,6 +61,20 @@ def test_what_belongs_together_has_the_same_labels() -> None:
     )
 
 
+def test_the_service_monitor_has_fields_that_the_operator_knows() -> None:
+    """Of monitoring.coreos.com/v1; one that it doesn't know it leaves out in silence."""
+    monitor = documents(BASE)["ServiceMonitor"]
+    assert monitor.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    spec = monitor["spec"]
+    assert spec.keys() <= {"selector", "endpoints", "jobLabel", "namespaceSelector", "targetLabels"}
+    assert spec["selector"].keys() <= {"matchLabels", "matchExpressions"}
+    for endpoint in spec["endpoints"]:
+        known = {"port", "path", "scheme", "interval", "scrapeTimeout", "authorization"}
+        assert endpoint.keys() <= known
+        assert re.fullmatch(r"[1-9][0-9]*(ms|s|m|h)", endpoint["interval"])
+
+
 def test_a_pod_has_time_to_drain() -> None:
     from service.settings import Settings
 

@@ -472,7 +472,7 @@ YES, NOT_ALLOWED, DENIED = "Allowed", "ImplicitlyDenied", "ExplicitlyDenied"
 def test_what_the_documented_policy_allows_and_denies(
     who: str, action: str, resource: str, expected: str
 ) -> None:
-    """By a simulator of IAM's rules: principals, conditions and Deny, of which moto takes no notice.
+    """By a simulator of IAM's rules, with principals, conditions and Deny, which moto leaves out.
 
     ``who`` is a role by whose session is asked, or nobody: a request without a key.
     """
@@ -481,6 +481,7 @@ def test_what_the_documented_policy_allows_and_denies(
     if who:
         principal = f"arn:aws:sts::{ACCOUNT}:assumed-role/{who}/session"
         context["aws:PrincipalArn"] = f"arn:aws:iam::{ACCOUNT}:role/{who}"
+    own = [{"name": "own", "policy": ALL_OF_S3}] if who == "administrator" else []
     simulation = {
         "request": {
             "principal": principal,
@@ -488,7 +489,7 @@ def test_what_the_documented_policy_allows_and_denies(
             "resource": {"resource": resource, "accountId": ACCOUNT},
             "contextVariables": context,
         },
-        "identityPolicies": [{"name": "own", "policy": ALL_OF_S3}] if who == "administrator" else [],
+        "identityPolicies": own,
         "serviceControlPolicies": [],
         "resourceControlPolicies": [],
         "resourcePolicy": documented_policy(),

@@ -153,7 +153,9 @@ def test_the_configuration_names_what_ray_builds(tmp_path: Path) -> None:
     document = yaml.safe_load(text)
     ServeDeploySchema(**document)
     with pytest.raises(ValueError, match="max_ongoing_request"):
-        ServeDeploySchema(**yaml.safe_load(text.replace("ongoing_requests: 64", "ongoing_request: 64")))
+        ServeDeploySchema(
+            **yaml.safe_load(text.replace("ongoing_requests: 64", "ongoing_request: 64"))
+        )
     (ours,) = document["applications"]
     command = [Path(sys.executable).with_name("serve"), "build", ours["import_path"]]
     subprocess.run(
