@@ -429,8 +429,8 @@ SIMULATE = """
 import { runSimulation } from "@cloud-copilot/iam-simulate";
 let text = "";
 for await (const part of process.stdin) text += part;
-const { errors, analysis } = await runSimulation(JSON.parse(text), {});
-console.log(errors ? JSON.stringify(errors) : analysis.result);
+const found = await runSimulation(JSON.parse(text), {});
+console.log(found.overallResult ?? JSON.stringify(found.errors));
 """
 ACCOUNT = "111122223333"
 ALL_OF_S3 = {
