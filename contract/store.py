@@ -52,6 +52,7 @@ NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # What file systems, file managers and network shares leave in folders, besides names with a dot in
 # front (.DS_Store, ._name, .nfs0001): none of it belongs to an artifact, and none of it harms one.
 FOREIGN = frozenset({"@eaDir", "Thumbs.db", "desktop.ini", "lost+found"})
+NOT_THERE = "the manifest lists it, but it is not there"
 
 _model_name: TypeAdapter[str] = TypeAdapter(ModelName)
 _file_name: TypeAdapter[str] = TypeAdapter(FileName)
@@ -173,20 +174,37 @@ def verify(folder: Path) -> Artifact:
     if not folder.is_dir():
         raise VersionNotFound(folder, "there is no such version")
     artifact = open_version(folder)
-    files = artifact.manifest.files
-    try:
-        present = {entry.name for entry in folder.iterdir()} - {MANIFEST_FILE}
-    except OSError as error:  # removed meanwhile, or no permission
-        raise VersionNotFound(folder, f"it cannot be listed ({error.strerror})") from None
-    for name in sorted(present - files.keys()):
-        if not is_foreign(name):
-            raise FileUnlisted(folder / name, "the manifest does not list this file")
-    for name, expected in sorted(files.items()):
+    check_listing(artifact)
+    for name, expected in sorted(artifact.manifest.files.items()):
         with _open_plain(folder / name) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()
         check_file(folder / name, expected, digest, size)
     return artifact
+
+
+def check_listing(artifact: Artifact) -> None:
+    """Check what is known without reading: exactly the listed files are there, with their sizes.
+
+    Raises VersionNotFound (it can't be listed), FileUnlisted, FileMissing or HashMismatch.
+    """
+    folder, files = artifact.folder, artifact.manifest.files
+    try:
+        present = {entry.name: entry.lstat() for entry in folder.iterdir()}
+    except OSError as error:  # removed meanwhile, or no permission
+        raise VersionNotFound(folder, f"it cannot be listed ({error.strerror})") from None
+    for name in sorted(present.keys() - files.keys() - {MANIFEST_FILE}):
+        if not is_foreign(name):
+            raise FileUnlisted(folder / name, "the manifest does not list this file")
+    for name, expected in sorted(files.items()):
+        status = present.get(name)
+        if status is None:
+            raise FileMissing(folder / name, NOT_THERE)
+        if stat.S_ISREG(status.st_mode) and status.st_size != expected.bytes:
+            raise HashMismatch(
+                folder / name,
+                f"it has {status.st_size} bytes, but {expected.bytes} bytes were published",
+            )
 
 
 def _check_link(folder: Path) -> None:
@@ -361,7 +379,7 @@ def _open_plain(path: Path) -> BufferedReader:
             )
         descriptor = open_plain(path)
     except FileNotFoundError:
-        raise FileMissing(path, "the manifest lists it, but it is not there") from None
+        raise FileMissing(path, NOT_THERE) from None
     except OSError as error:
         if error.errno in NO_ROOM:
             raise

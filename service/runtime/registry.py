@@ -25,9 +25,11 @@ from contract.signatures import Classifier, Curve
 from contract.store import (
     MANIFEST_FILE,
     NO_ROOM,
+    check_listing,
     is_foreign,
     list_models,
     list_versions,
+    open_version,
     version_folder,
 )
 from service.runtime.cache import FIRST_LOOK_SECONDS as STORE_SECONDS
@@ -51,6 +53,13 @@ FIRST_LOOK_SECONDS = 3.0
 # A version that is being verified for longer doesn't keep older ones waiting where none serves.
 PATIENCE_SECONDS = 2.0
 PENDING_SECONDS = 0.2  # between looks while something is being verified
+# Of one model so many versions are verified at a time at most, and one more than a quarter of the
+# newer ones that were refused: a good one behind thousands of bad ones is found in minutes, and
+# nothing is verified in vain where the newest is good.
+MOST_PENDING = 64
+REFUSED_FOR_ONE_MORE = 4
+# A manifest of this size is checked here before a process is asked; real ones have a quarter of it.
+QUICK_MANIFEST_BYTES = 64 * 1024
 # Where nothing is being verified, looks take this part of a core at most, however many models.
 LOOKING_SHARE = 0.1
 MOST_PROCESSES = 4  # that verify at a time
@@ -348,7 +357,8 @@ class Registry:
             return serving
         refused: dict[int, Refusal] = {}
         self._copying.discard(name)
-        pending = False
+        pending = 0
+        waiting = False  # for a newer one, which goes before
         found: Model | None = None
         for version in versions:
             folder = version_folder(self.root, name, version)
@@ -356,7 +366,8 @@ class Registry:
             if serving is not None and serving.manifest.version == version:
                 found = self._reloaded(serving, folder, signature)
                 break
-            result = self._loaded(name, version, folder, signature)
+            judge = self._result if waiting else self._loaded
+            result = judge(name, version, folder, signature)
             if isinstance(result, Model):
                 found = result
                 break
@@ -366,8 +377,13 @@ class Registry:
                 if waits and _age(folder) < self.settings.copy_seconds:
                     self._copying.add(name)
                 continue
-            pending = True
-            if serving is not None or time.monotonic() - result.since < PATIENCE_SECONDS:
+            if isinstance(result, _Pending):
+                pending += 1
+                patient = time.monotonic() - result.since < PATIENCE_SECONDS
+                waiting = waiting or serving is not None or patient
+                if pending <= min(len(refused) // REFUSED_FOR_ONE_MORE, MOST_PENDING):
+                    continue
+            if waiting:
                 # What was refused of those behind it stays refused, and isn't said again.
                 known = self.refused.get(name, {})
                 refused |= {v: known[v] for v in versions if v < version and v in known}
@@ -405,12 +421,13 @@ class Registry:
         known = self.refused.get(name, {}).get(version) or self._found.get(key)
         if known is not None and known.signature == signature:
             return known
-        if all(file[0] != MANIFEST_FILE for file in signature):
-            return self._refuse(name, version, UNPUBLISHED, signature)
         pending = self._pending.get(key)
         if pending is None or pending.signature != signature:
             if pending is not None:
-                pending.future.cancel()
+                self._pending.pop(key).future.cancel()
+            reason = _plain_fault(folder, signature)
+            if reason:
+                return self._refuse(name, version, reason, signature)
             future = self.verifier.submit(folder, f"{folder.absolute()} {signature}")
             pending = self._pending[key] = _Pending(future, signature, time.monotonic())
         if not pending.future.done():
@@ -530,6 +547,25 @@ def _signature(folder: Path) -> Signature:
     except OSError:
         return ()
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)
+
+
+def _plain_fault(folder: Path, signature: Signature) -> str:
+    """Why a version can't be good, as far as its manifest and its list of files tell; else empty.
+
+    That takes a millisecond, where a process to verify it takes half a second to start.
+    """
+    sizes = {file[0]: file[1] for file in signature}
+    if MANIFEST_FILE not in sizes:
+        return UNPUBLISHED
+    if sizes[MANIFEST_FILE] > QUICK_MANIFEST_BYTES or folder.is_symlink():
+        return ""
+    try:
+        check_listing(open_version(folder))
+    except ArtifactError as error:
+        return str(error)
+    except OSError:  # the system has no room, which says nothing of the version
+        return ""
+    return ""
 
 
 def _age(folder: Path) -> float:

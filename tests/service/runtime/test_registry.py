@@ -5,13 +5,16 @@ import errno
 import os
 import shutil
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.runtime.loader import Verdict, verify_version
 from service.runtime.observer import Observer
 from service.runtime.registry import Registry
+from service.runtime.verifier import Refused
 from service.settings import Settings
 from tests.tiny_artifacts import publish_curve
 
@@ -105,6 +108,87 @@ def test_a_refusal_is_said_once_though_newer_versions_are_verified(tmp_path, cap
     assert serving(found) == {"a": 4}
     for version in (2, 3):
         assert caplog.text.count(f"refused a version {version}:") == 1
+
+
+def test_what_is_plainly_bad_is_refused_without_a_process(tmp_path, monkeypatch) -> None:
+    """A process for each of thousands of bad ones would hold back the good one for hours."""
+    publish_curve(tmp_path, "a")
+    damaged = [publish_curve(tmp_path, "a", offset=offset).folder for offset in range(1, 5)]
+    (damaged[0] / "manifest.json").write_text("{}")
+    (damaged[1] / "value.onnx").unlink()
+    (damaged[2] / "value.onnx").write_bytes(b"cut short")
+    (damaged[3] / "notes").write_bytes(b"")
+    found = Registry(Settings(artifacts=tmp_path))
+    submit = found.verifier.submit
+    asked: list[str] = []
+
+    def noted(folder: Path, key: str) -> "Future[Verdict]":
+        asked.append(folder.name)
+        return submit(folder, key)
+
+    monkeypatch.setattr(found.verifier, "submit", noted)
+    found.refresh(WAIT)
+    found.close()
+    assert serving(found) == {"a": 1} and asked == ["1"]
+    words = ("schema version", "not there", "9 bytes", "does not list")
+    for version, word in enumerate(words, 2):
+        reason = found.refused["a"][version].reason
+        assert word in reason and str(tmp_path) not in reason
+
+
+class Asked:
+    """In place of a verifier: its verdicts come when the test says so."""
+
+    def __init__(self, found: Registry, patch: pytest.MonkeyPatch) -> None:
+        self.futures: dict[int, Future[Verdict]] = {}
+        patch.setattr(found.verifier, "submit", self._submit)
+
+    def _submit(self, folder: Path, _key: str) -> "Future[Verdict]":
+        future = self.futures[int(folder.name)] = Future()
+        return future
+
+    def waiting(self) -> list[int]:
+        """The versions that have no verdict yet, in the order in which they were asked for."""
+        return [version for version, future in self.futures.items() if not future.done()]
+
+
+def test_the_more_were_refused_the_more_are_verified_at_a_time(tmp_path, monkeypatch) -> None:
+    for _ in range(24):
+        publish_curve(tmp_path, "a")
+    found = Registry(Settings(artifacts=tmp_path))
+    asked = Asked(found, monkeypatch)
+    at_a_time = []
+    while 1 not in asked.futures:
+        found._look()
+        at_a_time.append(len(asked.waiting()))
+        for version in asked.waiting():
+            asked.futures[version].set_exception(Refused("bad"))
+    assert at_a_time[:5] == [1, 1, 1, 1, 2] and max(at_a_time) > 4
+    assert list(asked.futures) == list(range(24, 0, -1))
+
+
+@pytest.mark.parametrize("patience", [600.0, 0.0])
+def test_the_newest_good_one_serves_though_an_older_one_is_known_first(
+    tmp_path, monkeypatch, patience
+) -> None:
+    for offset in range(6):
+        publish_curve(tmp_path, "a", offset=offset)
+    monkeypatch.setattr("service.runtime.registry.PATIENCE_SECONDS", patience)
+    settings = Settings(artifacts=tmp_path)
+    found = Registry(settings)
+    asked = Asked(found, monkeypatch)
+    for version in (6, 5, 4, 3):
+        found._look()
+        asked.futures[version].set_exception(Refused("bad"))
+    found._look()
+    assert {1, 2} <= set(asked.waiting())
+    for version in (1, 2):
+        asked.futures[version].set_result(verify_version(tmp_path / "a" / str(version), settings))
+        found._look()
+        # Who has waited long for the newer one is content with the older one meanwhile.
+        early = {} if version == 1 and patience else {"a": version}
+        assert serving(found) == early
+    assert found.refused["a"].keys() == {3, 4, 5, 6}
 
 
 def test_another_version_under_the_same_number_takes_its_place(tmp_path) -> None:
