@@ -155,9 +155,9 @@ class WorkPool:
     ``max_wait`` is how many seconds may pass before a job begins, by the estimated cost of those
     before it. ``memory`` is the budget that all pools share. The estimate has no wait for memory:
     what holds it may be a body that is still on its way, whose end nobody knows. Work whose turn
-    has come while others hold the memory waits for it, and is refused after ``max_wait``; those
-    behind it count it as work before theirs. The threads of a pool that are ``low_priority`` get
-    less of a busy core than the event loop.
+    has come while others hold the memory waits for it, and is refused once it has waited
+    ``max_wait`` in all: so are those behind it, which don't each wait as long again. The threads of
+    a pool that are ``low_priority`` get less of a busy core than the event loop.
     """
 
     def __init__(
@@ -229,10 +229,11 @@ class WorkPool:
         # Work that is estimated to need more than the whole budget runs when nothing else does.
         size = min(cost.bytes, self.memory.most)
         self._waiting += cost.seconds
+        give_up = time.perf_counter() + self.max_wait
         try:
             await self._places.acquire()
             try:
-                await self.memory.wait(size, self.max_wait)
+                await self.memory.wait(size, max(0.0, give_up - time.perf_counter()))
             except BaseException:
                 self._places.release()
                 raise

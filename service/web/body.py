@@ -113,8 +113,9 @@ async def _in_turn(request: Request, elements: int) -> AsyncIterator[None]:
     resources = services(request).resources
     resources.documents.check()
     cost = json_cost(elements)
+    give_up = time.perf_counter() + resources.documents.max_wait
     async with resources.documents.turn(Cost(cost.seconds, 0)):
-        await resources.memory.wait_for_request(cost.bytes, resources.documents.max_wait)
+        await resources.memory.wait_for_request(cost.bytes, max(0.0, give_up - time.perf_counter()))
         began = time.perf_counter()
         with Stage("parse"):
             yield

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -66,6 +67,24 @@ def test_a_lane_refuses_what_would_begin_too_late() -> None:
         assert pool.wait_seconds() < 2.5
         await asyncio.gather(*waiting)
         assert pool.memory.used == 0
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_those_who_wait_for_memory_behind_each_other_are_refused_together() -> None:
+    """What holds the memory may never end: they would wait as often as they are many."""
+
+    async def scenario() -> None:
+        memory = MemoryBudget(1000)
+        memory.take(900)
+        pool = WorkPool("test", 1, max_wait=1.0, memory=memory)
+        started = time.perf_counter()
+        jobs = [pool.in_thread(Cost(0.01, 600), str) for _ in range(20)]
+        assert {type(r) for r in await asyncio.gather(*jobs, return_exceptions=True)} == {QueueFull}
+        assert time.perf_counter() - started < 10
+        assert memory.used == 900 and pool.wait_seconds() < 1e-6
+        assert await pool.in_thread(Cost(0.01, 100), str, 1) == "1"
         pool.close()
 
     asyncio.run(scenario())
