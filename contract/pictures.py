@@ -6,8 +6,6 @@ antialiasing. Size limits are checked before anything is decoded.
 """
 
 import hashlib
-import zlib
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import BytesIO, RawIOBase
@@ -16,25 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
 
+from contract.containers import (
+    MAX_READS,
+    TOO_MANY_READS,
+    Content,
+    is_other_jpeg,
+    jpeg_scans,
+    lean,
+    without_bad_chunks,
+    without_metadata,
+)
 from contract.errors import PictureDamaged, PictureError, PictureTooLarge, PictureUnsupported
 from contract.pixels import STRIP_PIXELS, Box, Resize, source_of, to_square
-
-Content = bytes | bytearray | memoryview
 
 # By the names of Pillow's readers: that of JPEG also reads MPO, a JPEG of several pictures. The
 # reader of WebP is not among those that Pillow imports by itself.
 FORMATS = ("PNG", "JPEG", WebPImagePlugin.WebPImageFile.format, "GIF", "BMP")
 
 JPEGS = {"JPEG", "MPO"}  # as Pillow names them in its answers
-START_OF_SCAN = 0xDA
 END_OF_IMAGE = b"\xff\xd9"
 
 # A progressive JPEG may repeat scans without end, each of which costs a pass over all pixels.
 MAX_JPEG_SCANS = 100
-# A file may consist of empty blocks, each of which costs some microseconds of Python: 16 MiB of
-# them take 8 s to open. A 12-megapixel photo takes 60 reads, a PNG in small chunks thousands.
-MAX_READS = 10_000
-TOO_MANY_READS = "The file has too many small blocks; save the picture again"
 COPIED_BYTES = 64 * 1024
 
 # Bytes of memory for each pixel while it is decoded, as measured with Pillow 13: by format, else by
@@ -229,9 +230,9 @@ def _open(content: Content) -> ImageFile.ImageFile:
         kind = _kind(content)
         mended = None
         if kind == "PNG":
-            mended = _without_bad_chunks(content)
+            mended = without_bad_chunks(content)
         elif kind == "JPEG":
-            mended = _without_metadata(content)
+            mended = without_metadata(content)
         if mended is None:
             raise
         try:
@@ -250,7 +251,7 @@ def _open_strictly(content: Content) -> ImageFile.ImageFile:
             raise PictureUnsupported(
                 f"The file is not an image of a supported format ({', '.join(FORMATS)})"
             ) from None
-        if kind == "JPEG" and _other_jpeg(content):
+        if kind == "JPEG" and is_other_jpeg(content):
             raise _problem(ValueError("unsupported"), kind) from None
         raise PictureDamaged(f"The {kind} file is damaged and not readable") from None
     except PictureError:
@@ -269,70 +270,11 @@ def _kind(content: Content) -> str | None:
 
 
 def _header(content: Content) -> Header:
+    content = lean(content, _kind(content))
     image = _open(content)
     kind = image.format or ""
-    scans = _jpeg_scans(content) if kind in JPEGS else 0
+    scans = jpeg_scans(content) if kind in JPEGS else 0
     return Header(image, content, kind, *image.size, scans)
-
-
-def _jpeg_segments(whole: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment of a JPEG, to the first scan's header."""
-    position = 2
-    for _ in range(MAX_READS):
-        position = whole.find(b"\xff", position)
-        if position < 0 or position + 4 > len(whole):
-            return
-        marker = whole[position + 1]
-        if marker in {0x00, 0xFF}:
-            position += 1
-            continue
-        end = position + 2 + int.from_bytes(whole[position + 2 : position + 4])
-        yield marker, position, end
-        if marker == START_OF_SCAN:
-            return
-        position = end
-
-
-def _is_frame(marker: int) -> bool:
-    return 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}
-
-
-def _jpeg_scans(content: Content) -> int:
-    """Scans of a JPEG whose coefficients are kept until the last; 0 if it has one scan of all
-    channels, which needs no more memory than its rows.
-    """
-    whole = bytes(content)
-    channels, progressive = 0, False
-    for marker, start, end in _jpeg_segments(whole):
-        if _is_frame(marker) and start + 10 <= len(whole):
-            channels, progressive = whole[start + 9], marker & 3 == 2
-        if marker == START_OF_SCAN and end <= len(whole):
-            if not progressive and whole[start + 4] >= channels:
-                return 0
-            break
-    return whole.count(b"\xff\xda")
-
-
-def _other_jpeg(content: Content) -> bool:
-    """Is it a JPEG of other than 8 bits, or of other than 1, 3 or 4 channels?"""
-    whole = bytes(content)
-    for marker, start, _ in _jpeg_segments(whole):
-        if _is_frame(marker) and start + 10 <= len(whole):
-            return whole[start + 4] != 8 or whole[start + 9] not in {1, 3, 4}
-    return False
-
-
-def _without_metadata(content: Content) -> bytes | None:
-    """A JPEG without its EXIF, XMP and list of further pictures, which may be damaged."""
-    whole = bytes(content)
-    dropped = [
-        (start, end) for marker, start, end in _jpeg_segments(whole) if marker in {0xE1, 0xE2}
-    ]
-    if not dropped:
-        return None
-    starts = [0, *(end for _, end in dropped)]
-    ends = [*(start for start, _ in dropped), len(whole)]
-    return b"".join(whole[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def _webp_header(content: Content) -> Header | None:
@@ -376,7 +318,7 @@ def _decode_anyway(
 ) -> tuple[Image.Image, bool]:
     """Decode a file that was rejected for a harmless fault. Raises PictureError for any other."""
     if header.format == "PNG":
-        mended = _without_bad_chunks(header.content)
+        mended = without_bad_chunks(header.content)
         if mended is not None:
             with suppress(Exception), closing(_open(mended)) as image:
                 return _decode(image, side, resize)
@@ -411,28 +353,6 @@ def _lacks_only_its_end(content: Content, side: int) -> bytes | None:
         except Exception:
             return None
     return begun + END_OF_IMAGE if len(found) == 1 else None
-
-
-def _without_bad_chunks(content: Content) -> bytes | None:
-    """A PNG without the ancillary chunks whose checksum is wrong; None if there are none.
-
-    Ancillary ones, whose name begins with a small letter, aren't needed to show a picture.
-    """
-    view = memoryview(content)
-    kept, bad, position = [bytes(view[:8])], False, 8
-    for _ in range(MAX_READS):
-        length = int.from_bytes(view[position : position + 4])
-        end = position + 12 + length
-        if end > len(view):
-            break
-        name = bytes(view[position + 4 : position + 8])
-        damaged = zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end])
-        if damaged and name[:1].islower():
-            bad = True
-        else:
-            kept.append(bytes(view[position:end]))
-        position = end
-    return b"".join((*kept, view[position:])) if bad else None
 
 
 def _problem(error: Exception, kind: str) -> PictureError:

@@ -35,6 +35,17 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + checksum
 
 
+def segment(marker: int, content: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return bytes((0xFF, marker)) + struct.pack(">H", len(content) + 2) + content
+
+
+def exif_of_tags(count: int) -> bytes:
+    """A TIFF directory of ``count`` tags that all have the same 60,000 bytes, and no others."""
+    tags = (struct.pack("<HHII", 0x300 + i & 0xFFFF or 1, 7, 60_000, 8) for i in range(count))
+    return b"II*\0" + struct.pack("<IH", 8, count) + b"".join(tags) + bytes(4)
+
+
 def raw_png(
     size: tuple[int, int], depth: int, colour: int, data: bytes, *before: bytes, interlace: int = 0
 ) -> bytes:
@@ -199,6 +210,7 @@ def _refused() -> Iterator[tuple[str, bytes, set[int]]]:
     scan = scans.rindex(b"\xff\xda")
     endless = scans[:-2] + scans[scan:-2] * 500 + scans[-2:]
     yield "JPEG, 500 scans", endless, {413}
+    yield from _of_metadata(jpeg, raw_png((8, 8), 8, COLOUR, bytes(25 * 8)))
     svg = (
         f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///{CANARY}">]><svg>&x;</svg>'
     )
@@ -217,6 +229,23 @@ def _refused() -> Iterator[tuple[str, bytes, set[int]]]:
     script = b"GIF89a/*" + CANARY.encode() + b"*/=1;alert(1)//"
     yield "GIF that is a script", script, {400, 413, 415}
     yield "PNG behind a script", b"#!/bin/sh\nexit\n" + png, {415}
+
+
+def _of_metadata(jpeg: bytes, png: bytes) -> Iterator[tuple[str, bytes, set[int]]]:
+    """Metadata that takes seconds or much memory to read, in files of 8 MB at most."""
+    frame = segment(0xC0, struct.pack(">BHHB", 8, 96, 96, 3) + bytes(60_000))
+    tables = segment(0xDB, (b"\0" + bytes(64)) * 1000)
+    blocks = segment(0xED, b"Photoshop 3.0\0" + (b"8BIM" + bytes(8)) * 5000)
+    exif = segment(0xE1, b"Exif\0\0" + bytes(3000))
+    yield "JPEG, 8 MB of frames", jpeg[:2] + frame * 130 + jpeg[2:], {413}
+    yield "JPEG, 8 MB of tables", jpeg[:2] + tables * 120 + jpeg[2:], {413}
+    yield "JPEG, 8 MB of image resources", jpeg[:2] + blocks * 130 + jpeg[2:], {200}
+    yield "JPEG, EXIF in 2400 pieces", jpeg[:2] + exif * 2400 + jpeg[2:], {200}
+    tags = exif_of_tags(5000)
+    yield "JPEG, 5000 tags", jpeg[:2] + segment(0xE1, b"Exif\0\0" + tags) + jpeg[2:], {200}
+    yield "PNG, 60,000 tags", png[:33] + chunk(b"eXIf", exif_of_tags(60_000)) + png[33:], {200}
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1_000_000), 9))
+    yield "PNG, 3000 profiles", png[:33] + profile * 3000 + png[33:], {200}
 
 
 def polyglots(image: Image.Image) -> dict[str, bytes]:
