@@ -1,6 +1,6 @@
 """JPEG and PNG as containers: their segments and chunks, walked without decoding a pixel.
 
-Pillow keeps and interprets all metadata when it opens a file, on the event loop here, and some takes
+Pillow keeps and interprets all metadata when it opens a file, on the event loop, and some takes
 it long: headers of frames 0.14 s and 86 MB for each megabyte of a JPEG, a PNG's profile of a
 kilobyte that unpacks to a megabyte 0.6 ms. A file of 16 MB may hold nothing else. ``lean`` leaves
 out what the pixels don't need.
