@@ -63,7 +63,8 @@ class CurveQuery(BaseModel):
         default=0.95,
         ge=LEAST_LEVEL,
         le=MOST_LEVEL,
-        description="The probability with which an interval should hold the truth",
+        description="The probability with which an interval should hold the truth. Only with "
+        "uncertainty",
         examples=[0.95],
     )
 
@@ -198,6 +199,9 @@ async def _read(
     if x.size > settings.max_x:
         detail = f"List should have at most {settings.max_x} items"
         raise invalid(ErrorItem(detail=detail, pointer="#/x"))
+    if "level" in query.model_fields_set and not query.uncertainty:
+        detail = 'A level is that of an interval: ask for it with "uncertainty": true'
+        raise invalid(ErrorItem(detail=detail, pointer="#/level"))
     return query, x, *shared.registry.curve(query.model)
 
 

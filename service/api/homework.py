@@ -4,7 +4,9 @@ The text is Markdown, one template a language: the page, the download and the no
 the same. Figures come from the models and their manifests, derivatives from running the graphs.
 """
 
+import ast
 import csv
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +39,8 @@ SPLITS = ("train", "validation", "test")
 # Written by ``python -m training ablation``; it belongs to the homework, not to a model.
 ABLATION = Path(__file__).parents[1] / "static" / "homework" / "ablation.csv"
 CELL = "<!-- cell -->"  # begins a new cell of the notebook
+ROOT = Path(__file__).parents[2]
+LINES: dict[Language, str] = {"en": "lines {}–{}", "zh-Hant": "第 {}–{} 行"}
 
 
 def router() -> APIRouter:
@@ -88,10 +92,36 @@ async def write(shared: Services, language: Language) -> str:
         "w10": await _w10(shared),
         "commands": COMMANDS,
         "example": w10.EXAMPLE,
+        "code": _naming_code(language),
         "cell": CELL,
     }
     template = templates.env.get_template(f"homework/{language}.md")
     return template.render(context).strip() + "\n"
+
+
+def _naming_code(language: Language) -> Callable[[str, str], str]:
+    """Names a function or class in a file, with its lines where the file is there to be read."""
+
+    def named(path: str, name: str) -> str:
+        lines = code_lines(ROOT / path, name)
+        where = f", {LINES[language].format(*lines)}" if lines else ""
+        return f"`{path}` (`{name}`{where})"
+
+    return named
+
+
+@cache
+def code_lines(path: Path, name: str) -> tuple[int, int] | None:
+    """First and last line of a function or class of a file; None where there is none.
+
+    The image of the service, for one, has no training code.
+    """
+    if not path.is_file():
+        return None
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return node.lineno, node.end_lineno or node.lineno
+    return None
 
 
 async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
@@ -212,9 +242,23 @@ async def _w10(shared: Services) -> dict[str, Any] | None:
         for tensor in function.inputs
     }
     wanted = [tensor.name for tensor in function.outputs]
-    found = await infer(model, inputs, wanted, shared.queue)
-    return {name: values[0].tolist() for name, values in found.items()} | {
-        "version": model.manifest.version
+    outputs = await infer(model, inputs, wanted, shared.queue)
+    found = {name: values[0].tolist() for name, values in outputs.items()}
+    return found | _by_hand(found) | {"version": model.manifest.version}
+
+
+def _by_hand(found: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """The factors of the sums that a person writes out, from the example and what was ``found``."""
+    x, kernel, weights = (np.array(w10.EXAMPLE[name]) for name in ("input", "kernel", "weights"))
+
+    def pairs(first: Any, second: Any) -> list[tuple[float, float]]:
+        return list(zip(np.ravel(first).tolist(), np.ravel(second).tolist(), strict=True))
+
+    return {
+        "first_preactivation": pairs(kernel, x[:3, :3]),
+        "prediction_terms": pairs(weights, found["activation"]),
+        "kernel_terms": pairs(found["preactivation_gradient"], x[1:3, :2]),
+        "weight_terms": [(found["prediction_gradient"], found["activation"][0][0])],
     }
 
 

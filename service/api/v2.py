@@ -274,6 +274,7 @@ def _add_model(
                 raise at(
                     "#/outputs", [index, "name"], f"there is no such output; there are: {names}"
                 )
+        _refuse_intervals(query, found)
         classes = wanted_classes(query, found)
         if inputs.pictures:
             await _decode(found, inputs, shared)
@@ -317,6 +318,16 @@ async def _read(request: Request, found: Model, settings: Settings) -> tuple[Inf
         for tensor in query.inputs:
             tensor.data = None  # the arrays take a tenth of the memory
         return query, inputs
+
+
+def _refuse_intervals(query: InferQuery, found: Model) -> None:
+    """Raise Invalid for what /predict and /gradient take, and would be passed over here."""
+    for name in ("uncertainty", "level"):
+        if found.curve is not None and name in (query.parameters or {}):
+            names = ", ".join(found.curve.deviations.values())
+            instead = f"ask for the outputs {names}" if names else "this one has no outputs for it"
+            detail = f"how sure a curve is comes as standard errors here: {instead}"
+            raise at("#/parameters", [name], detail)
 
 
 async def _decode(found: Model, inputs: Inputs, shared: Services) -> None:

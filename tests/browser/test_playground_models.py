@@ -47,6 +47,8 @@ def test_accuracy_stands_beside_chance(visit: Visit) -> None:
         for split in ("train", "validation"):
             expected = f"{details['metrics']['top1'][split] * 100:.2f} %"
             assert texts[f"top-1, {split} images (chance: 10 %)"] == expected
+            loss = details["metrics"]["loss"][split]
+            assert float(texts[f"loss, {split} images"]) == pytest.approx(loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("width", [PHONE, 768, 1280, 1920])

@@ -94,6 +94,7 @@ def test_a_polynomial_with_its_band_and_nothing_uploaded(visit: Visit) -> None:
         "0.5\t1.25\n1\t2\n1.5\t2.5\n2\t3.25\n",
         "0.5 1.25\r\n1 2\r\n1.5 2.5\r\n2 3.25",
         "\ufeffid,x,y\n1,0.5,1.25\n2,1,2\n3,1.5,2.5\n4,2,3.25\n\n",
+        "# measured\n\tx\ty\n0\t0.5\t1.25\n1\t1\t2\n2\t1.5\t2.5\n3\t2\t3.25\n\t\t\n",
     ],
 )
 def test_reads_tables_as_programs_write_them(visit: Visit, text: str) -> None:
@@ -110,8 +111,32 @@ def test_reads_tables_as_programs_write_them(visit: Visit, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,2\n2,3\n3,5", "3 points: x is column 1, y is column 2."),
+        ("x y\n0,5 1\n1 2\n2 5", "y is column 2; line 1 names the columns; commas are decimal"),
+        ("1,2.5,3\n2,3.5,4\n3,5,5", "3 points: x is column 2 of 3, y is column 3 of 3."),
+        ("1;2;3\n2;3;4\n3;5;5", "3 points: x is column 2 of 3, y is column 3 of 3."),
+        ("n,a,b\n1,2,3\n2,3,4\n3,5,5", "x is column 2 of 3, y is column 3 of 3; line 1 names"),
+        ("y,z,x\n1,2,3\n2,3,4\n3,5,5", "x is column 3 of 3, y is column 1 of 3; line 1 names"),
+        ("1,2,\n2,3,\n3,5,", "3 points: x is column 1, y is column 2."),
+    ],
+)
+def test_says_what_it_reads(visit: Visit, text: str, said: str) -> None:
+    page = visit.open()
+    page.locator("#points-text").fill(text)
+    expect(page.locator("#points-read")).to_contain_text(said)
+    expect(page.locator("#points-plots circle.data")).to_have_count(3)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("1,2,3\n2,3,4\n3,4,5", "can be read in two ways: 1 may count the rows"),
+        ("1,2,3\n4,3,4\n9,4,5", "3 columns, and which are x and y is not clear"),
+        ("1,2,3,4\n2,3,4,5\n3,4,5,6", "4 columns, and which are x and y is not clear"),
+        ("1\n2\n3", "Line 1 is no pair"),
+        ("1,2\n2,3,4\n3,4", "Line 2 has 3 cells, but line 1 has 2"),
         ("1,2\n2,oops\n3,4", "Line 2 is no pair"),
         ("1,2\n1,3\n2,4", "three different x"),
         ("\n".join(f"{n},{n}" for n in range(201)), "this page takes 200"),

@@ -107,6 +107,21 @@ def test_the_fit_is_good_enough(client: TestClient, model: str) -> None:
     assert metrics["mse"] == pytest.approx(error, rel=1e-9)
 
 
+@pytest.mark.parametrize("model", CURVES)
+def test_the_truth_lies_in_the_bands(client: TestClient, model: str) -> None:
+    """The stand-in's function is known: 1.5·sin(1.6·x) + 0.3·x."""
+    need(model)
+    x = np.linspace(-1, 4, 101)
+    truths = {
+        "/predict": 1.5 * np.sin(1.6 * x) + 0.3 * x,
+        "/gradient": 2.4 * np.cos(1.6 * x) + 0.3,
+    }
+    for path, truth in truths.items():
+        query = {"x": x.tolist(), "model": model, "uncertainty": True}
+        low, high = np.array(client.post(path, json=query).json()["interval"]).T
+        assert np.mean((low <= truth) & (truth <= high)) >= 0.9
+
+
 def test_derivatives_equal_autograd_on_the_checkpoint(client: TestClient) -> None:
     need("curve-mlp")
     torch = pytest.importorskip("torch", reason="needs PyTorch to differentiate the checkpoint")

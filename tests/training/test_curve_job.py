@@ -185,6 +185,18 @@ def test_own_data_have_their_own_name_unless_they_replace(
     assert verify(published / "curve-poly" / "1").manifest.version == 1
 
 
+def test_averaging_many_points_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quickly(monkeypatch, "gp")
+    monkeypatch.setattr("training.fit.process.MOST_POINTS", 30)
+    x = np.linspace(-2, 2, 40)
+    data = tmp_path / "sine.csv"
+    data.write_text("".join(f"{a},{np.sin(a)}\n" for a in x))
+    assert main(["curve", "--data", str(data), "--artifacts", str(tmp_path / "artifacts")]) == 0
+    assert "40 points averaged to 30, neighbours together" in capsys.readouterr().out
+
+
 def test_years_get_no_coefficients_that_are_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

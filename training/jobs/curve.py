@@ -24,7 +24,7 @@ from training.errors import JobError
 from training.fit.fitted import Fitted, r_squared, residuals_correlate
 from training.fit.mlp import MLPFit, fit_mlp
 from training.fit.polynomial import HIGHEST_DEGREE, PolynomialFit, fit_polynomial, require_enough
-from training.fit.process import LEAST_POINTS, fit_process
+from training.fit.process import LEAST_POINTS, ProcessFit, fit_process
 from training.publish.curve_artifact import Task, write_artifact
 from training.publish.slopes import Slope
 
@@ -158,11 +158,17 @@ def _fitters(
             print("  warning: the error was least at an end of the range of weight decays")
         return fit
 
+    def process() -> ProcessFit:
+        fit = fit_process(x, y)
+        if fit.kernels < len(x):
+            print(f"  {len(x):,} points averaged to {fit.kernels}, neighbours together")
+        return fit
+
     fitters: list[tuple[str, str, Callable[[], Fitted]]] = [
         ("poly", "polynomial", lambda: fit_polynomial(x, y, arguments.degree))
     ]
     if points.distinct >= LEAST_POINTS:
-        fitters.append(("gp", "Gaussian process", lambda: fit_process(x, y)))
+        fitters.append(("gp", "Gaussian process", process))
     else:
         print(f"no Gaussian process: it needs at least {LEAST_POINTS} different x")
     return [*fitters, ("mlp", "network", network)]

@@ -30,10 +30,10 @@ const percent = (share) => `${(share * 100).toFixed(2)} %`;
 function headline({ kind, metrics, classes }) {
   if (kind === "classifier") {
     const chance = (k) => `chance: ${number((k * 100) / classes.length, 3)} %`;
-    return Object.keys(metrics.top1 ?? {}).reverse().flatMap((split) => [
-      [`top-1, ${split} images (${chance(1)})`, percent(metrics.top1[split])],
-      [`top-5, ${split} images (${chance(5)})`, percent(metrics.top5[split])],
-    ]);
+    const figures = { top1: ["top-1", chance(1), percent], top5: ["top-5", chance(5), percent], loss: ["loss", null, (value) => number(value, 4)] };
+    return Object.keys(metrics.top1 ?? {}).reverse().flatMap((split) =>
+      Object.entries(figures).filter(([key]) => split in (metrics[key] ?? {})).map(([key, [name, beside, form]]) =>
+        [`${name}, ${split} images${beside ? ` (${beside})` : ""}`, form(metrics[key][split])]));
   }
   if (kind === "curve") {
     const names = { mse: "mean squared error", leave_one_out_mse: "the same, each point left out", degree: "degree" };

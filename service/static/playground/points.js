@@ -35,8 +35,10 @@ class PointsPanel {
   /** New points: fitted by every degree; leave-one-out error chooses the one shown. */
   read() {
     try {
-      this.points = parse(this.text.value);
-      this.fits = fits(this.points);
+      const { points, said } = parse(this.text.value);
+      this.points = points;
+      this.fits = fits(points);
+      byId("points-read").textContent = said;
       tell("points");
     } catch (error) {
       this.points = null;

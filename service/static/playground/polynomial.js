@@ -3,33 +3,68 @@
 export const MOST_POINTS = 200;
 export const HIGHEST_DEGREE = 12;
 
+// What an index is called, as in training.
+const INDEX_NAMES = new Set(["", "i", "n", "id", "idx", "index", "nr", "no", "row", "#", "unnamed: 0"]);
+
 /**
- * Pairs from a CSV: a header or none, commas, semicolons, tabs or spaces between the two columns;
- * of more columns the last two. With semicolons, tabs or spaces a comma is a decimal mark.
+ * Pairs from a CSV, and how it was read: a header or none, commas, semicolons, tabs or spaces
+ * between the cells. With semicolons, tabs or spaces a comma is a decimal mark. Of more than two
+ * columns those named x and y, or the last two after one that counts the rows, as in training.
  * Throws an Error that says what is wrong and where.
  */
 export function parse(text) {
-  const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\r|\n/).map((line) => line.trim());
-  const numbered = lines.map((line, i) => ({ line, number: i + 1 })).filter(({ line }) => line !== "");
+  const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\r|\n/).map((line) => line.replace(/^ +| +$/g, ""));
+  const numbered = lines.map((line, i) => ({ line, number: i + 1 })).filter(({ line }) => /^[^#]/.test(line) && /[^\s;,]/.test(line));
   if (!numbered.length) throw new Error("There are no points yet: paste two columns, x and y.");
   const between = [";", "\t"].find((mark) => numbered.every(({ line }) => line.includes(mark)))
     ?? (numbered.every(({ line }) => line.includes(",") && !/\d\s+[-+\d]/.test(line)) ? "," : /\s+/);
   const toNumber = (cell) => {
-    const plain = cell.trim().replace(/^"(.*)"$/, "$1").replace("−", "-");
+    const plain = cell.replace("−", "-");
     const value = Number(between === "," ? plain : plain.replace(",", "."));
     return plain === "" ? NaN : value;
   };
-  const points = [];
-  numbered.forEach(({ line, number }, i) => {
-    const cells = line.split(between).slice(-2).map(toNumber);
-    if (cells.length === 2 && cells.every(Number.isFinite)) points.push(cells);
-    else if (i > 0) throw new Error(`Line ${number} is no pair of numbers: “${line.slice(0, 40)}”. Write x and y with a comma between.`);
+  const split = (line) => (typeof between === "string" ? line : line.trim()).split(between).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
+  const all = numbered.map((each) => ({ ...each, cells: split(each.line) }));
+  // Separators at the end of lines are no cells, where nothing ever comes after them.
+  const width = Math.max(...all.map(({ cells }) => cells.findLastIndex((cell) => cell !== "") + 1));
+  for (const each of all) each.cells = each.cells.slice(0, width);
+  const refused = ({ line, number }) => new Error(`Line ${number} is no pair of numbers: “${line.slice(0, 40)}”. Write x and y with a comma between.`);
+  const named = !all[0].cells.some((cell) => Number.isFinite(toNumber(cell)));
+  const names = named ? all[0].cells : [];
+  const body = named ? all.slice(1) : all;
+  const odd = body.find(({ cells }) => cells.length !== all[0].cells.length);
+  if (odd) throw new Error(`Line ${odd.number} has ${odd.cells.length} cells, but line ${all[0].number} has ${all[0].cells.length}. Write x and y with a comma between.`);
+  if (width < 2) throw refused(all[0]);
+  const chosen = columns(names, body, width, typeof between === "string" && between !== ",");
+  const points = body.map((row) => {
+    const pair = chosen.map((column) => toNumber(row.cells[column]));
+    if (!pair.every(Number.isFinite)) throw refused(row);
+    return pair;
   });
   if (points.length > MOST_POINTS) {
     throw new Error(`There are ${points.length} points; this page takes ${MOST_POINTS}. Fit more with: python -m training curve --data FILE.csv`);
   }
   if (new Set(points.map(([x]) => x)).size < 3) throw new Error("There must be at least three different x.");
-  return points.sort((a, b) => a[0] - b[0]);
+  const comma = between !== "," && body.some(({ cells }) => chosen.some((column) => cells[column].includes(",")));
+  const of = width > 2 ? ` of ${width}` : "";
+  const said = `${points.length} points: x is column ${chosen[0] + 1}${of}, y is column ${chosen[1] + 1}${of}`
+    + `${named ? `; line ${all[0].number} names the columns` : ""}${comma ? "; commas are decimal marks" : ""}.`;
+  return { points: points.sort((a, b) => a[0] - b[0]), said };
+}
+
+/** Which columns are x and y. ``clear``: what stands between the cells can't be part of a number. */
+function columns(names, body, width, clear) {
+  const lowered = names.map((name) => name.toLowerCase());
+  const once = (name) => lowered.indexOf(name) >= 0 && lowered.indexOf(name) === lowered.lastIndexOf(name);
+  if (once("x") && once("y")) return [lowered.indexOf("x"), lowered.indexOf("y")];
+  if (width === 2) return [0, 1];
+  const counts = [0, 1].some((first) => body.every(({ cells }, i) => cells[0] === String(first + i)));
+  if (width === 3 && counts && (!names.length || INDEX_NAMES.has(lowered[0]))) {
+    if (names.length || clear || body.some(({ cells }) => cells.some((cell) => !/^\d+$/.test(cell)))) return [1, 2];
+    throw new Error(`Line ${body[0].number}, “${body[0].line}”, can be read in two ways: ${body[0].cells[0]} may count the rows, or be `
+      + "a part of the number after it. Name the columns in a first line, such as n,x,y.");
+  }
+  throw new Error(`There are ${width} columns, and which are x and y is not clear: keep two, or name them x and y in the first line.`);
 }
 
 /** T_0 … T_m at t (order 0), or their first derivatives in t (order 1). */

@@ -178,6 +178,7 @@ def test_what_has_no_interval_says_so(serve: Callable[..., TestClient], tmp_path
         ("/predict", {"level": 1.0}, 422, "level"),
         ("/predict", {"level": 0}, 422, "level"),
         ("/predict", {"uncertainty": 1}, 422, "uncertainty"),
+        ("/predict", {"uncertainty": False, "level": 0.9}, 422, "A level is that of an interval"),
         ("/predict", {"x": 1e200}, 422, "too large"),
     ]
     for path, change, status, word in cases:
@@ -185,3 +186,31 @@ def test_what_has_no_interval_says_so(serve: Callable[..., TestClient], tmp_path
         answer = client.post(path, json=query | change)
         assert answer.status_code == status, answer.text
         assert word in answer.text
+
+
+@pytest.mark.parametrize("path", ["/predict", "/gradient"])
+def test_a_level_without_uncertainty_is_refused(
+    serve: Callable[..., TestClient], tmp_path: Path, path: str
+) -> None:
+    client = unsure(serve, tmp_path)
+    answer = client.post(path, json={"x": 2.0, "model": "curve-gp", "level": 0.9})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == "#/level"
+    assert '"uncertainty": true' in error["detail"]
+
+
+@pytest.mark.parametrize("name", ["level", "uncertainty"])
+def test_v2_names_the_outputs_that_it_has_instead_of_intervals(
+    serve: Callable[..., TestClient], tmp_path: Path, name: str
+) -> None:
+    client = unsure(serve, tmp_path)
+    tensor = {"name": "x", "shape": [1], "datatype": "FP64", "data": [2.0]}
+    asked = {"inputs": [tensor], "parameters": {name: 1}}
+    answer = client.post("/v2/models/curve-gp/infer", json=asked)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == f"#/parameters/{name}"
+    assert "value_sd, gradient_sd" in error["detail"]
+    none = client.post("/v2/models/curve-sure/infer", json=asked)
+    assert none.status_code == 422 and "has no outputs for it" in none.text

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.homework import CELL, _preferred, _truth
+from service.api.homework import CELL, _preferred, _truth, code_lines
+from service.api.w10 import EXAMPLE
 from service.app import create_app
 from service.settings import Settings
 from tests.tiny_artifacts import publish_expected
@@ -59,12 +61,51 @@ def test_its_figures_are_the_services(shipped: TestClient) -> None:
     answer = shipped.post("/gradient", json={"x": [3.0, 0.1, -0.5], "model": "curve-poly"}).json()
     for slope in answer["gradient"]:
         assert f"**{slope:.6f}**" in text
-    from service.api.w10 import EXAMPLE
-
     w10 = shipped.post("/w10-gradient", json=EXAMPLE).json()["w10"]["gradient"]
     assert f"**{w10:.8f}**" in text
     for weight in shipped.get("/models/curve-poly").json()["coefficients"]:
         assert f"{weight:.10g}" in text
+
+
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_w10_by_hand_step_by_step(shipped: TestClient, language: str) -> None:
+    """What a person gets who works the example on paper stands there, each sum written out."""
+    text = shipped.get("/homework/homework.md", params={"lang": language}).text
+    steps = re.findall(r"^\d\. .*(?:\n +.*)?", text.rpartition("## ")[2], re.M)
+    assert len(steps) == 8
+    x, k = np.array(EXAMPLE["input"]), np.array(EXAMPLE["kernel"])
+    v, y = np.array(EXAMPLE["weights"]), EXAMPLE["label"]
+    z = np.array([[np.sum(k * x[p : p + 3, q : q + 3]) for q in (0, 1)] for p in (0, 1)])
+    a = 1 / (1 + np.exp(-z))
+    prediction = float(v @ a.ravel())
+    by_prediction = 2 * (prediction - y)
+    by_activation = by_prediction * v.reshape(2, 2)
+    by_z = by_activation * a * (1 - a)
+    by_kernel = float(np.sum(by_z * x[1:3, 0:2]))
+    wanted = [
+        [z[0, 0], *z.ravel()],
+        [a[0, 0], *a.ravel()],
+        [prediction],
+        [(prediction - y) ** 2, by_prediction],
+        list(by_activation.ravel()),
+        list(by_z.ravel()),
+        [by_kernel],
+        [by_prediction * a[0, 0]],
+    ]
+    for step, values in zip(steps, wanted, strict=True):
+        numbers = [float(n) for n in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", step)]
+        for value in values:
+            assert any(abs(number - value) < 1e-5 for number in numbers), (step, value)
+    # The sums add up as they are written.
+    for step in (steps[0], steps[2], steps[6], steps[7]):
+        sum_of = re.search(r"= ([^=]*cdot[^=]*) = (-?[\d.]+)", step.replace("$", ""))
+        assert sum_of
+        written, total = sum_of.groups()
+        terms = [
+            np.prod([float(factor.strip(" ()")) for factor in term.split("\\cdot")])
+            for term in written.split(" + ")
+        ]
+        assert sum(terms) == pytest.approx(float(total), abs=1e-5)
 
 
 def test_intervals_and_scaled_coefficients_are_the_services(shipped: TestClient) -> None:
@@ -98,11 +139,19 @@ def test_pictures_are_there(shipped: TestClient) -> None:
 
 def test_code_that_it_names_is_there(shipped: TestClient) -> None:
     text = shipped.get("/homework/homework.md").text
-    named = re.findall(r"`(training/[a-z0-9_/]+\.py)`(?: \(`(\w+)`\))?", text)
-    assert len(named) >= 8
-    for path, symbol in named:
-        source = (ROOT / path).read_text()
-        assert not symbol or re.search(rf"^(def|class) {symbol}\b", source, re.M), (path, symbol)
+    named = re.findall(r"`(training/[a-z0-9_/]+\.py)`(?: \(`(\w+)`, lines (\d+)–(\d+)\))?", text)
+    assert len(named) >= 10
+    for path, symbol, first, last in named:
+        lines = (ROOT / path).read_text().splitlines()
+        assert re.match(rf"(def|class) {symbol}\b", lines[int(first) - 1]), (path, symbol)
+        assert lines[int(last) - 1].startswith(" ")
+        assert all(not line or line[0] in " )" for line in lines[int(first) : int(last)])
+
+
+def test_without_the_training_code_it_is_named_without_lines(tmp_path: Path) -> None:
+    assert code_lines(tmp_path / "mlp.py", "fit_mlp") is None
+    (tmp_path / "other.py").write_text("fit_mlp = 1\n")
+    assert code_lines(tmp_path / "other.py", "fit_mlp") is None
 
 
 def test_the_notebook_runs_against_the_service(shipped: TestClient) -> None:
@@ -140,9 +189,10 @@ def test_what_a_manifest_lacks_is_a_dash(
     client = serve(tmp_path)
     assert client.get("/homework", params={"lang": language}).status_code == 200
     text = client.get("/homework/homework.md", params={"lang": language}).text
-    assert "| cifar-baseline | train | 50.00 % | – | – |" in text
-    assert "| cifar-baseline | test | – | – | – |" in text
-    assert "| cifar-improved | test | – | – | – |" in text
+    train, test = {"en": ("train", "test"), "zh-Hant": ("訓練", "測試")}[language]
+    assert f"| cifar-baseline | {train} | 50.00 % | – | – |" in text
+    assert f"| cifar-baseline | {test} | – | – | – |" in text
+    assert f"| cifar-improved | {test} | – | – | – |" in text
     # It serves, so it isn't said not to.
     absent = {
         "en": "`cifar-baseline` is not in service",
@@ -219,4 +269,4 @@ def test_without_an_ablation_nothing_is_said_of_it(
     monkeypatch.setattr("service.api.homework.ABLATION", tmp_path / "none.csv")
     text = shipped.get("/homework/homework.md", params={"lang": language}).text
     assert "ablation" not in text
-    assert "`training/networks/cnn_improved.py` (`ImprovedCNN`)" in text
+    assert "`training/networks/cnn_improved.py` (`ImprovedCNN`" in text
