@@ -33,7 +33,7 @@ PLACES = (3.0, 0.1, -0.5)  # where the homework asks for slopes
 CURVES = ("curve-mlp", "curve-poly", "curve-gp")
 LEVEL = 0.95  # of the intervals
 CLASSIFIERS = ("cifar-baseline", "cifar-improved")
-DRAWING = "network.svg"
+DRAWINGS = ("network.svg", "network.zh-Hant.svg")
 SCORES = ("top1", "top5", "loss")
 SPLITS = ("train", "validation", "test")
 # Written by ``python -m training ablation``; it belongs to the homework, not to a model.
@@ -264,8 +264,8 @@ def _by_hand(found: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 def _plot(name: str) -> str | None:
     """The address of a plot that the text names as ``model/plot.png``."""
-    if name == DRAWING:
-        return f"static/homework/{DRAWING}"
+    if name in DRAWINGS:
+        return f"static/homework/{name}"
     model, _, plot = name.partition("/")
     return f"models/{model}/report/{plot}" if model in COMMANDS and plot else None
 

@@ -5,6 +5,7 @@ notebooks read them; MathML is made of them here, so that no script sets them.
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -67,6 +68,8 @@ ATTRIBUTES = frozenset(
 )
 WIDE, WIDEST = 4, 7  # columns from which a table is laid out otherwise on narrow screens
 MOST_LABELS = 40  # columns; a table of more only scrolls: a label in every cell makes a large page
+# The prime is raised by itself: as a superscript it would be raised twice, to a speck.
+PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
 MAX_FORMULA = 2000  # characters; a longer one is shown as it is
 
 
@@ -95,7 +98,11 @@ def to_html(text: str, picture: Callable[[str], str | None] = lambda _: None) ->
                     child.attrs["src"] = address
                 else:
                     child.type = "text"
-    return str(_parser.renderer.render(tokens, _parser.options, {}))
+    html = str(_parser.renderer.render(tokens, _parser.options, {}))
+    # Code and formulas that are wide scroll as tables do. No text of the page is written like this.
+    for tag in ("<pre>", '<div class="math block">'):
+        html = html.replace(tag, f'{tag[:-1]} tabindex="0">')
+    return html
 
 
 def _label_cells(tokens: Sequence[Token]) -> None:
@@ -124,6 +131,7 @@ def _formula(latex: str, options: Mapping[str, Any]) -> str:
     if len(latex) <= MAX_FORMULA:
         try:
             made = convert(latex, display="block" if options["display_mode"] else "inline")
+            made = PRIME.sub(r'\1<mo lspace="0" rspace="0">&#x02032;</mo>', made)
             if _is_harmless(made):
                 return made
         except Exception:  # the converter raises anything at all on what it can't read

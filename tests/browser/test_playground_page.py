@@ -18,7 +18,12 @@ from tests.server_process import ServerProcess
 from tests.tiny_artifacts import publish_function
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
-REPORTS = ("/models/curve-mlp/report", "/models/cifar-improved/report")
+REPORTS = (
+    "/models/curve-mlp/report",
+    "/models/cifar-improved/report",
+    "/homework?lang=en",
+    "/homework?lang=zh-Hant",
+)
 
 
 def use_everything(page: Page) -> None:

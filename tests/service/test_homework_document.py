@@ -29,8 +29,8 @@ def document(client: Any, language: str) -> str:
     def target(match: re.Match[str]) -> str:
         link = match[1]
         parts = link.removeprefix("models/").split("/")
-        if link == "network.svg":
-            link = "../service/static/homework/network.svg"
+        if link.endswith(".svg"):
+            link = f"../service/static/homework/{link}"
         elif link.startswith("./"):
             link = "../README.md"
         elif parts[0] in folders:

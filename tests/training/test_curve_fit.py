@@ -12,6 +12,7 @@ from training.data import stand_in
 from training.data.points import read_points
 from training.errors import JobError
 from training.fit import mlp as fits
+from training.fit import polynomial as polynomials
 from training.fit.fitted import Fitted, r_squared, residuals_correlate
 from training.fit.mlp import fit_mlp
 from training.fit.polynomial import fit_polynomial
@@ -312,6 +313,76 @@ def test_the_polynomials_error_of_one_degree_is_the_textbooks() -> None:
         )
         found = fit.deviation(torch.from_numpy(at), order)
         np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_coefficients_that_fall_off_are_the_normal_distributions() -> None:
+    """Means, covariances and weights of the hyperparameters against the formulas written out."""
+    generator = np.random.default_rng(6)
+    x = np.sort(generator.uniform(-2, 3, 30))
+    y = np.exp(x / 2) + generator.normal(0, 0.2, 30)
+    size, freedom = 9, 28
+    basis = np.polynomial.chebyshev.chebvander((2 * x - x[0] - x[-1]) / (x[-1] - x[0]), size - 1)
+    rest = np.linalg.qr(basis[:, :2], mode="complete")[0][:, 2:]  # what no straight line explains
+    found = polynomials._posteriors(x, y, size, 2)
+    assert sum(node.weight for node in found) == pytest.approx(1)
+    expected = {}
+    for fall in polynomials.FALLS:
+        for ratio in polynomials.RATIOS:
+            deviations = fall ** np.arange(size - 2)
+            bent = basis[:, 2:] * deviations
+            spread = rest.T @ (bent @ bent.T + ratio * np.eye(30)) @ rest
+            error = rest.T @ y @ np.linalg.solve(spread, rest.T @ y)
+            likelihood = -np.linalg.slogdet(spread)[1] / 2 - freedom / 2 * np.log(error)
+            precision = basis.T @ basis / ratio + np.diag([0, 0, *deviations**-2.0])
+            mean = np.linalg.solve(precision, basis.T @ y / ratio)
+            covariance = error / freedom * np.linalg.inv(precision)
+            expected[float(fall), float(ratio)] = likelihood, mean, covariance
+    best = max(likelihood for likelihood, _, _ in expected.values())
+    kept = [each for each in expected.values() if each[0] > best + np.log(polynomials.LEAST_WEIGHT)]
+    total = sum(np.exp(likelihood - best) for likelihood, _, _ in kept)
+    assert len(found) == len(kept) > 3
+    for node, (likelihood, mean, covariance) in zip(found, kept, strict=True):
+        assert node.weight == pytest.approx(np.exp(likelihood - best) / total, rel=1e-4)
+        np.testing.assert_allclose(node.mean, mean, atol=1e-6)
+        np.testing.assert_allclose(node.root @ node.root.T, covariance, rtol=1e-4, atol=1e-9)
+    # The deviation is about the polynomial that serves, not about these means.
+    fit = fit_polynomial(x, y)
+    assert fit.deviation is not None and fit.degrees_of_freedom == freedom
+    nodes = polynomials._posteriors(x, y, len(fit.errors), 2)
+    for order in (0, 1, 2):
+        at = np.array([-1.9, 0.3, 2.4, 3.5])
+        t = (2 * at - x[0] - x[-1]) / (x[-1] - x[0])
+        rows = (
+            np.stack(
+                [
+                    np.polynomial.Chebyshev(unit).deriv(order)(t)
+                    if order
+                    else np.polynomial.Chebyshev(unit)(t)
+                    for unit in np.eye(len(fit.errors))
+                ],
+                axis=1,
+            )
+            / ((x[-1] - x[0]) / 2) ** order
+        )
+        served = np.polyval(np.polyder(fit.coefficients or (), order), at)
+        variance = sum(
+            node.weight * (((rows @ node.root) ** 2).sum(1) + (rows @ node.mean - served) ** 2)
+            for node in nodes
+        )
+        deviation = fit.deviation(torch.from_numpy(at), order).numpy()
+        np.testing.assert_allclose(deviation, np.sqrt(variance), rtol=1e-6)
+
+
+@pytest.mark.parametrize("few", [3, 4, 6])
+def test_a_polynomial_of_few_points_has_errors_of_their_size(few: int) -> None:
+    x = np.linspace(0, 1, few)
+    fit = fit_polynomial(x, 2 * x + 0.1 * (-1.0) ** np.arange(few))
+    assert fit.deviation is not None and fit.degrees_of_freedom == few - 2
+    at = torch.linspace(0, 1, 11, dtype=torch.float64)
+    for order in (0, 1, 2):
+        deviation = fit.deviation(at, order)
+        assert torch.isfinite(deviation).all()
+    assert 0.01 < float(fit.deviation(at, 0).max()) < 1
 
 
 def test_a_process_is_conditioned_on_its_points() -> None:

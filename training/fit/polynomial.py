@@ -15,6 +15,11 @@ from training.networks.curve import Polynomial, centre_and_half
 from training.networks.deviation import PolynomialDeviation
 
 HIGHEST_DEGREE = 25  # 12 can't follow 1/(1 + 25x²), and its intervals then miss it
+# Of the intervals: by what each coefficient is smaller than the one before it. With more than the
+# first, what lies beyond the highest degree would matter; the last leaves little but a parabola.
+FALLS = np.exp(-np.geomspace(0.13, 3, 12))
+RATIOS = np.geomspace(1e-10, 1e4, 29)  # variance of the noise over that of the coefficient of T_2
+LEAST_WEIGHT = 0.01  # relative to the best node's; lighter nodes are left out
 REPRODUCES = 1e-6  # largest error at the data of coefficients in x, relative to the fit's range
 
 
@@ -72,7 +77,9 @@ def fit_polynomial(x: Array, y: Array, degree: int | None = None) -> PolynomialF
     difference = float(np.abs(np.polyval(in_x, x) - served).max())
     off = difference / (float(np.ptp(served)) or float(np.abs(served).max()) or 1.0)
     centre, half = centre_and_half(low, high).tolist()
-    deviation, freedom = _deviation(x, y, chosen, [error.degree for error in errors])
+    size = max(error.degree for error in errors) + 1
+    padded = np.array(_padded(fitted.coef.tolist(), size - 1))
+    deviation, freedom = _deviation(x, y, padded, degree)
     return PolynomialFit(
         network=network,
         mse=mean_squared_error(network, x, y),
@@ -124,68 +131,111 @@ def _leave_one_out(x: Array, y: Array, degree: int) -> tuple[DegreeError, Array]
     return DegreeError(degree, float(np.mean(residual**2)), float(np.mean(squares))), squares
 
 
-def _deviation(
-    x: Array, y: Array, chosen: int, degrees: Sequence[int]
-) -> tuple[PolynomialDeviation | None, float | None]:
-    """The standard deviation, with the uncertainty of the degree in it.
+@dataclass(frozen=True)
+class _Posterior:
+    """What the coefficients of T_0 … T_m are, given hyperparameters: mean [m+1], covariance SSᵀ by
+    its root S [m+1, m+1], and the weight of these hyperparameters."""
 
-    Covariance s²(VᵀV)⁻¹ of the coefficients of each degree, averaged with Akaike weights (with
-    the correction for few points), plus the spread of these fits about the chosen one (Buckland,
-    Burnham and Augustin, Biometrics 53, 1997). All of them are quadratic forms in one basis, so
-    that a single matrix holds their sum.
+    weight: float
+    mean: Array
+    root: Array
+
+
+def _deviation(
+    x: Array, y: Array, fitted: Array, degree: int | None
+) -> tuple[PolynomialDeviation | None, float | None]:
+    """The standard deviation about the polynomial of the coefficients ``fitted`` [m+1], and its
+    degrees of freedom.
+
+    The covariance of all coefficients plus the square of how far their mean is from those fitted,
+    averaged over hyperparameters. All of them are quadratic forms in one basis, so that a single
+    matrix holds their sum. A ``degree`` that was given is known: then this is the covariance
+    s²(VᵀV)⁻¹ of least squares. Otherwise the degree is unknown, and with it how many coefficients
+    there are: the polynomial has the highest degree, but for its coefficients to fall off.
     """
-    count, size = len(x), max(degrees) + 1
-    information, roots, shifts = [], [], []
-    reference = _coefficients(x, y, chosen, size)
-    for degree in degrees:
-        freedom = count - degree - 1
-        if freedom < 1:
-            continue
-        _, triangle = np.linalg.qr(_basis(x, degree))
-        coefficients = _coefficients(x, y, degree, size)
-        squares = float(np.sum((y - _basis(x, size - 1) @ coefficients) ** 2))
-        root = np.zeros((size, degree + 1))
-        root[: degree + 1] = np.linalg.inv(triangle) * math.sqrt(squares / freedom)
-        parameters = degree + 2  # with the variance of the noise
-        spare = count - parameters - 1
-        correction = 2 * parameters * (parameters + 1) / spare if spare > 0 else math.inf
-        # Differences at the size of rounding error say nothing: exact fits are equally good.
-        floor = count * (1e-13 * (float(np.abs(y).max()) or 1.0)) ** 2
-        information.append(
-            count * math.log(max(squares, floor) / count) + 2 * parameters + correction
-        )
-        roots.append(root)
-        shifts.append(coefficients - reference)
-        if degree == chosen:
-            chosen_freedom = freedom
-    if count - chosen - 1 < 1:
+    size = len(fitted)
+    free = size if degree is not None else 2
+    freedom = len(x) - free
+    if freedom < 1:
         return None, None
-    spread = np.array(information)
-    best = spread.min()
-    weights = np.exp(-(spread - best) / 2) if np.isfinite(best) else np.ones(len(spread))
-    weights /= weights.sum()
     columns = [
-        part
-        for weight, root, shift in zip(weights, roots, shifts, strict=True)
-        for part in (math.sqrt(weight) * root, math.sqrt(weight) * shift[:, np.newaxis])
+        math.sqrt(node.weight) * part
+        for node in _posteriors(x, y, size, free)
+        for part in (node.root, (node.mean - fitted)[:, np.newaxis])
     ]
     # The same sum of squares from a triangle: QR of the transpose.
     whole = np.transpose(np.linalg.qr(np.concatenate(columns, axis=1).T, mode="r"))
     scaling = centre_and_half(float(x.min()), float(x.max()))
-    return PolynomialDeviation(torch.from_numpy(whole.copy()), scaling), float(chosen_freedom)
+    return PolynomialDeviation(torch.from_numpy(whole.copy()), scaling), float(freedom)
+
+
+def _posteriors(x: Array, y: Array, size: int, free: int) -> list[_Posterior]:
+    """Of the ``size`` coefficients, where nothing is known of the first ``free``.
+
+    The others are normal about zero with standard deviations A, Aρ, Aρ², …: coefficients of a
+    function without a corner fall off geometrically (Trefethen, Approximation Theory and
+    Approximation Practice, chapter 8). A and the free coefficients are integrated out; ρ and the
+    variance of the noise over A² are averaged over a grid, with their likelihood as weight, as in
+    ``process``.
+    """
+    orthogonal, upper = np.linalg.qr(_basis(x, size - 1))
+    rotated = orthogonal.T @ y
+    rest = y - orthogonal @ rotated
+    beyond = float(rest @ rest)  # what no polynomial of that degree explains
+    freedom = len(x) - free
+    if size == free:
+        nodes = [(1.0, 1.0, 1.0)]
+    else:
+        likelihood = np.array(
+            [_likelihoods(upper[free:, free:], rotated[free:], beyond, freedom, f) for f in FALLS]
+        )
+        weights = np.exp(likelihood - likelihood.max())
+        weights[weights < LEAST_WEIGHT] = 0
+        weights /= weights.sum()
+        nodes = [
+            (float(weights[row, column]), float(FALLS[row]), float(RATIOS[column]))
+            for row, column in np.argwhere(weights)
+        ]
+    found = []
+    for weight, fall, ratio in nodes:
+        scale = np.concatenate([np.ones(free), _spread(size - free, fall)])
+        # Least squares with a row for each coefficient that should be near zero.
+        near_zero = np.eye(size)[free:]
+        rows = np.concatenate([upper * scale / math.sqrt(ratio), near_zero])
+        targets = np.concatenate([rotated / math.sqrt(ratio), np.zeros(len(near_zero))])
+        turned, triangle = np.linalg.qr(rows)
+        whitened = np.linalg.solve(triangle, turned.T @ targets)
+        misses = targets - rows @ whitened
+        variance = (float(misses @ misses) + beyond / ratio) / freedom
+        root = scale[:, np.newaxis] * np.linalg.inv(triangle) * math.sqrt(variance)
+        found.append(_Posterior(weight, scale * whitened, root))
+    return found
+
+
+def _likelihoods(upper: Array, rotated: Array, beyond: float, freedom: int, fall: float) -> Array:
+    """The restricted log likelihood at each of ``RATIOS``, up to a constant."""
+    left, singular, _ = np.linalg.svd(upper * _spread(upper.shape[1], fall), full_matrices=False)
+    squares = (left.T @ rotated) ** 2
+    rest = beyond + max(0.0, float(rotated @ rotated - squares.sum()))
+    variances = singular[:, np.newaxis] ** 2 + RATIOS
+    error = (squares[:, np.newaxis] / variances).sum(0) + rest / RATIOS
+    result: Array = -0.5 * (
+        np.log(variances).sum(0)
+        + (freedom - len(squares)) * np.log(RATIOS)
+        + freedom * np.log(np.maximum(error, np.finfo(np.float64).tiny))
+    )
+    return result
+
+
+def _spread(count: int, fall: float) -> Array:
+    spread: Array = fall ** np.arange(count, dtype=np.float64)
+    return spread
 
 
 def _basis(x: Array, degree: int) -> Array:
     low, high = x.min(), x.max()
     basis: Array = np.polynomial.chebyshev.chebvander((2 * x - low - high) / (high - low), degree)
     return basis
-
-
-def _coefficients(x: Array, y: Array, degree: int, size: int) -> Array:
-    """Of T_0 … T_(size−1), by least squares, zero above ``degree``."""
-    found = np.zeros(size)
-    found[: degree + 1] = np.linalg.lstsq(_basis(x, degree), y, rcond=None)[0]
-    return found
 
 
 def _padded(coefficients: Sequence[float], degree: int) -> list[float]:

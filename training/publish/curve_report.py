@@ -152,7 +152,7 @@ def _band_text(fit: Fitted) -> str:
     if fit.deviation is None:
         return "There is no band: so few points can't tell how sure the fit is."
     means = {
-        PolynomialFit: "the covariance of the coefficients, averaged over degrees",
+        PolynomialFit: "the covariance of the coefficients; a degree that was not given is unknown",
         MLPFit: "Laplace's approximation of the network's weights",
         ProcessFit: "the process given the points, averaged over its hyperparameters",
     }[type(fit)]

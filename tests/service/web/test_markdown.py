@@ -14,6 +14,18 @@ def test_formulas_are_mathml() -> None:
     assert "$" not in page
 
 
+def test_what_is_wide_can_be_scrolled_by_keys() -> None:
+    page = to_html("```python\n<pre>\n```\n\n    code\n\n$$x$$\n")
+    assert page.count('<pre tabindex="0">') == 2
+    assert page.count('<div class="math block" tabindex="0">') == 1
+    assert "&lt;pre&gt;" in page
+
+
+def test_a_prime_is_not_raised_twice() -> None:
+    assert '<mi>&#x003C3;</mi><mo lspace="0" rspace="0">&#x02032;</mo>' in to_html("$\\sigma'(z)$")
+    assert "<msup>" in to_html("$a^2$")
+
+
 def test_money_is_no_formula() -> None:
     assert to_html("It costs $5 and $6.") == "<p>It costs $5 and $6.</p>\n"
 
