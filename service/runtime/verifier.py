@@ -68,15 +68,21 @@ class Verdicts:
         return self._lock(self._place(key), wait=False)
 
     def put(self, key: str, answer: Answer) -> None:
-        """Tell everybody the answer."""
+        """Tell everybody the answer. Where the disk is full, the others find it for themselves."""
+        self._known[key] = answer
         if self._file is None:
-            self._known[key] = answer
             return
         line = json.dumps([key, answer]).encode() + b"\n"
         descriptor = self._file.fileno()
         with self._mutex:  # locks are the process's, not the thread's
             self._lock(self.WRITING, wait=True)
-            os.pwrite(descriptor, line, os.fstat(descriptor).st_size)
+            end = os.fstat(descriptor).st_size
+            try:
+                whole = os.pwrite(descriptor, line, end) == len(line)
+            except OSError:
+                whole = False
+            if not whole:  # nobody must take half a line for the beginning of the next
+                os.ftruncate(descriptor, end)
             self._unlock(self.WRITING)
         self.give_up(key)
 

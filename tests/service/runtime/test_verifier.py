@@ -1,6 +1,8 @@
 """Verdicts are shared by the processes of a host; a process that dies refuses one version only."""
 
+import errno
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -53,6 +55,41 @@ def test_work_that_a_dead_process_left_is_done_by_another(tmp_path, monkeypatch)
         target=lambda: shared.claim(mine._key("k"))
     )
     process.start()
+    process.join()
+    assert len(mine.submit(folder, "k").result(60).functions) == 4
+    mine.stop()
+
+
+@pytest.mark.parametrize("written", [None, 5])
+def test_a_full_disk_costs_no_verdict(tmp_path, monkeypatch, written) -> None:
+    """The version was waited for without end, and so was the lock that its worker held."""
+    folder = publish_curve(tmp_path).folder
+    shared = Verdicts()
+    monkeypatch.setattr(verifier, "shared_verdicts", lambda: shared)
+    write = os.pwrite
+
+    def full(descriptor: int, content: bytes, place: int) -> int:
+        if written is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, content[:written], place)
+
+    mine = Verifier(Settings())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        assert len(mine.submit(folder, "k").result(60).functions) == 4
+    answer = {"reason": "of the next one, for which there is room again"}
+    shared.put("next", answer)
+    context = multiprocessing.get_context("fork")
+    told, know = context.Pipe(duplex=False)
+
+    def other() -> None:
+        shared._known.clear()  # what it has by being forked: it is to read the file
+        shared._read = 0
+        know.send((shared.find("next"), shared.claim(mine._key("k"))))
+
+    process = context.Process(target=other)
+    process.start()
+    assert told.poll(60) and told.recv() == (answer, True)
     process.join()
     assert len(mine.submit(folder, "k").result(60).functions) == 4
     mine.stop()
