@@ -8,7 +8,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from training.fit import device
-from training.publish.record import _recordable, record
+from training.publish.record import record
+from training.publish.recordable import recordable
 
 
 def test_the_names_are_there() -> None:
@@ -41,12 +42,12 @@ def test_the_derivative_of_copy_is_taken_back() -> None:
     def slope() -> torch.Tensor:
         return torch.autograd.grad(torch.ops.aten.copy(torch.zeros(2), x * 2).sum(), x)[0]
 
-    with _recordable():
+    with recordable():
         assert torch.equal(slope(), torch.full((2,), 2.0))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="not implemented"):
             slope()
-        with pytest.raises(ValueError, match="stopped"), _recordable():
+        with pytest.raises(ValueError, match="stopped"), recordable():
             raise ValueError("stopped")
 
 

@@ -78,7 +78,7 @@ def test_average_pooling(settings: tuple[Any, ...]) -> None:
     x = normal(2, 3, 9, 8)
     expected = aten.avg_pool2d(x, *settings)
     if not settings[3]:
-        same(pooling.avg_pool_2d(x, *settings), expected)
+        same(pooling.avg_pool(2, x, *settings), expected)
     gradient = normal(*expected.shape)
     wanted = aten.avg_pool2d_backward(gradient, x, *settings)
     same(pooling.avg_pool_backward(gradient, x, *settings), wanted)
@@ -90,7 +90,43 @@ def test_adaptive_pooling(sizes: tuple[int, int]) -> None:
     same(pooling.adaptive_avg_pool(x, sizes), aten._adaptive_avg_pool2d(x, sizes))
     gradient = normal(2, 3, *sizes)
     wanted = aten._adaptive_avg_pool2d_backward(gradient, x)
-    same(pooling.adaptive_avg_pool_backward(gradient, x), wanted)
+    same(pooling.adaptive_avg_pool_backward(2, gradient, x), wanted)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (9, 8), (5, 11)])
+def test_adaptive_pooling_of_maxima(sizes: tuple[int, int]) -> None:
+    x = normal(2, 3, 9, 8).round()  # which has equal maxima
+    wanted = aten.adaptive_max_pool2d(x, sizes)
+    found = pooling.adaptive_max_pool(x, sizes)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(mine, theirs)
+    gradient = normal(2, 3, *sizes)
+    expected = aten.adaptive_max_pool2d_backward(gradient, x, wanted[1])
+    same(pooling.max_pool_backward(2, gradient, x, found[1]), expected)
+
+
+def test_pooling_in_three_dimensions() -> None:
+    x, settings = normal(2, 3, 6, 5, 4), ([2, 2, 2], [2, 1, 2], [0, 1, 0])
+    wanted = aten.avg_pool3d(x, *settings)
+    same(RULES[aten.avg_pool3d.default](x, *settings), wanted)
+    rest = (*settings, False, True, None)
+    back = aten.avg_pool3d_backward(wanted, x, *rest)
+    same(RULES[aten.avg_pool3d_backward.default](wanted, x, *rest), back)
+    for sizes in ([1, 1, 1], [3, 2, 5]):
+        wanted = aten._adaptive_avg_pool3d(x, sizes)
+        same(RULES[aten._adaptive_avg_pool3d.default](x, sizes), wanted)
+        back = aten._adaptive_avg_pool3d_backward(wanted, x)
+        same(RULES[aten._adaptive_avg_pool3d_backward.default](wanted, x), back)
+        values, places = aten.adaptive_max_pool3d(x, sizes)
+        found = RULES[aten.adaptive_max_pool3d.default](x, sizes)
+        assert torch.equal(found[0], values)
+        assert torch.equal(found[1], places)
+        back = aten.adaptive_max_pool3d_backward(values, x, places)
+        same(RULES[aten.adaptive_max_pool3d_backward.default](values, x, places), back)
+    values, places = aten.max_pool3d_with_indices(x, *settings)
+    rest = (*settings, [1, 1, 1], False, places)
+    back = aten.max_pool3d_with_indices_backward(values, x, *rest)
+    same(RULES[aten.max_pool3d_with_indices_backward.default](values, x, *rest), back)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -134,6 +170,31 @@ def test_linear_algebra(size: int) -> None:
         same(linear_algebra.solve_triangular(triangle, b, **options), wanted, 1e-9)
 
 
+@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 5, 3), (3, 5), (2, 4, 4), (2, 2, 6)])
+def test_qr(shape: tuple[int, ...]) -> None:
+    a = normal(*shape)
+    upright = a.clone()
+    upright[..., 1:, 0] = 0  # a column that LAPACK leaves as it is
+    for each in (a, upright, -a):
+        for mode in ("reduced", "complete"):
+            wanted = torch.linalg.qr(each, mode=mode)
+            for mine, theirs in zip(linear_algebra.qr(each, mode), wanted, strict=True):
+                same(mine, theirs)
+    assert linear_algebra.qr(a, "r") is NotImplemented
+    assert linear_algebra.qr(normal(40, 40)) is NotImplemented
+
+
+@pytest.mark.parametrize("upper", [True, False])
+def test_from_a_cholesky_factor(upper: bool) -> None:
+    a, b = normal(4, 5, 5), normal(4, 5, 2)
+    factor = torch.linalg.cholesky(a @ a.mT + torch.eye(5, dtype=DOUBLE), upper=upper)
+    wanted = torch.cholesky_solve(b, factor, upper=upper)
+    same(linear_algebra.cholesky_solve(b, factor, upper), wanted)
+    wanted = torch.cholesky_inverse(factor, upper=upper)
+    same(linear_algebra.cholesky_inverse(factor, upper), wanted)
+    assert linear_algebra.cholesky_inverse(normal(40, 40)) is NotImplemented
+
+
 def test_matrix_exponential() -> None:
     for scale in (0.01, 1.0, 20.0):
         a = normal(3, 4, 4) * scale
@@ -167,6 +228,16 @@ def test_reductions() -> None:
     weight = normal(4, 6)
     (wanted,) = torch.autograd.grad((torch.cdist(leaf, other) * weight).sum(), leaf)
     same(reductions.distances_backward(weight, x, other, 2, exact), wanted, 1e-7)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_running_extremes(size: int) -> None:
+    x = (normal(3, size, 2) * 2).round()  # which has equal numbers
+    for name in ("cummax", "cummin"):
+        rule, operator = RULES[getattr(aten, name).default], getattr(torch, name)
+        for dim in (0, 1, -1):
+            for mine, theirs in zip(rule(x, dim), operator(x, dim), strict=True):
+                assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("affine", [True, False])

@@ -148,8 +148,8 @@ def _compare(
                 function,
                 WRONG_DERIVATIVE,
                 f"what autograd gives for {name} differs from central differences by "
-                f"{largest / scale:.2g} of its size; a detach(), a straight-through estimator or a "
-                "backward() of one's own?",
+                f"{largest / scale:.2g} of its size; a detach(), a straight-through estimator, a "
+                "backward() of one's own, or torch.autograd.grad without create_graph=True?",
             )
         worst = max(worst, largest / scale)
     return worst

@@ -17,8 +17,9 @@ Tensors = tuple[Tensor, ...]
 
 def value(spec: FunctionSpec, inputs: Sequence[Tensor]) -> Tensors:
     """The outputs."""
-    with torch.no_grad(), traceable():
-        return spec.function(*inputs)
+    with torch.enable_grad(), traceable():  # for a function that itself differentiates
+        outputs = spec.function(*(each.detach() for each in inputs))
+    return tuple(output.detach() for output in outputs)
 
 
 def vjp(spec: FunctionSpec, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Tensors:

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from training.errors import JobError
 from training.functions.publication import OUTPUT_TYPES, Publication
-from training.functions.refusal import BAKED_IN, NOT_FINITE, RANDOM, ROWS_MIX, Refusal
+from training.functions.refusal import (
+    BAKED_IN,
+    INNER,
+    NOT_FINITE,
+    RANDOM,
+    ROWS_MIX,
+    Refusal,
+)
 from training.publish.derivatives import frozen
 from training.publish.record import traceable
 
@@ -145,7 +152,7 @@ def in_float64(publication: Publication) -> Callable[..., tuple[Tensor, ...]] | 
         function = frozen(function).double()
     called = _tuple_of(function)
     try:
-        outputs = called(*(widened(tensor) for tensor in publication.inputs.values()))
+        outputs = called(*(widened(tensor.detach()) for tensor in publication.inputs.values()))
     except (RuntimeError, TypeError):
         return None
     floating = [output for output in outputs if output.is_floating_point()]
@@ -212,10 +219,13 @@ def _call(
     what: str = "its examples",
 ) -> tuple[Tensor, ...]:
     try:
-        with torch.no_grad(), traceable():
-            return function(*inputs)
+        with torch.enable_grad(), traceable():  # for a function that itself differentiates
+            outputs = function(*(each.detach() for each in inputs))
     except Exception as error:  # it is the user's own
-        raise JobError(f"the function fails on {what}: {type(error).__name__}: {error}") from error
+        text = f"the function fails on {what}: {type(error).__name__}: {error}"
+        advice = f"; {INNER}" if "does not require grad" in text else ""
+        raise JobError(text + advice) from error
+    return tuple(each.detach() if isinstance(each, Tensor) else each for each in outputs)
 
 
 def _require_repeatable(

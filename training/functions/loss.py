@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from training.errors import JobError
 from training.functions.function_spec import FunctionSpec, TensorSpec
 from training.functions.plans import Plan, graph_input
 from training.functions.publication import Publication
+from training.functions.pullbacks import Pullback, either_way
 from training.functions.refusal import NO_DERIVATIVE, Refusal
 from training.publish.derivatives import frozen
 from training.publish.record import functional, record, traceable
@@ -77,15 +78,12 @@ class Loss:
     def traced(self, *arguments: Tensor) -> Tensors:
         """Loss and gradients of its sum, as functions that can be recorded."""
 
-        computed = functional(lambda *varied: self.value(arguments, varied))
+        def sloped(pullback: Pullback, given: Sequence[Tensor]) -> Tensors:
+            computed = functional(lambda *varied: self.value(given, varied))
+            loss, pull = pullback(computed, *self.start(given))
+            return (loss, *pull(torch.ones_like(loss)))
 
-        def total(*varied: Tensor) -> tuple[Tensor, Tensor]:
-            loss = computed(*varied)
-            return loss.sum(), loss
-
-        varied = self.start(arguments)
-        slopes, loss = grad(total, argnums=tuple(range(len(varied))), has_aux=True)(*varied)
-        return (loss, *slopes)
+        return either_way(sloped)(*arguments)
 
     def eager(self, arguments: Sequence[Tensor]) -> Tensors:
         """The same by ``torch.autograd``."""
@@ -105,7 +103,7 @@ class Loss:
 def _require_numbers(loss: Loss, publication: Publication) -> None:
     arguments = [*publication.inputs.values(), *publication.targets.values()]
     try:
-        with torch.no_grad(), traceable():
+        with torch.enable_grad(), traceable():
             found: object = loss.value(arguments, loss.start(arguments))
     except Exception as error:  # it is the user's own
         raise JobError(f"loss= fails on the examples: {type(error).__name__}: {error}") from error

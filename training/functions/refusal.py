@@ -45,6 +45,10 @@ _SPECTRAL = (
     "does; write a fixed number of steps (of power iteration, say), or compute them before and "
     "pass them as an input"
 )
+INNER = (
+    "a function that differentiates inside takes torch.func.grad, or x.requires_grad_(True) before "
+    "torch.autograd.grad(…, create_graph=True)"
+)
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
 _KERNEL = re.compile(r"implementation for (\w+)\(\d+\)")
 
@@ -92,9 +96,19 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
             "it changes a tensor that it was not given, such as a buffer that counts calls; leave "
             "that out when not self.training",
         )
+    if "functorch transform" in chain:
+        return Refusal(
+            function,
+            OTHER,
+            "it calls torch.autograd.grad, or a torch.autograd.Function without setup_context(), "
+            "which can't be followed beside parameters= or in a classifier; use torch.func.grad, "
+            "and write forward(x) and setup_context(ctx, inputs, output)",
+        )
     if "dynamo-optimized" in chain:
         return Refusal(function, OTHER, "torch.compile was applied to it; give what it was before")
-    if "derivative for" in chain or "does not require grad" in chain:
+    if "does not require grad" in chain:
+        return Refusal(function, NO_DERIVATIVE, f"{message}; {INNER}")
+    if "derivative for" in chain:
         return Refusal(function, NO_DERIVATIVE, message)
     if "2147483648" in chain or "2GB" in chain or "2 GiB" in chain or "exceeds maximum" in chain:
         return Refusal(function, TOO_LARGE, "an ONNX file holds at most 2 GiB")

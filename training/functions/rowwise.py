@@ -5,13 +5,13 @@ two pullbacks on a batch of rows; what asks for several directions a row repeats
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vjp, vmap
+from torch.func import vmap
 
 from training.functions.function_spec import FunctionSpec
+from training.functions.pullbacks import Pullback, either_way
 from training.publish.record import functional
 
 Rows = Callable[..., tuple[Tensor, ...]]
@@ -39,12 +39,6 @@ def rows_of(spec: FunctionSpec) -> Rows:
     return mapped
 
 
-def _vjp(function: Callable[..., Any], *values: Tensor) -> tuple[Any, Any]:
-    """What the function gives, and its pullback."""
-    result: Any = vjp(function, *values)
-    return result[0], result[1]
-
-
 def _varying(
     rows: Rows, inputs: Sequence[Tensor], wrt: Sequence[int], of: Sequence[int]
 ) -> Callable[..., tuple[Tensor, ...]]:
@@ -64,13 +58,13 @@ def vjp_rows(spec: FunctionSpec, of: Sequence[int]) -> Rows:
     """(inputs, a cotangent for each of the outputs ``of``) → Jᵀ cotangent for each ``wrt``."""
     rows, wrt, count = rows_of(spec), spec.wrt, len(spec.inputs)
 
-    def pulled(*arguments: Tensor) -> tuple[Tensor, ...]:
-        inputs, cotangents = arguments[:count], arguments[count:]
-        _, pull = _vjp(_varying(rows, inputs, wrt, of), *(inputs[i] for i in wrt))
+    def pulled(pullback: Pullback, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        inputs, cotangents = arguments[:count], tuple(arguments[count:])
+        _, pull = pullback(_varying(rows, inputs, wrt, of), *(inputs[i] for i in wrt))
         result: tuple[Tensor, ...] = pull(cotangents)
         return result
 
-    return pulled
+    return either_way(pulled)
 
 
 def jvp_rows(spec: FunctionSpec) -> Rows:
@@ -81,15 +75,15 @@ def jvp_rows(spec: FunctionSpec) -> Rows:
     rows, wrt, of = rows_of(spec), spec.wrt, spec.of
     count = len(spec.inputs)
 
-    def pushed(*arguments: Tensor) -> tuple[Tensor, ...]:
-        inputs, tangents = arguments[:count], arguments[count:]
-        outputs, pull = _vjp(_varying(rows, inputs, wrt, of), *(inputs[i] for i in wrt))
+    def pushed(pullback: Pullback, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        inputs, tangents = arguments[:count], tuple(arguments[count:])
+        outputs, pull = pullback(_varying(rows, inputs, wrt, of), *(inputs[i] for i in wrt))
         anywhere = tuple(torch.zeros_like(output) for output in outputs)
-        _, push = _vjp(lambda *u: pull(u), *anywhere)
+        _, push = pullback(lambda *u: pull(u), *anywhere)
         result: tuple[Tensor, ...] = push(tangents)
         return result
 
-    return pushed
+    return either_way(pushed)
 
 
 def hvp_rows(spec: FunctionSpec, of: Sequence[int]) -> Rows:
@@ -99,7 +93,7 @@ def hvp_rows(spec: FunctionSpec, of: Sequence[int]) -> Rows:
     """
     rows, wrt, count = rows_of(spec), spec.wrt, len(spec.inputs)
 
-    def curved(*arguments: Tensor) -> tuple[Tensor, ...]:
+    def curved(pullback: Pullback, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
         inputs = arguments[:count]
         tangents = arguments[count : count + len(wrt)]
         cotangents = arguments[count + len(wrt) :]
@@ -113,9 +107,13 @@ def hvp_rows(spec: FunctionSpec, of: Sequence[int]) -> Rows:
             total: Tensor = sum(parts[1:], start=parts[0])
             return total
 
-        slope: Any = grad(weighted, argnums=tuple(range(len(wrt))))
-        _, pull = _vjp(slope, *(inputs[i] for i in wrt))
+        def slope(*values: Tensor) -> tuple[Tensor, ...]:
+            total, pull = pullback(weighted, *values)
+            slopes: tuple[Tensor, ...] = pull(torch.ones_like(total))
+            return slopes
+
+        _, pull = pullback(slope, *(inputs[i] for i in wrt))
         result: tuple[Tensor, ...] = pull(tuple(tangents))
         return result
 
-    return curved
+    return either_way(curved)

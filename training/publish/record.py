@@ -7,7 +7,6 @@ complex numbers, and float64 constants, which the ONNX exporter would round to f
 """
 
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.fx.node import map_aggregate
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from training.publish.recordable import recordable
 from training.publish.rules import RULES, complex_numbers
 
 # Batch sizes to record at. Large enough that a size of the network is rarely a multiple of one.
@@ -45,7 +45,7 @@ def record(
         torch.empty(rows, *example.shape[1:], dtype=example.dtype) if has_batch else example.clone()
         for example, has_batch in zip(examples, batched, strict=True)
     ]
-    with traceable(), _recordable():
+    with traceable(), recordable():
         recorded = _operators_of(function, sample, batched)
         if complex_numbers.occur_in(recorded):
             in_pairs = complex_numbers.OnPairs(recorded)
@@ -88,7 +88,8 @@ def functional(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Around what is differentiated, and not around its derivative: autograd's derivative of a write
     through a view is made of strides, which ONNX doesn't have. PyTorch can't rewrite a
-    ``torch.autograd.Function``; a function that calls one stays as it is.
+    ``torch.autograd.Function``, nor what differentiates by ``torch.autograd.grad``; a function that
+    calls one stays as it is.
     """
     written: Callable[..., Any] = functionalize(function, remove="mutations")
 
@@ -96,11 +97,19 @@ def functional(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return written(*inputs)
         except RuntimeError as error:
-            if "custom_function_call" not in str(error):
+            if "custom_function_call" not in str(error) and not bars_transforms(error):
                 raise
             return function(*inputs)
 
     return called
+
+
+def bars_transforms(error: BaseException) -> bool:
+    """Did a transform of ``torch.func`` meet what only autograd itself can go through?
+
+    ``requires_grad_``, ``backward()``, an ``autograd.Function`` without ``setup_context``.
+    """
+    return "functorch transform" in str(error)
 
 
 @contextmanager
@@ -114,33 +123,6 @@ def traceable() -> Iterator[None]:
         torch.backends.mkldnn.flags(enabled=False, allow_tf32=None),
     ):
         yield
-
-
-@contextmanager
-def _recordable() -> Iterator[None]:
-    """PyTorch's own operators, where it has them in a form that can't be recorded.
-
-    ``aten.copy``, which ``functional`` makes of a write, has no derivative. The mean of a picture
-    whose channels lie last sets strides, which ONNX doesn't have.
-    """
-
-    def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:  # noqa: ARG001
-        return source.to(target.dtype).expand(target.shape).clone()
-
-    def average(picture: Tensor, size: Sequence[int]) -> Tensor:
-        if tuple(size) == (1, 1):
-            return picture.mean((-1, -2), keepdim=True)
-        return aten._adaptive_avg_pool2d(picture, size)
-
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("copy", copy, "Autograd")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there was one before is known
-        library.impl("adaptive_avg_pool2d", average, "CompositeImplicitAutograd")
-    try:
-        yield
-    finally:
-        del library  # what it registered goes with it
 
 
 def _recording_batch(examples: Sequence[Tensor], batched: Sequence[bool]) -> int:
@@ -253,16 +235,36 @@ def _lift_float64(recorded: fx.GraphModule) -> None:
 
     The exporter writes a Python number as float32 and casts it: 2/√π would be off by 5e-8.
     """
+    constants = _Constants(recorded)
     for node in list(recorded.graph.nodes):
         if node.op != "call_function":
             continue
         if node.target in _LIFTED and _is_float64(node):
             for index, argument in enumerate(node.args):
                 if type(argument) is float:
-                    node.update_arg(index, _constant(recorded, node, argument))
+                    node.update_arg(index, constants[argument])
                     node.target = _TENSOR_FORMS.get(node.target, node.target)
         elif node.target in _FILLED and _value_dtype(node) == torch.float64:
-            _fill_exactly(recorded, node)
+            _fill_exactly(recorded, node, constants)
+
+
+class _Constants:
+    """Numbers as float64 tensors of the recording, one for all uses: long loops have thousands."""
+
+    def __init__(self, recorded: fx.GraphModule) -> None:
+        self.recorded = recorded
+        nodes = recorded.graph.nodes
+        self._first = next(node for node in nodes if node.op != "placeholder")
+        self._known: dict[str, fx.Node] = {}
+
+    def __getitem__(self, number: float) -> fx.Node:
+        key = number.hex()  # 0 and -0 differ
+        if key not in self._known:
+            name = f"_number{len(self._known)}"
+            self.recorded.register_buffer(name, torch.tensor(number, dtype=torch.float64))
+            with self.recorded.graph.inserting_before(self._first):
+                self._known[key] = self.recorded.graph.get_attr(name)
+        return self._known[key]
 
 
 def _is_float64(node: fx.Node) -> bool:
@@ -284,7 +286,7 @@ _FILLED = {
 }
 
 
-def _fill_exactly(recorded: fx.GraphModule, node: fx.Node) -> None:
+def _fill_exactly(recorded: fx.GraphModule, node: fx.Node, constants: _Constants) -> None:
     place = _FILLED[node.target]  # type: ignore[index]
     number = node.args[place]
     if type(number) is not float or float(torch.tensor(number)) == number:
@@ -294,12 +296,4 @@ def _fill_exactly(recorded: fx.GraphModule, node: fx.Node) -> None:
         scaled = recorded.graph.call_function(aten.mul.Tensor, (node, number))
     node.replace_all_uses_with(scaled, lambda user: user is not scaled)
     scaled.meta = dict(node.meta)
-    scaled.update_arg(1, _constant(recorded, scaled, number))
-
-
-def _constant(recorded: fx.GraphModule, before: fx.Node, number: float) -> fx.Node:
-    """The number as a float64 tensor of the recording."""
-    name = f"_number{sum(key.startswith('_number') for key in recorded._buffers)}"
-    recorded.register_buffer(name, torch.tensor(number, dtype=torch.float64))
-    with recorded.graph.inserting_before(before):
-        return recorded.graph.get_attr(name)
+    scaled.update_arg(1, constants[number])

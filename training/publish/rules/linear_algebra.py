@@ -54,6 +54,47 @@ def solve_triangular(
     return torch.cat([rows[i] for i in range(size)], -2)
 
 
+def cholesky_solve(b: Tensor, factor: Tensor, upper: bool = False) -> Tensor:
+    """x with a x = b, from a's Cholesky factor, lower or upper."""
+    if not _small(factor):
+        return NotImplemented
+    lower = factor.mT if upper else factor
+    middle = solve_triangular(lower, b, upper=False)
+    return solve_triangular(lower.mT, middle, upper=True)
+
+
+def cholesky_inverse(factor: Tensor, upper: bool = False) -> Tensor:
+    """a⁻¹ from a's Cholesky factor."""
+    unit = torch.eye(factor.shape[-1], dtype=factor.dtype).expand_as(factor)
+    return cholesky_solve(unit, factor, upper)
+
+
+def qr(a: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
+    """q r = a [..., m, n] by Householder's reflections, with LAPACK's signs (dgeqrf, dlarfg).
+
+    (Golub and Van Loan, §5.1, §5.2.) ``mode`` is reduced or complete.
+    """
+    rows, columns = a.shape[-2:]
+    if max(rows, columns) > LARGEST or a.is_complex() or mode == "r":
+        return NotImplemented
+    index = torch.arange(rows)
+    unit = torch.eye(rows, dtype=a.dtype).expand(*a.shape[:-2], rows, rows)
+    both = torch.cat([a, unit], -1)
+    for j in range(min(rows - 1, columns)):
+        column = torch.where(index >= j, both[..., j], 0.0)
+        beyond = torch.where(index > j, column, 0.0).square().sum(-1, keepdim=True)
+        pivot = both[..., j, j : j + 1]
+        size = (pivot.square() + beyond).sqrt()
+        mirror = column + torch.where(index == j, torch.where(pivot < 0, -size, size), 0.0)
+        # A column that is zero below the diagonal is left as it is.
+        square = torch.where(beyond == 0, 1.0, mirror.square().sum(-1, keepdim=True))
+        scaled = torch.where(beyond == 0, 0.0, mirror * 2 / square)
+        both = both - scaled.unsqueeze(-1) * torch.matmul(mirror.unsqueeze(-2), both)
+    kept = rows if mode == "complete" else min(rows, columns)
+    r = torch.where(index.unsqueeze(-1) <= torch.arange(columns), both[..., :columns], 0.0)
+    return both[..., :kept, columns:].mT, r[..., :kept, :]
+
+
 def factorise(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """LU with partial pivoting: a [..., k, k] → L and U in one matrix, row order, sign of it.
 
@@ -175,6 +216,9 @@ def _no_error(a: Tensor) -> Tensor:
 RULES: dict[Any, Callable[..., Any]] = {
     aten.linalg_cholesky_ex.default: cholesky,
     aten.linalg_solve_triangular.default: solve_triangular,
+    aten.cholesky_solve.default: cholesky_solve,
+    aten.cholesky_inverse.default: cholesky_inverse,
+    aten.linalg_qr.default: qr,
     aten._linalg_solve_ex.default: solve,
     aten.linalg_lu_solve.default: lu_solve,
     aten.linalg_inv_ex.default: inverse,

@@ -1,6 +1,7 @@
 """Gradients of pooling, and pooling in float64, for which ONNX Runtime has no kernel."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,16 +12,41 @@ from training.publish.rules.convolution import _places
 aten = torch.ops.aten
 
 
-def max_pool_backward(gradient: Tensor, x: Tensor, *settings: Any) -> Tensor:
+def max_pool_backward(axes: int, gradient: Tensor, x: Tensor, *settings: Any) -> Tensor:
     """Gradient of max pooling: each output's gradient goes to the input that was the maximum.
 
-    The last of ``settings`` are the indices of those inputs, counted in one channel's plane, row
-    by row; what comes before them (kernel size, stride, …) has had its effect on them.
+    ``axes`` of them are pooled, the last ones. The last of ``settings`` are the indices of those
+    inputs, counted in one channel, row by row; what comes before them (kernel size, stride, …) has
+    had its effect on them.
     """
     indices: Tensor = settings[-1]
-    zeros = torch.zeros_like(x).flatten(-2)
-    scattered = zeros.scatter_add(-1, indices.flatten(-2), gradient.flatten(-2))
+    zeros = torch.zeros_like(x).flatten(-axes)
+    scattered = zeros.scatter_add(-1, indices.flatten(-axes), gradient.flatten(-axes))
     return scattered.reshape(x.shape)
+
+
+def adaptive_max_pool(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Maxima over windows of nearly equal size, and their places, counted in one channel.
+
+    Each window is read from a table of places [outputs, places of the largest window]; a smaller
+    one has its last place more than once.
+    """
+    axes = len(sizes)
+    table = torch.zeros([1] * (2 * axes), dtype=torch.int64)
+    for axis, outputs in enumerate(sizes):
+        inputs = x.shape[axis - axes]
+        start, end = _adaptive_windows(inputs, outputs)
+        widest = -(-inputs // outputs) + (inputs % outputs != 0)
+        place = torch.minimum(start.unsqueeze(1) + torch.arange(widest), end.unsqueeze(1) - 1)
+        shape = [1] * (2 * axes)
+        shape[axis], shape[axes + axis] = outputs, widest
+        table = table * inputs + place.reshape(shape)
+    table = table.flatten(axes).flatten(0, axes - 1)
+    seen = x.flatten(-axes).index_select(-1, table.flatten()).unflatten(-1, table.shape)
+    values, which = seen.max(-1, keepdim=True)
+    places = table.expand(seen.shape).gather(-1, which)
+    shape = [*x.shape[:-axes], *sizes]
+    return values.reshape(shape), places.reshape(shape)
 
 
 def avg_pool_backward(
@@ -101,10 +127,10 @@ def _counts(
     return counts
 
 
-def adaptive_avg_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
+def adaptive_avg_pool_backward(axes: int, gradient: Tensor, x: Tensor) -> Tensor:
     """Every output element shares its gradient among the input elements of its window."""
     result = gradient
-    for axis in (-2, -1):
+    for axis in range(-axes, 0):
         share = _adaptive_matrix(x.shape[axis], gradient.shape[axis], gradient.dtype)
         result = torch.matmul(result.transpose(axis, -1), share).transpose(axis, -1)
     return result
@@ -113,23 +139,28 @@ def adaptive_avg_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
 def adaptive_avg_pool(x: Tensor, sizes: Sequence[int]) -> Tensor:
     """Means over windows of nearly equal size, each axis a matrix product."""
     result = x
-    for axis, size in zip((-2, -1), sizes, strict=True):
+    for axis, size in zip(range(-len(sizes), 0), sizes, strict=True):
         share = _adaptive_matrix(x.shape[axis], size, x.dtype)
         result = torch.matmul(result.transpose(axis, -1), share.T).transpose(axis, -1)
     return result
 
 
 def _adaptive_matrix(inputs: int, outputs: int, dtype: torch.dtype) -> Tensor:
-    """The share of each input in each output [outputs, inputs], as PyTorch lays the windows."""
-    index = torch.arange(outputs)
-    start = index * inputs // outputs
-    end = ((index + 1) * inputs + outputs - 1) // outputs
+    """The share of each input in each output [outputs, inputs]."""
+    start, end = _adaptive_windows(inputs, outputs)
     place = torch.arange(inputs)
     inside = (place >= start.unsqueeze(1)) & (place < end.unsqueeze(1))
     return inside.to(dtype) / (end - start).unsqueeze(1).to(dtype)
 
 
-def avg_pool_2d(
+def _adaptive_windows(inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """The first place of each output's window, and the first after it, as PyTorch lays them."""
+    index = torch.arange(outputs)
+    return index * inputs // outputs, ((index + 1) * inputs + outputs - 1) // outputs
+
+
+def avg_pool(
+    axes: int,
     x: Tensor,
     kernel: Sequence[int],
     stride: Sequence[int] = (),
@@ -141,7 +172,6 @@ def avg_pool_2d(
     """In float64: the sum of strided slices of the padded input, one for each place."""
     if x.dtype != torch.float64 or ceil_mode:
         return NotImplemented
-    axes = 2
     kernel, padding = _full(kernel, axes), _full(padding, axes)
     stride = _full(stride, axes) if stride else kernel
     padded = torch.nn.functional.pad(x, [size for size in reversed(padding) for _ in range(2)])
@@ -159,10 +189,18 @@ def avg_pool_2d(
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    aten.max_pool2d_with_indices_backward.default: max_pool_backward,
-    aten.adaptive_max_pool2d_backward.default: max_pool_backward,
+    aten.max_pool2d_with_indices_backward.default: partial(max_pool_backward, 2),
+    aten.max_pool3d_with_indices_backward.default: partial(max_pool_backward, 3),
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.adaptive_max_pool3d.default: adaptive_max_pool,
+    aten.adaptive_max_pool2d_backward.default: partial(max_pool_backward, 2),
+    aten.adaptive_max_pool3d_backward.default: partial(max_pool_backward, 3),
+    aten.avg_pool2d.default: partial(avg_pool, 2),
+    aten.avg_pool3d.default: partial(avg_pool, 3),
     aten.avg_pool2d_backward.default: avg_pool_backward,
-    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,
+    aten.avg_pool3d_backward.default: avg_pool_backward,
     aten._adaptive_avg_pool2d.default: adaptive_avg_pool,
-    aten.avg_pool2d.default: avg_pool_2d,
+    aten._adaptive_avg_pool3d.default: adaptive_avg_pool,
+    aten._adaptive_avg_pool2d_backward.default: partial(adaptive_avg_pool_backward, 2),
+    aten._adaptive_avg_pool3d_backward.default: partial(adaptive_avg_pool_backward, 3),
 }

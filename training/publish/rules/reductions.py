@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,35 @@ def cumulative_product(x: Tensor, dim: int, *, dtype: torch.dtype | None = None)
     for index in range(1, size):
         parts.append(parts[-1] * x.select(dim, index))
     return torch.stack(parts, dim)
+
+
+def running_extreme(
+    better: Callable[[Tensor, Tensor], Tensor], x: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    """The best so far along ``dim`` and where it was, by steps of 1, 2, 4, … (Hillis and Steele).
+
+    ``better(later, earlier)`` says where the later of two numbers is to be kept.
+    """
+    size = x.shape[dim] if x.dim() else None
+    if not isinstance(size, int):
+        return NotImplemented
+    shape = [1] * x.dim()
+    shape[dim] = size
+    values, places = x, torch.arange(size).reshape(shape).expand(x.shape)
+    step = 1
+    while step < size:
+        later, earlier = (values.narrow(dim, start, size - step) for start in (step, 0))
+        kept = better(later, earlier)
+        there, before = (places.narrow(dim, start, size - step) for start in (step, 0))
+        values, places = (
+            torch.cat([each.narrow(dim, 0, step), chosen], dim)
+            for each, chosen in (
+                (values, torch.where(kept, later, earlier)),
+                (places, torch.where(kept, there, before)),
+            )
+        )
+        step *= 2
+    return values, places
 
 
 def search_sorted(
@@ -149,6 +179,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.linalg_vector_norm.default: vector_norm,
     aten.prod.dim_int: product,
     aten.cumprod.default: cumulative_product,
+    aten.cummax.default: partial(running_extreme, torch.ge),
+    aten.cummin.default: partial(running_extreme, torch.le),
     aten.searchsorted.Tensor: search_sorted,
     aten.bucketize.Tensor: bucketize,
     aten._cdist_forward.default: distances,
