@@ -59,6 +59,7 @@ wrote beforehand. Every answer names the model and the version that gave it. Err
 `application/problem+json` (RFC 9457).
 """
 WRITE_SECONDS = 0.25
+LOADED_SECONDS = 0.1  # between looks whether every model is there
 
 
 class State(TypedDict):
@@ -98,6 +99,7 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         watcher = asyncio.create_task(registry.watch(), name="watch artifacts")
         writing = asyncio.create_task(_flush_records_regularly(), name="log and count answers")
+        loading = asyncio.create_task(_say_when_loaded(registry, lifecycle), name="say when loaded")
         with suppress(TimeoutError):
             await asyncio.wait_for(registry.looked.wait(), registry.start_seconds)
         tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -121,6 +123,7 @@ def create_app(
         resources.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
+        loading.cancel()
         watcher.cancel()
         registry.close()
         with suppress(asyncio.CancelledError):
@@ -183,6 +186,13 @@ def create_app(
     stack = ProtocolErrors(SecurityHeaders(stack), error_formats)
     log = RequestLog(stack, observers, enabled=settings.access_log)
     return KeepState(log)
+
+
+async def _say_when_loaded(registry: Registry, lifecycle: Lifecycle) -> None:
+    """Tell the other workers once this one has its models; they say that the service is ready."""
+    while not registry.was_ready:
+        await asyncio.sleep(LOADED_SECONDS)
+    lifecycle.board.set_loaded(lifecycle.worker)
 
 
 async def _flush_records_regularly() -> None:

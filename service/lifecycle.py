@@ -10,7 +10,7 @@ _BYTES = 8  # of one figure
 
 
 class Board:
-    """One slot a worker: its last heartbeat and its number of connections.
+    """One slot a worker: its last heartbeat, its number of connections, whether it has its models.
 
     Made before forking. A slot is written by its worker alone, or by the parent before it starts.
     Each figure is written in one store. ``struct.pack_into`` would write zeros first, and a reader
@@ -19,10 +19,11 @@ class Board:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        memory = memoryview(mmap.mmap(-1, 2 * _BYTES * workers))
-        half = _BYTES * workers
-        self._beats = memory[:half].cast("d")  # last heartbeat (monotonic, s)
-        self._connections = memory[half:].cast("q")
+        memory = memoryview(mmap.mmap(-1, 3 * _BYTES * workers))
+        size = _BYTES * workers
+        self._beats = memory[:size].cast("d")  # last heartbeat (monotonic, s)
+        self._connections = memory[size : 2 * size].cast("q")
+        self._loaded = memory[2 * size :].cast("q")  # 1 once every model was there
 
     def write(self, worker: int, connections: int) -> None:
         """Record a heartbeat of ``worker`` and its number of connections."""
@@ -32,6 +33,14 @@ class Board:
     def seconds_since_heartbeat(self, worker: int) -> float:
         """Seconds since the last heartbeat of ``worker``."""
         return time.monotonic() - self._beats[worker]
+
+    def set_loaded(self, worker: int) -> None:
+        """Record that ``worker`` has had every model; for good, whoever takes its place."""
+        self._loaded[worker] = 1
+
+    def others_loaded(self, besides: int) -> bool:
+        """Has every other worker had its models?"""
+        return all(self._loaded[w] for w in range(self.workers) if w != besides)
 
     def fewest_connections(self, besides: int, within: float) -> float:
         """Connections of the least loaded other worker with a heartbeat in the last ``within`` s.

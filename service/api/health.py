@@ -45,6 +45,7 @@ def router() -> APIRouter:
     async def ready(request: Request) -> Ready | Response:
         """200 if every expected model serves; 503 with what is missing and what makes it.
 
+        At the start it is 503 until every worker has its models: any may get the next request.
         Where keys are asked for, a request without one learns which models are missing, not why:
         the reasons hold paths and commands.
         """
@@ -60,6 +61,8 @@ def router() -> APIRouter:
                 details = [m.model for m in missing if m.model]
             items = [ErrorItem(detail=detail) for detail in details]
             return problem_response(503, "Not ready: see the errors for what is missing", items)
+        if not shared.lifecycle.board.others_loaded(shared.lifecycle.worker):
+            return problem_response(503, "Not ready: another worker is still loading its models")
         return Ready(models={n: m.manifest.version for n, m in registry.models.items()})
 
     return routes

@@ -95,7 +95,9 @@ def router(settings: Settings, version: str) -> APIRouter:
     async def ready(request: Request) -> Response:
         """200 if every expected model serves, else 503; /health/ready says what is missing."""
         shared = services(request)
-        if shared.lifecycle.draining or shared.registry.missing():
+        lifecycle = shared.lifecycle
+        loaded = not shared.registry.missing() and lifecycle.board.others_loaded(lifecycle.worker)
+        if lifecycle.draining or not loaded:
             return problem_response(503, "Not ready: /health/ready says why")
         return json_response({"ready": True})
 

@@ -132,7 +132,7 @@ class Registry:
         self._required: set[str] = {*settings.require, *settings.pin}
         self._expected: set[str] = set()  # models that were there at the first look
         self._copying: set[str] = set()  # models of which a version is not whole, and young
-        self._was_ready = False
+        self.was_ready = False  # has every model been there at once?
         self._trouble = ""  # what is wrong with the folder as a whole
         self._signatures: dict[str, Signature] = {}  # of what serves, when last looked at
         self._pending: dict[tuple[str, int], _Pending] = {}
@@ -194,7 +194,7 @@ class Registry:
         if not self.scanned:
             return [Missing("", "the artifacts are still being loaded")]
         waited_for = self._required | self._expected
-        if not self._was_ready and not self.settings.require:
+        if not self.was_ready and not self.settings.require:
             waited_for = waited_for | self._copying
         if not waited_for and not self.models:
             trouble = self._trouble or f"{self.root} holds no version that can be used"
@@ -228,7 +228,7 @@ class Registry:
                     "not ready: %s", ": ".join(filter(None, (missing.model, missing.reason)))
                 )
         ready = not self.missing()
-        self._was_ready |= ready
+        self.was_ready |= ready
         self.observer.readiness(ready)
 
     def close(self) -> None:
@@ -373,7 +373,7 @@ class Registry:
                 break
             if isinstance(result, Refusal):
                 refused[version] = result
-                waits = not self._was_ready and name not in self._copying
+                waits = not self.was_ready and name not in self._copying
                 if waits and _age(folder) < self.settings.copy_seconds:
                     self._copying.add(name)
                 continue

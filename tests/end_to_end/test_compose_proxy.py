@@ -2,7 +2,8 @@
 
 GRADSERVE_TEST_IMAGE=gradserve make test ARGS=tests/end_to_end/test_compose_proxy.py
 
-Needs docker-compose (1.29, 2.26) or `docker compose`, and BASE_IMAGE if that isn't python:3.11-slim.
+Needs docker-compose (tried: 1.29, 2.26) or `docker compose`, and BASE_IMAGE if that isn't
+python:3.11-slim.
 """
 
 import json

@@ -2,10 +2,15 @@
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+from service.app import create_app
+from service.lifecycle import Board, Lifecycle
 from service.runtime.loader import load
 from service.runtime.registry import Registry
 from service.settings import Settings
@@ -41,6 +46,28 @@ def test_without_artifacts_it_is_live_not_ready_and_says_what_to_do(serve, tmp_p
 def test_ready_names_the_versions(client) -> None:
     ready = client.get("/health/ready")
     assert ready.json()["models"] == {"curve-mlp": 1, "cifar-improved": 1, "sigmoid-conv": 1}
+
+
+def test_it_is_ready_once_every_worker_has_its_models(tmp_path) -> None:
+    """Any of them may get the request that follows."""
+    publish_all(tmp_path)
+    board = Board(2)
+    with TestClient(create_app(Settings(artifacts=tmp_path), Lifecycle(board))) as client:
+        wait_for(lambda: client.get("/models/curve-mlp/summary").status_code == 200)
+        wait_for(lambda: board.others_loaded(besides=1))
+        ready = client.get("/health/ready")
+        assert (ready.status_code, "another worker" in ready.json()["detail"]) == (503, True)
+        assert client.get("/v2/health/ready").status_code == 503
+        board.set_loaded(1)
+        assert client.get("/health/ready").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 200
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_version_is_not_said_to_be_absent_while_it_is_loaded(tmp_path, monkeypatch) -> None:
