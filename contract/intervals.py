@@ -5,10 +5,21 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Beyond these, rounding errors are as large as what is left of the probability.
 LEAST_LEVEL, MOST_LEVEL = 0.01, 0.9999
+# Of the width of the data. Further outside, intervals of ``curve-gp`` for 95 % held the truth in 80
+# to 87 % of the places, and those of ``curve-poly`` are wider than anything; docs/uncertainty.md.
+REACH = 0.05
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+
+
+def within_reach(x: NDArray[np.float64], domain: tuple[float, float]) -> NDArray[np.bool_]:
+    """Where intervals mean something: x [n] in the data's range or next to it → [n]."""
+    low, high = domain
+    reach = REACH * (high - low)
+    return (x >= low - reach) & (x <= high + reach)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from contract.intervals import LEAST_LEVEL, MOST_LEVEL, quantile
+from contract.intervals import LEAST_LEVEL, MOST_LEVEL, REACH, quantile, within_reach
 from contract.signatures import DERIVATIVES, DEVIATIONS, Curve
 from service.runtime.dataplane import infer
 from service.runtime.loader import Model
@@ -102,14 +102,16 @@ class Prediction(BaseModel):
         description="True where x lies outside the training data, and f is a guess",
         examples=[[False]],
     )
-    standard_error: list[float] | None = Field(
+    standard_error: list[float | None] | None = Field(
         default=None,
-        description="Where uncertainty was asked for: of f(x), or of the derivative",
+        description="Where uncertainty was asked for: of f(x), or of the derivative; null where "
+        f"x is further outside the data than {REACH:.0%} of their width, and nothing is known of it",
         examples=[[0.1]],
     )
-    interval: list[list[float]] | None = Field(
+    interval: list[list[float | None]] | None = Field(
         default=None,
-        description="Where uncertainty was asked for: the lowest and the highest likely value",
+        description="Where uncertainty was asked for: the lowest and the highest likely value; "
+        "both null where standard_error is",
         examples=[[[1.05, 1.45]]],
     )
 
@@ -148,7 +150,7 @@ def router(settings: Settings) -> APIRouter:
                 "x": x,
                 "y": y,
                 "extrapolated": _extrapolated(x, curve),
-                **_intervals(query, curve, y, error),
+                **_intervals(query, curve, x, y, error),
             }
         )
 
@@ -176,7 +178,7 @@ def router(settings: Settings) -> APIRouter:
                 "y": y,
                 "gradient": derivative,
                 "extrapolated": _extrapolated(x, curve),
-                **_intervals(query, curve, derivative, error),
+                **_intervals(query, curve, x, derivative, error),
             }
         )
 
@@ -239,14 +241,19 @@ def _deviation(query: CurveQuery, curve: Curve, order: int) -> list[str]:
 
 
 def _intervals(
-    query: CurveQuery, curve: Curve, centre: Array, error: Sequence[Array]
+    query: CurveQuery,
+    curve: Curve,
+    x: NDArray[np.float64],
+    centre: Array,
+    error: Sequence[Array],
 ) -> dict[str, Array]:
     """What an answer has besides where uncertainty was asked for: then there is one ``error``."""
     if not error:
         return {}
-    half = quantile(query.level, curve.degrees_of_freedom) * error[0]
+    known = np.where(within_reach(x, curve.domain), error[0], np.nan)  # NaN is written as null
+    half = quantile(query.level, curve.degrees_of_freedom) * known
     return {
-        "standard_error": error[0],
+        "standard_error": known,
         "interval": np.stack([centre - half, centre + half], axis=1),
     }
 

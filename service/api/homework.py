@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from contract.intervals import quantile
+from contract.intervals import quantile, within_reach
 from service.api import w10
 from service.api.homework_models import COMMANDS
 from service.runtime.dataplane import infer
@@ -135,7 +135,8 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
     errors = [curve.deviations[1]] if 1 in curve.deviations else []
     found = await infer(model, {curve.x: x}, [curve.y, slope, *errors], shared.queue)
     reach = quantile(LEVEL, curve.degrees_of_freedom)
-    halves = reach * found[errors[0]] if errors else [None] * len(PLACES)
+    known = within_reach(x, curve.domain)
+    halves = [reach * found[errors[0]][i] if errors and known[i] else None for i in range(len(x))]
     metrics: Any = model.manifest.metrics
     truth = _truth(metrics.get("derivatives"))
     return {

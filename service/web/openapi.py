@@ -164,7 +164,7 @@ def path_parameters(path: str) -> dict[str, Any]:
 
 
 def json_response(document: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer, serialised once. ``document`` may hold NumPy arrays, of finite numbers."""
+    """An answer, serialised once. ``document`` may hold NumPy arrays; what isn't finite is null."""
     with Stage("write"):
         content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, headers=headers, media_type="application/json")

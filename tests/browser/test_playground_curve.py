@@ -113,6 +113,9 @@ def test_extrapolation_is_said(visit: Visit) -> None:
     page.locator("#curve-x").fill("4.5")
     expect(figure(page, "where")).to_contain_text("extrapolated")
     check(visit, 4.5)
+    expect(figure(page, "interval-1")).to_have_text("no interval: too far outside the data")
+    page.locator("#curve-x").fill("4.2")
+    expect(figure(page, "interval-1")).to_contain_text("95 %: ")
 
 
 def test_the_band_is_the_services(visit: Visit) -> None:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import nn
 
-from contract.intervals import quantile
+from contract.intervals import REACH, quantile
 from contract.manifest import CurveManifest
 from training.data import stand_in
 from training.data.points import Points
@@ -48,7 +48,7 @@ def draw(folder: Path, network: nn.Module, deviation: nn.Module | None, study: S
     """
     fit, points, slopes, known = study.fit, study.points, study.slopes, study.known
     low, high = float(points.x.min()), float(points.x.max())
-    margin = 0.06 * (high - low)
+    margin = REACH * (high - low)
     x = np.linspace(low - margin, high + margin, 600)
     at = torch.from_numpy(x)
     reach = quantile(LEVEL, fit.degrees_of_freedom)
@@ -160,11 +160,14 @@ def _band_text(fit: Fitted) -> str:
         f"The band holds the curve, and its slope, with a probability of {LEVEL:.0%} at each x; it "
         f"isn't for new points. It comes from {means}. It is pointwise: the whole curve lies in it "
         "less often. Outside the data it takes for granted that the curve goes on as the model "
-        "does. `docs/uncertainty.md` says how often it was right."
+        f"does, and further out than {REACH:.0%} of their width there is none. "
+        "`docs/uncertainty.md` says how often it was right."
     )
 
 
 def _slopes_table(slopes: list[Slope], freedom: float | None) -> str:
+    interval = any(slope.standard_error is not None for slope in slopes)
+
     def row(slope: Slope) -> list[object]:
         shown: list[object] = [
             f"{slope.x:g}" + (" (extrapolated)" if slope.extrapolated else ""),
@@ -174,7 +177,9 @@ def _slopes_table(slopes: list[Slope], freedom: float | None) -> str:
             f"{slope.central:.10f}",
             f"{slope.disagreement:.1e}",
         ]
-        if slope.standard_error is not None:
+        if interval and slope.standard_error is None:
+            shown.append("none so far outside")
+        elif slope.standard_error is not None:
             half = quantile(LEVEL, freedom) * slope.standard_error
             shown.append(f"{slope.autograd - half:.4f} to {slope.autograd + half:.4f}")
         if slope.truth is not None:
@@ -182,7 +187,7 @@ def _slopes_table(slopes: list[Slope], freedom: float | None) -> str:
         return shown
 
     headers = ["x", "f(x)", "f′ by autograd", "analytic", "central differences", "disagreement"]
-    if slopes[0].standard_error is not None:
+    if interval:
         headers.append(f"{LEVEL:.0%} interval of f′")
     if slopes[0].truth is not None:
         headers.append("truth")

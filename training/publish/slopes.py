@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from contract.intervals import within_reach
 from training.errors import JobError
 from training.networks.curve import Polynomial
 from training.networks.process import GaussianProcess
@@ -23,7 +24,7 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Slope:
     """f and f′ at one x. ``analytic`` is None for a network, ``truth`` where it isn't known,
-    ``standard_error`` where the points can't tell."""
+    ``standard_error`` where the points can't tell, or x lies far outside them."""
 
     x: float
     value: float
@@ -68,6 +69,7 @@ def measure_slopes(
     elif isinstance(network, GaussianProcess):
         by_formula = network.derivative(x, 1).numpy()
     errors = None if deviation is None else deviation(x, 1).numpy()
+    known = within_reach(x.numpy(), domain)
     slopes = [
         Slope(
             x=place,
@@ -77,7 +79,7 @@ def measure_slopes(
             analytic=None if by_formula is None else float(by_formula[index]),
             truth=None if truth is None else float(truth(np.array([place]))[0]),
             extrapolated=not low <= place <= high,
-            standard_error=None if errors is None else float(errors[index]),
+            standard_error=float(errors[index]) if errors is not None and known[index] else None,
         )
         for index, place in enumerate(places)
     ]

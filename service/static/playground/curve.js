@@ -250,13 +250,16 @@ class CurvePanel {
     key.textContent = `95 % band of ${this.select.value}`;
     const colour = `fit-${this.fits.indexOf(this.fit()) % 4}`;
     key.className = `key-band ${colour}`;
-    return interval ? [frame.band(this.xs, interval, `band ${colour}`)] : [];
+    // Far outside the data there is no interval.
+    const known = this.xs.map((x, i) => [x, interval?.[i]]).filter(([, ends]) => ends && ends[0] !== null);
+    return known.length ? [frame.band(known.map(([x]) => x), known.map(([, ends]) => ends), `band ${colour}`)] : [];
   }
 
   showFigures(answer, x, y, slope) {
     const second = this.answers[2];
     const likely = (order) => {
       const interval = this.answers[order]?.interval?.[0];
+      if (interval && interval[0] === null) return "no interval: too far outside the data";
       return interval ? `95 %: ${number(interval[0], 4)} to ${number(interval[1], 4)}` : "";
     };
     const figures = {

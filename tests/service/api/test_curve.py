@@ -189,6 +189,20 @@ def test_what_has_no_interval_says_so(serve: Callable[..., TestClient], tmp_path
 
 
 @pytest.mark.parametrize("path", ["/predict", "/gradient"])
+def test_far_outside_there_is_no_interval(
+    serve: Callable[..., TestClient], tmp_path: Path, path: str
+) -> None:
+    """The data reach from -1 to 4; a twentieth of that beyond them is the end."""
+    client = unsure(serve, tmp_path)
+    x = [-1.26, -1.24, 4.24, 4.26]
+    found = client.post(path, json={"x": x, "model": "curve-gp", "uncertainty": True}).json()
+    assert [error is None for error in found["standard_error"]] == [True, False, False, True]
+    assert [ends == [None, None] for ends in found["interval"]] == [True, False, False, True]
+    assert found["extrapolated"] == [True] * 4
+    assert None not in found["y"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/gradient"])
 def test_a_level_without_uncertainty_is_refused(
     serve: Callable[..., TestClient], tmp_path: Path, path: str
 ) -> None:
