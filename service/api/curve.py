@@ -105,7 +105,7 @@ class Prediction(BaseModel):
     standard_error: list[float | None] | None = Field(
         default=None,
         description="Where uncertainty was asked for: of f(x), or of the derivative; null where "
-        f"x is further outside the data than {REACH:.0%} of their width, and nothing is known of it",
+        f"x is further outside the data than {REACH:.0%} of their width: nobody knows there",
         examples=[[0.1]],
     )
     interval: list[list[float | None]] | None = Field(

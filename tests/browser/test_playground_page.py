@@ -74,9 +74,12 @@ def test_everybody_can_use_it_at_any_width(
         visit.expect_refusals()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", REPORTS)
-def test_reports_can_be_read_on_a_phone(visitor: Visitor, server: ServerProcess, path: str) -> None:
-    with visitor(server, width=PHONE) as visit:
+def test_reports_can_be_read_on_a_phone(
+    visitor: Visitor, server: ServerProcess, path: str, scheme: str
+) -> None:
+    with visitor(server, width=PHONE, color_scheme=scheme) as visit:
         page = visit.open(path)
         assert overflow(page) == []
         assert violations(page) == []
