@@ -72,11 +72,14 @@ def _network() -> str:
         "## The network",
         "Rows and columns count from 0. x is the 4×4 input, k the 3×3 kernel, v the four weights "
         "of the neuron, y the label; p and q are 0 or 1, i and j are 0, 1 or 2.",
-        "- preactivation: z_pq = Σ_ij k_ij · x_(p+i)(q+j)\n"
-        "- activation: a_pq = σ(z_pq) = 1 / (1 + e^(−z_pq))\n"
-        "- prediction: ŷ = Σ_pq v_(2p+q) · a_pq, "
-        "that is v_0·a_00 + v_1·a_01 + v_2·a_10 + v_3·a_11\n"
-        "- loss: L = (ŷ − y)², for one sample, without ½",
+        r"- preactivation: $z_{pq} = \sum_{i,j} k_{ij}\, x_{p+i,\,q+j}$"
+        "\n"
+        r"- activation: $a_{pq} = \sigma(z_{pq}) = 1 / (1 + e^{-z_{pq}})$"
+        "\n"
+        r"- prediction: $\hat y = \sum_{p,q} v_{2p+q}\, a_{pq}$, "
+        r"that is $v_0 a_{00} + v_1 a_{01} + v_2 a_{10} + v_3 a_{11}$"
+        "\n"
+        r"- loss: $L = (\hat y - y)^2$, for one sample, without ½",
         'The "convolution" is what deep learning calls one: cross-correlation, the kernel not '
         "flipped; no padding, stride 1. Neither it nor the neuron has a bias, and the neuron has "
         "no activation of its own.",
@@ -86,30 +89,35 @@ def _network() -> str:
 def _chain_rule() -> str:
     return report.document(
         "## The chain rule, backwards from the loss",
-        "1. The loss by the prediction: **∂L/∂ŷ = 2(ŷ − y)**\n"
-        "2. The prediction is linear in the weights, ∂ŷ/∂v_(2p+q) = a_pq, hence "
-        "**∂L/∂v_(2p+q) = 2(ŷ − y) · a_pq**\n"
-        "3. It is as linear in the activations, ∂ŷ/∂a_pq = v_(2p+q), hence "
-        "**∂L/∂a_pq = 2(ŷ − y) · v_(2p+q)**\n"
-        "4. The sigmoid: σ′(z) = e^(−z) / (1 + e^(−z))² = σ(z)·(1 − σ(z)), hence "
-        "**∂L/∂z_pq = 2(ŷ − y) · v_(2p+q) · a_pq · (1 − a_pq)**\n"
-        "5. The kernel: ∂z_pq/∂k_ij = x_(p+i)(q+j). The same k_ij serves all four positions, and "
-        "its effects add up: **∂L/∂k_ij = Σ_pq ∂L/∂z_pq · x_(p+i)(q+j)**\n"
-        "6. The input, likewise: x_rc reaches z_pq through k_(r−p)(c−q) where that exists: "
-        "**∂L/∂x_rc = Σ_pq ∂L/∂z_pq · k_(r−p)(c−q)**",
+        "The loss by the prediction:",
+        r"$$\frac{\partial L}{\partial \hat y} = 2(\hat y - y)$$",
+        r"The prediction is linear in the weights, $\partial \hat y / \partial v_{2p+q} = a_{pq}$:",
+        r"$$\frac{\partial L}{\partial v_{2p+q}} = 2(\hat y - y)\, a_{pq}$$",
+        r"It is as linear in the activations, $\partial \hat y / \partial a_{pq} = v_{2p+q}$:",
+        r"$$\frac{\partial L}{\partial a_{pq}} = 2(\hat y - y)\, v_{2p+q}$$",
+        r"The sigmoid: $\sigma'(z) = e^{-z} / (1 + e^{-z})^2 = \sigma(z)(1 - \sigma(z))$, hence",
+        r"$$\frac{\partial L}{\partial z_{pq}} = 2(\hat y - y)\, v_{2p+q}\, "
+        r"a_{pq}(1 - a_{pq})$$",
+        r"The kernel: $\partial z_{pq} / \partial k_{ij} = x_{p+i,\,q+j}$. The same $k_{ij}$ "
+        "serves all four positions, and its effects add up:",
+        r"$$\frac{\partial L}{\partial k_{ij}} = "
+        r"\sum_{p,q} \frac{\partial L}{\partial z_{pq}}\, x_{p+i,\,q+j}$$",
+        r"The input, likewise: $x_{rc}$ reaches $z_{pq}$ through $k_{r-p,\,c-q}$, if it exists:",
+        r"$$\frac{\partial L}{\partial x_{rc}} = "
+        r"\sum_{p,q} \frac{\partial L}{\partial z_{pq}}\, k_{r-p,\,c-q}$$",
     )
 
 
 def _readings() -> str:
+    factor = r"\frac{\partial L}{\partial w_{10}} = 2(\hat y - y)"
     return report.document(
         "## The two readings of w10",
-        "**`matrix`**: w_ij is the kernel's row i, column j, so that w10 is k_10. Step 5 with "
-        "i = 1, j = 0:",
-        "∂L/∂w10 = 2(ŷ − y) · [ v_0·a_00(1 − a_00)·x_10 + v_1·a_01(1 − a_01)·x_11 "
-        "+ v_2·a_10(1 − a_10)·x_20 + v_3·a_11(1 − a_11)·x_21 ]",
+        r"**`matrix`**: $w_{ij}$ is the kernel's row i, column j, so that w10 is $k_{10}$. "
+        r"$\partial L / \partial k_{ij}$ with i = 1, j = 0:",
+        rf"$${factor}\sum_{{p,q}} v_{{2p+q}}\, a_{{pq}}(1 - a_{{pq}})\, x_{{p+1,\,q}}$$",
         "**`sequential`**: w1 … w9 are the kernel row by row, w10 … w13 the neuron's weights, so "
-        "that w10 is v_0. Step 2 with p = q = 0:",
-        "∂L/∂w10 = 2(ŷ − y) · a_00",
+        r"that w10 is $v_0$. $\partial L / \partial v_{2p+q}$ with p = q = 0:",
+        rf"$${factor}\, a_{{00}}$$",
     )
 
 
@@ -125,7 +133,7 @@ def _example(results: Mapping[str, Array]) -> str:
         _matrix("x", x) + "\n" + _matrix("k", EXAMPLE["kernel"]),
         f"v = ({', '.join(f'{value:g}' for value in weights)}), y = {label:g}",
         report.table(
-            ("p, q", "z_pq", "a_pq", "∂L/∂a_pq", "∂L/∂z_pq", "∂L/∂v_(2p+q)"),
+            ("p, q", "z", "a", "∂L/∂a", "∂L/∂z", "∂L/∂v"),
             [
                 (
                     f"{p}, {q}",
@@ -139,10 +147,12 @@ def _example(results: Mapping[str, Array]) -> str:
                 for q in range(2)
             ],
         ),
-        f"ŷ = {prediction:.6f}, L = {float(results['loss']):.6f}, "
-        f"∂L/∂ŷ = 2·({prediction:.6f} − {label:g}) = {by_prediction:.6f}",
-        f"- `matrix`: ∂L/∂w10 = {products} = **{results['kernel_gradient'][1, 0]:.6f}**\n"
-        f"- `sequential`: ∂L/∂w10 = ({by_prediction:.6f})·{a[0, 0]:.6f} = "
+        rf"$\hat y = {prediction:.6f}$, $L = {float(results['loss']):.6f}$, "
+        rf"$\partial L / \partial \hat y = 2({prediction:.6f} - {label:g}) = {by_prediction:.6f}$",
+        r"- `matrix`: $\partial L / \partial w_{10} =$ "
+        f"{products} = **{results['kernel_gradient'][1, 0]:.6f}**\n"
+        r"- `sequential`: $\partial L / \partial w_{10} =$ "
+        f"({by_prediction:.6f})·{a[0, 0]:.6f} = "
         f"**{results['weights_gradient'][0]:.6f}**",
         "![Gradients of the example](gradients.png)",
     )
