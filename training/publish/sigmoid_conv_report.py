@@ -130,8 +130,8 @@ def _example(results: Mapping[str, Array]) -> str:
     products = " + ".join(f"({by_z[p, q]:.6f})·{x[p + 1, q]:g}" for p in range(2) for q in range(2))
     return report.document(
         "## With numbers",
-        _matrix("x", x) + "\n" + _matrix("k", EXAMPLE["kernel"]),
-        f"v = ({', '.join(f'{value:g}' for value in weights)}), y = {label:g}",
+        f"$x = {_matrix(x)}$, $k = {_matrix(EXAMPLE['kernel'])}$, "
+        f"$v = {_matrix(weights[np.newaxis])}$, $y = {label:g}$",
         report.table(
             ("p, q", "z", "a", "∂L/∂a", "∂L/∂z", "∂L/∂v"),
             [
@@ -171,7 +171,7 @@ def _checked(checks: Mapping[str, float]) -> str:
     )
 
 
-def _matrix(name: str, values: Array) -> str:
-    rows = [[f"{value:g}" for value in row] for row in values]
-    headers = [name, *[""] * (len(rows[0]) - 1)]
-    return report.table(headers, rows)
+def _matrix(values: Array) -> str:
+    """As LaTeX."""
+    rows = r" \\ ".join(" & ".join(f"{value:g}" for value in row) for row in values)
+    return rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}"
