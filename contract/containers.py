@@ -96,7 +96,10 @@ def _lean_png(content: Content) -> Content:
 
 
 def jpeg_segments(whole: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment of a JPEG, to the first scan's header."""
+    """Marker, start and end of each segment of a JPEG, to the first scan's header.
+
+    Raises PictureTooLarge after ``MAX_READS`` of them.
+    """
     position = 2
     for _ in range(MAX_READS):
         position = whole.find(b"\xff", position)
@@ -112,6 +115,7 @@ def jpeg_segments(whole: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == START_OF_SCAN:
             return
         position = end
+    raise PictureTooLarge(TOO_MANY_READS)
 
 
 def _is_frame(marker: int) -> bool:

@@ -66,6 +66,7 @@ def test_a_profile_stays() -> None:
         [b"\xff\xf0\xff\xff", FRAME, FRAME],  # a marker that has a length for some readers
         [b"\xff\xdb\0\0", FRAME, FRAME],
         [b"\xff\xd0", FRAME, FRAME],
+        [segment(0xFE, b"x" * 10)] * 10_001,
     ],
 )
 def test_tables_without_end_are_refused(head: list[bytes]) -> None:
