@@ -12,7 +12,7 @@ from gradserve import Publication
 from training.functions import checks
 from training.functions.exported import export_plan
 from training.functions.function_spec import describe
-from training.functions.kinks import away_from_kinks
+from training.functions.kinks import away_from_kinks, beside
 from training.functions.plans import plan
 from training.functions.refusal import Refusal
 
@@ -99,3 +99,28 @@ def test_examples_that_the_size_of_the_batch_puts_on_the_other_side(tmp_path: Pa
     wrong = replace(exact, reference=lambda x, v: [2 * y for y in exact.reference(x, v)])
     with pytest.raises(Refusal, match="the graph disagrees"):
         export_plan(wrong, asked.inputs, tmp_path)
+
+
+def test_what_pytorch_gives_just_beside_is_told_from_what_it_gives_nowhere_near() -> None:
+    rows = torch.tensor([[1.0], [NEARLY_ZERO], [NEARLY_ZERO], [-1.0]])
+    found = torch.where(rows > 0, 5.0, rows.sin())
+    found[1], found[2], found[3] = 0.0, 2.5, 5.0
+    assert beside(slope, [rows], [found], [1e-5]).tolist() == [True, True, False, False]
+
+
+def test_examples_that_the_graph_alone_puts_on_the_other_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a deep network's many units, moves may miss the one that another rounding crosses."""
+    monkeypatch.setattr(checks, "away_from_kinks", lambda *_: torch.arange(len(ROWS)))
+    rows = ROWS.clone()
+    rows[2] = NEARLY_ZERO
+    asked = Publication(lambda x: x.relu().square() + x.relu(), {"x": rows}, ("y",), ("vjp",))
+    exact = plan("vjp", describe(asked))
+
+    def rounded(inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return exact.reference([inputs[0] - 2 * NEARLY_ZERO], vectors)
+
+    checked = export_plan(replace(exact, reference=rounded), asked.inputs, tmp_path).checked
+    assert checked.left_out == 1
+    assert NEARLY_ZERO not in checked.samples["vjp.x"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contract.manifest import Agreement
 from training.errors import JobError
-from training.functions.kinks import away_from_kinks
+from training.functions.kinks import away_from_kinks, beside
 from training.functions.plans import Plan
 from training.functions.refusal import (
     BAKED_IN,
@@ -73,7 +73,11 @@ def check(plan: Plan, path: Path, examples: Sequence[Tensor]) -> CheckResult:
         try:
             return _check_with(plan, run, examples, kept, seen - len(kept), generator)
         except Refusal as refusal:
-            steady = _steady(plan, by_row, examples, kept) if refusal.kind == DISAGREES else kept
+            steady = kept
+            if refusal.kind == DISAGREES:
+                steady = _steady(plan, by_row, examples, kept)
+            if refusal.kind == DISAGREES and len(steady) == len(kept):
+                steady = _unexplained(plan, run, by_row, examples, kept)
             if not LEAST_ROWS <= len(steady) < len(kept):
                 raise
             kept = steady
@@ -153,6 +157,36 @@ def _steady(plan: Plan, by_row: Sequence[int], examples: Sequence[Tensor], kept:
             jump = (here - parts[place]).abs().reshape(len(here), -1).amax(1)
             steady[repeated[few][jump > _tolerance(plan) * scale]] = False
     return kept[steady]
+
+
+def _unexplained(
+    plan: Plan, run: GraphRunner, by_row: Sequence[int], examples: Sequence[Tensor], kept: Tensor
+) -> Tensor:
+    """Those of the places ``kept`` but where the graph gives what PyTorch gives just beside."""
+    rows = len(kept)
+    vectors = _vectors(plan, rows, 1, torch.Generator().manual_seed(3))
+    given = _taken(plan, examples, kept)
+    expected = _reference(plan, vectors, given)
+    everything = _run(plan, run, _arrays(plan, given, vectors), rows)
+    found = [torch.from_numpy(everything[name]) for name in plan.outputs]
+    allowed = [_tolerance(plan) * float(expected[place].abs().max()) for place in by_row]
+    apart = torch.zeros(rows, dtype=torch.bool)
+    for place, most in zip(by_row, allowed, strict=True):
+        apart |= (found[place] - expected[place]).abs().reshape(rows, -1).amax(1) > most
+    places = torch.arange(rows)[apart]
+    if not len(places):
+        return kept
+    chosen = [
+        tensor[places] if BATCH in graph_input.shape else tensor
+        for tensor, graph_input in zip(vectors, plan.vectors.values(), strict=True)
+    ]
+
+    def near(inputs: Sequence[Tensor]) -> list[Tensor]:
+        answers = _reference(plan, chosen, _taken(plan, inputs, places))
+        return [answers[place] for place in by_row]
+
+    explained = beside(near, given, [found[place][places] for place in by_row], allowed)
+    return torch.cat([kept[~apart], kept[places[~explained]]]).sort().values
 
 
 def _taken(plan: Plan, examples: Sequence[Tensor], places: Tensor) -> list[Tensor]:

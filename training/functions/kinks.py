@@ -13,6 +13,7 @@ from torch import Tensor
 
 PAIRS = 4  # moves there and back
 STEP = 32  # a move, in units of the last place of the largest input
+STEPS = (2, 8, 32)  # moves within which PyTorch is to give a graph's answer
 PIXEL = 255.0
 
 
@@ -34,23 +35,55 @@ def away_from_kinks(
     here = [each.detach() for each in reference(inputs)]
     settled = torch.ones(rows, dtype=torch.bool)
     for _ in range(PAIRS):
-        moves = [_move(tensor, generator) for tensor in inputs]
-        ahead, behind = (
-            reference(
-                [
-                    tensor if move is None else tensor + sign * move
-                    for tensor, move in zip(inputs, moves, strict=True)
-                ]
-            )
-            for sign in (1, -1)
-        )
+        ahead, behind = map(reference, _moved(inputs, generator))
         for place in by_row:
             bend = (ahead[place] - 2 * here[place] + behind[place]).detach().abs()
             settled &= bend.reshape(rows, -1).amax(1) <= tolerance * here[place].abs().max()
     return torch.arange(rows)[settled]
 
 
-def _move(tensor: Tensor, generator: torch.Generator) -> Tensor | None:
+def beside(
+    reference: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    found: Sequence[Tensor],
+    allowed: Sequence[float],
+) -> Tensor:
+    """Does PyTorch give each row of ``found`` a hair's breadth from the inputs? bool [rows].
+
+    Of a graph that computes with other roundings than PyTorch no more can be asked (backward
+    error). A smooth function gives nearly the same there as here, and a wrong graph neither.
+    ``allowed`` is the largest difference of each output, all of which have the rows first.
+    """
+    generator = torch.Generator().manual_seed(4)
+    explained = torch.zeros(len(found[0]), dtype=torch.bool)
+    for step in STEPS:
+        for _ in range(PAIRS):
+            for moved in _moved(inputs, generator, step):
+                same = torch.ones_like(explained)
+                for here, there, most in zip(found, reference(moved), allowed, strict=True):
+                    apart = (here - there).detach().abs().reshape(len(here), -1).amax(1)
+                    same &= apart <= most
+                explained |= same
+            if explained.all():
+                return explained
+    return explained
+
+
+def _moved(
+    inputs: Sequence[Tensor], generator: torch.Generator, step: float = STEP
+) -> list[list[Tensor]]:
+    """The inputs moved at random, there and back."""
+    moves = [_move(tensor, generator, step) for tensor in inputs]
+    return [
+        [
+            tensor if move is None else tensor + sign * move
+            for tensor, move in zip(inputs, moves, strict=True)
+        ]
+        for sign in (1, -1)
+    ]
+
+
+def _move(tensor: Tensor, generator: torch.Generator, step: float) -> Tensor | None:
     """A random move of real numbers and of pixels; none of other integers."""
     if tensor.dtype == torch.uint8:
         kind, largest = torch.float32, PIXEL
@@ -59,4 +92,4 @@ def _move(tensor: Tensor, generator: torch.Generator) -> Tensor | None:
     else:
         return None
     noise = torch.rand(tensor.shape, generator=generator, dtype=kind) * 2 - 1
-    return noise * (STEP * torch.finfo(kind).eps * largest)
+    return noise * (step * torch.finfo(kind).eps * largest)
