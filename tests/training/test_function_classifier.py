@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -199,3 +200,58 @@ def test_an_onnx_file_that_cannot_be(
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     with pytest.raises(JobError, match="is not a valid ONNX model"):
         import_onnx(tmp_path / "junk.onnx", "x", tmp_path / "a")
+
+
+def graph_of(
+    operator: str, sizes: list[Any] | None, *, kind: int = TensorProto.FLOAT, **options: Any
+) -> onnx.ModelProto:
+    """One operator from x to y, whose sizes the file does not tell."""
+    x = helper.make_tensor_value_info("x", kind, sizes)
+    y = helper.make_tensor_value_info("y", kind, None)
+    node = helper.make_node(operator, ["x"], ["y"], **options)
+    graph = helper.make_graph([node], "one", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def sequence() -> onnx.ModelProto:
+    """What a classifier of scikit-learn gives by default is of this kind."""
+    model = graph_of("SplitToSequence", ["n", 3], axis=1)
+    wanted = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    model.graph.output[0].CopyFrom(wanted)
+    return model
+
+
+def without_inputs() -> onnx.ModelProto:
+    """Its only input is a constant."""
+    model = graph_of("Relu", [2])
+    model.graph.initializer.append(helper.make_tensor("x", TensorProto.FLOAT, [2], [1.0, 2.0]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (without_inputs(), "has no inputs"),
+        (sequence(), r"output y is no tensor \(sequence_type\).*'zipmap': False"),
+        (graph_of("Relu", None), "input x has no sizes"),
+        (graph_of("Relu", ["n", 0]), r"size 1 of input x is open"),
+        (graph_of("Relu", ["n", 10**9]), "1,000,000,000 numbers; 10,000,000 are the most"),
+        (graph_of("ReduceSum", ["n", 3], keepdims=0), "y is one number for all rows"),
+        (graph_of("Relu", ["n", 3], kind=TensorProto.FLOAT16), "input x is float16; the service"),
+        (graph_of("IsNaN", ["n", 3]), "output y is bool; the service knows"),
+        (graph_of("Cast", ["n", 3], to=TensorProto.STRING), "output y is text; the service knows"),
+    ],
+)
+def test_a_graph_that_cannot_be(tmp_path: Path, model: onnx.ModelProto, words: str) -> None:
+    onnx.save(model, tmp_path / "file.onnx")
+    with pytest.raises(JobError, match=words):
+        import_onnx(tmp_path / "file.onnx", "x", tmp_path / "a")
+    assert not (tmp_path / "a" / "x" / "1").exists()
+
+
+@pytest.mark.parametrize("rows", ["n", 0, -1])
+def test_open_sizes_as_converters_write_them(tmp_path: Path, rows: str | int) -> None:
+    onnx.save(graph_of("Relu", [rows, 3]), tmp_path / "file.onnx")
+    artifact = import_onnx(tmp_path / "file.onnx", "x", tmp_path / "a")
+    value = artifact.manifest.functions["value"]
+    assert [tensor.shape for tensor in (*value.inputs, *value.outputs)] == [("n", 3)] * 2

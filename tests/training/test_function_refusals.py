@@ -104,6 +104,8 @@ def seeded(x: Tensor) -> Tensor:
         (lambda x: x.to_sparse(), "y is sparse"),
         (lambda x: {"y": x}, "a tensor or a tuple of tensors, not dict"),
         (lambda x: x @ x, "the function fails on its examples"),
+        (nn.Linear(3, 2), r"fails on its examples: .*; give examples.* one type: \.double\(\)"),
+        (lambda x: x.matmul(torch.ones(3, 2)), r"one type: \.double\(\)"),
         (lambda x: x.mul_(2), "writes into its input x"),
         (lambda x: x[:, :1].squeeze(), r"y has shape \[\] for 1 of its rows, not \[1\]"),
         (lambda x: x.reshape(8, 3), "the function fails on 3 of its rows"),
@@ -234,6 +236,8 @@ def test_weights_over_two_gibibytes(tmp_path: Path) -> None:
         ("x = 1", "file.py:build", r"has no function build\(\)"),
         ("def build(): return 1", "file.py:build", "should return a gradserve.Publication"),
         ("def build(): raise ValueError('no')", "file.py", "fails: ValueError: no"),
+        ("def build(): exit(1)", "file.py", "fails: SystemExit: 1"),
+        ("import sys; sys.exit(0)", "file.py", r"calls sys\.exit\(0\) when it is imported"),
         ("import training.nets", "file.py:build", "rename .*training to publish from here"),
     ],
 )
@@ -242,6 +246,15 @@ def test_a_file_that_cannot_be(tmp_path: Path, text: str, reference: str, words:
     (tmp_path / "training").mkdir()
     with pytest.raises(JobError, match=words):
         source.load(str(tmp_path / reference))
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"# -*- coding: latin-1 -*-\n# \xe4\n"])
+def test_a_file_in_another_encoding(tmp_path: Path, start: bytes) -> None:
+    """Editors on Windows put a mark in front."""
+    text = TEMPLATE.format(file="mine.py", model="mine")
+    (tmp_path / "mine.py").write_bytes(start + text.encode())
+    (tmp_path / "training").mkdir()
+    assert source.load(str(tmp_path / "mine.py")).outputs
 
 
 def test_the_template_and_what_lies_beside(tmp_path: Path) -> None:

@@ -252,6 +252,37 @@ def test_layer_norm(affine: bool) -> None:
     assert reductions.layer_norm(*single) is NotImplemented
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm(affine: bool, train: bool) -> None:
+    """Instance norms are of this kind, in train mode for ever."""
+    x, running = normal(4, 3, 5) + 2, (normal(3), normal(3).exp())
+    weight, bias = (normal(3) + 1, normal(3)) if affine else (None, None)
+    wanted = aten.native_batch_norm(x, weight, bias, *running, train, 0.0, 1e-5)
+    rule = RULES[aten.native_batch_norm.default]
+    same(rule(x, weight, bias, *running, train, 0.0, 1e-5)[0], wanted[0])
+    given = (x.cos(), x, weight, *running, *wanted[1:], train, 1e-5, [True] * 3)
+    expected = aten.native_batch_norm_backward(*given)
+    for mine, theirs in zip(reductions.batch_norm_backward(*given), expected, strict=True):
+        same(mine, theirs)
+    single = [each.float() if isinstance(each, Tensor) else each for each in given]
+    assert reductions.batch_norm_backward(*single) is NotImplemented
+
+
+def test_group_norm() -> None:
+    x, weight, bias = normal(7, 4, 6) + 2, normal(4) + 1, normal(4)
+    sizes = (7, 4, 6, 2)
+    wanted = aten.native_group_norm(x, weight, bias, *sizes, 1e-5)
+    found = RULES[aten.native_group_norm.default](x, weight, bias, *sizes, 1e-5)
+    for mine, theirs in zip(found, wanted, strict=True):
+        same(mine, theirs)
+    given = (x.cos(), x, *wanted[1:], weight, *sizes, [True] * 3)
+    expected = aten.native_group_norm_backward(*given)
+    found = RULES[aten.native_group_norm_backward.default](*given)
+    for mine, theirs in zip(found, expected, strict=True):
+        same(mine, theirs)
+
+
 def test_numbers_of_operators_in_float64() -> None:
     x, y, z = normal(4, 5), normal(5, 4).T, normal(4, 5).exp()
     mask = x > 0
@@ -266,6 +297,7 @@ def test_numbers_of_operators_in_float64() -> None:
         (aten.threshold.default, (x, 0.1, 0.2), {}),
         (aten.celu.default, (x, 0.3), {}),
         (aten.hardtanh_backward.default, (y, x, -0.3, 0.7), {}),
+        (aten.hardsigmoid_backward.default, (y, x * 4), {}),
     ]
     assert {call[0] for call in calls} == set(scalars.RULES)
     for operator, given, options in calls:

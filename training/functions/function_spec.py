@@ -213,6 +213,15 @@ def _tuple_of(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]
     return called
 
 
+_ONE_TYPE = "give examples, parameters= and weights one type: .double() or .float()"
+_ADVICE = {
+    "does not require grad": INNER,
+    "same dtype": _ONE_TYPE,
+    "scalar type": _ONE_TYPE,
+    "should be the same": _ONE_TYPE,
+}
+
+
 def _call(
     function: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor],
@@ -222,9 +231,9 @@ def _call(
         with torch.enable_grad(), traceable():  # for a function that itself differentiates
             outputs = function(*(each.detach() for each in inputs))
     except Exception as error:  # it is the user's own
-        text = f"the function fails on {what}: {type(error).__name__}: {error}"
-        advice = f"; {INNER}" if "does not require grad" in text else ""
-        raise JobError(text + advice) from error
+        text = f"{type(error).__name__}: {error}"
+        found = [advice for words, advice in _ADVICE.items() if words in text][:1]
+        raise JobError("; ".join([f"the function fails on {what}: {text}", *found])) from error
     return tuple(each.detach() if isinstance(each, Tensor) else each for each in outputs)
 
 

@@ -1,6 +1,7 @@
 """A ready ONNX file as an artifact: values only, checked against ONNX's reference evaluator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ BATCHES = (1, 2, 7)
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}
 LIMIT = 2**31 - 1  # bytes of a protobuf
 FILE = "value.onnx"
+LARGEST = 10**7  # numbers of an input, a row of it where the batch is open
+KNOWN = ", ".join(DTYPES.values())
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -46,7 +49,7 @@ def import_onnx(
     with open_draft(root_of(artifacts), name) as draft:
         path = draft.folder / FILE
         expected = _reference(model, given, file)
-        _declare_outputs(model, expected, _open_batch(model))
+        _declare_outputs(model, expected, file)
         onnx.save(model, path)
         agreement = _check(model, path, given, expected)
         manifest = FunctionManifest(
@@ -69,6 +72,7 @@ def _read(file: Path) -> onnx.ModelProto:
         if file.stat().st_size > LIMIT:
             raise JobError(f"{file} has over 2 GiB, more than one ONNX file can hold")
         model = onnx.load(file)  # and the external data beside it, which goes into the artifact
+        _require_tensors(model, file)
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise JobError(f"{file}: {error.filename or 'a file of its data'} isn't there") from None
@@ -83,6 +87,24 @@ def _read(file: Path) -> onnx.ModelProto:
     return model
 
 
+def _require_tensors(model: onnx.ModelProto, file: Path) -> None:
+    """Inputs and outputs are tensors, and inputs tell their sizes. Raises JobError."""
+    if not _inputs(model):
+        raise JobError(f"{file} has no inputs: there is nothing to evaluate")
+    for what, values in (("input", _inputs(model)), ("output", model.graph.output)):
+        for value in values:
+            kind = value.type.WhichOneof("value")
+            if kind != "tensor_type":
+                raise JobError(
+                    f"{file}: {what} {value.name} is no tensor ({kind}); of a classifier of "
+                    "scikit-learn, convert it with options={'zipmap': False}"
+                )
+            if what == "input" and not value.type.tensor_type.HasField("shape"):
+                raise JobError(f"{file}: input {value.name} has no sizes; fix them when you export")
+    for value in model.graph.output:  # the checker wants sizes; _declare_outputs finds them
+        value.type.tensor_type.shape.SetInParent()
+
+
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Old files list their weights among the inputs."""
     weights = {each.name for each in model.graph.initializer}
@@ -95,9 +117,7 @@ def _open_batch(model: onnx.ModelProto) -> bool:
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
     sizes = value.type.tensor_type.shape.dim
-    return [
-        size.dim_param or (size.dim_value if size.HasField("dim_value") else "?") for size in sizes
-    ]
+    return [size.dim_param or (size.dim_value if size.dim_value > 0 else "?") for size in sizes]
 
 
 def _settle_batch(model: onnx.ModelProto, file: Path) -> None:
@@ -105,11 +125,11 @@ def _settle_batch(model: onnx.ModelProto, file: Path) -> None:
         kind = value.type.tensor_type.elem_type
         if kind not in DTYPES:
             raise JobError(
-                f"{file}: input {value.name} has a type that the service doesn't know; it knows "
-                f"{', '.join(DTYPES.values())}"
+                f"{file}: input {value.name} is {onnx.TensorProto.DataType.Name(kind).lower()}; "
+                f"the service knows {KNOWN}"
             )
         for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if size.HasField("dim_value"):
+            if size.dim_value > 0:  # some converters write an open size as 0 or -1
                 continue
             if axis:
                 raise JobError(
@@ -117,6 +137,11 @@ def _settle_batch(model: onnx.ModelProto, file: Path) -> None:
                     "only the first, the batch, may be: fix it when you export"
                 )
             size.dim_param = BATCH
+        numbers = prod(size for size in _shape(value) if isinstance(size, int))
+        if numbers > LARGEST:
+            raise JobError(
+                f"{file}: input {value.name} has {numbers:,} numbers; {LARGEST:,} are the most"
+            )
 
 
 def _samples(model: onnx.ModelProto, file: Path | None, source: Path) -> dict[str, NDArray[Any]]:
@@ -171,19 +196,25 @@ def _reference(model: onnx.ModelProto, given: Arrays, file: Path) -> dict[str, N
     for name, array in arrays.items():
         if array.dtype.name not in DTYPES.values():
             raise JobError(
-                f"{file}: output {name} is {array.dtype}, which the service doesn't know"
+                f"{file}: output {name} is {'text' if array.dtype.kind in 'USO' else array.dtype}; "
+                f"the service knows {KNOWN}: leave it out when you export, or give numbers"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise JobError(f"{file}: output {name} isn't finite on the samples; give --samples")
     return arrays
 
 
-def _declare_outputs(model: onnx.ModelProto, expected: Arrays, batched: bool) -> None:
+def _declare_outputs(model: onnx.ModelProto, expected: Arrays, file: Path) -> None:
     """Outputs often have no sizes in the file; those that were found are theirs."""
+    batched = _open_batch(model)
     for value in model.graph.output:
         array = expected[value.name]
         shape: list[int | str] = list(array.shape)
-        if batched and shape:
+        if batched and not shape:
+            raise JobError(
+                f"{file}: output {value.name} is one number for all rows, not one for each"
+            )
+        if batched:
             shape[0] = BATCH
         kind = value.type.tensor_type.elem_type
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, shape))

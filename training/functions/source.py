@@ -32,7 +32,7 @@ def load(reference: str) -> Publication:
         publication = build()
     except JobError:
         raise
-    except Exception as error:  # it is the user's own
+    except (Exception, SystemExit) as error:  # it is the user's own
         raise JobError(f"{path}: {function}() fails: {type(error).__name__}: {error}") from error
     if not isinstance(publication, Publication):
         raise JobError(
@@ -54,6 +54,11 @@ def _imported(path: Path) -> object:
     sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise JobError(
+            f"{path} calls sys.exit({error}) when it is imported; put that under "
+            'if __name__ == "__main__":'
+        ) from error
     except Exception as error:
         raise JobError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
     return module
@@ -73,16 +78,11 @@ def _refuse_clashes(path: Path) -> None:
 
 
 def _imports(path: Path) -> set[str]:
-    return set(_top_names(ast.parse(_text(path), filename=str(path))))
-
-
-def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-        ast.parse(text)
+        tree = ast.parse(path.read_bytes(), filename=str(path))  # bytes: it may name its encoding
     except (SyntaxError, ValueError) as error:
         raise JobError(f"{path} is not Python: {error}") from None
-    return text
+    return set(_top_names(tree))
 
 
 def _top_names(tree: ast.AST) -> Iterator[str]:

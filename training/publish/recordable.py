@@ -87,7 +87,7 @@ def _pushed(
 
     Jᵀu is linear in u, so that the pullback of u ↦ Jᵀu is J.
     """
-    result: tuple[Any, ...] = eager_transforms._vjp_with_argnums(
+    result: Any = eager_transforms._vjp_with_argnums(
         function, *primals, argnums=argnums, has_aux=has_aux
     )
     output, pull, *aux = result

@@ -172,8 +172,43 @@ def layer_norm(
     return result if bias is None else result + bias, mean, inverse
 
 
+def batch_norm_backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    running_mean: Tensor | None,
+    running_variance: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    train: bool,
+    eps: float,
+    _wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """In float64: by input, weight and bias, of a norm over every axis but the second.
+
+    ``mean`` and ``inverse``, 1 / deviation, are those of x and count if ``train``. PyTorch's own
+    form divides by a number of elements that the exporter rounds to float32.
+    """
+    if x.dtype != torch.float64:
+        return NotImplemented
+    if not train and running_mean is not None and running_variance is not None:
+        mean, inverse = running_mean, (running_variance + eps).rsqrt()
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    each = [1, -1, *[1] * (x.dim() - 2)]
+    centred = x - mean.reshape(each)
+    by_bias, product = gradient.sum(axes), (gradient * centred).sum(axes)
+    slope = gradient
+    if train:
+        count = math.prod(x.shape[axis] for axis in axes)
+        slope = slope - (by_bias / count).reshape(each)
+        slope = slope - centred * (product * inverse.square() / count).reshape(each)
+    scale = inverse if weight is None else inverse * weight
+    return slope * scale.reshape(each), product * inverse, by_bias
+
+
 RULES: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm.default: layer_norm,
+    aten.native_batch_norm_backward.default: batch_norm_backward,
     aten.median.dim: median,
     aten.sort.stable: stable_sort,
     aten.linalg_vector_norm.default: vector_norm,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+SIXTH = float(torch.tensor(1 / 6, dtype=torch.float32))
 
 
 def add(x: Tensor, y: Any, *, alpha: float = 1) -> Tensor:
@@ -66,6 +67,13 @@ def hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> T
     return torch.where((x > low) & (x < high), gradient, 0.0)
 
 
+def hardsigmoid_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    """A sixth of the gradient between −3 and 3: in float64, too, PyTorch's sixth is a float32."""
+    if x.dtype != torch.float64:
+        return NotImplemented
+    return torch.where((x > -3.0) & (x < 3.0), gradient * SIXTH, 0.0)
+
+
 def _exact(x: Tensor, *numbers: float) -> bool:
     """Is nothing lost if the numbers are rounded to float32?"""
     held = all(type(number) is not float or _held(number) for number in numbers)
@@ -87,4 +95,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.threshold.default: threshold,
     aten.celu.default: celu,
     aten.hardtanh_backward.default: hardtanh_backward,
+    aten.hardsigmoid_backward.default: hardsigmoid_backward,
 }
