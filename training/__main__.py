@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import importlib
+import io
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -70,6 +71,10 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     0: done. 2: something a person can mend, told in one line on stderr. 130: Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Into a file or a pipe as well each line appears when it is printed, and a letter that the
+        # locale lacks, such as that of f′, ends no job.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = _parser(_job_named_in(words), program).parse_args(words)

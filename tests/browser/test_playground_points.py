@@ -120,6 +120,7 @@ def test_reads_tables_as_programs_write_them(visit: Visit, text: str) -> None:
         ("n,a,b\n1,2,3\n2,3,4\n3,5,5", "x is column 2 of 3, y is column 3 of 3; line 1 names"),
         ("y,z,x\n1,2,3\n2,3,4\n3,5,5", "x is column 3 of 3, y is column 1 of 3; line 1 names"),
         ("1,2,\n2,3,\n3,5,", "3 points: x is column 1, y is column 2."),
+        ("sep=;\r\ns;F\r\n0,5;1\r\n1;2\r\n2;–5", "; line 2 names the columns; commas are"),
     ],
 )
 def test_says_what_it_reads(visit: Visit, text: str, said: str) -> None:
@@ -136,6 +137,10 @@ def test_says_what_it_reads(visit: Visit, text: str, said: str) -> None:
         ("1,2,3\n4,3,4\n9,4,5", "3 columns, and which are x and y is not clear"),
         ("1,2,3,4\n2,3,4,5\n3,4,5,6", "4 columns, and which are x and y is not clear"),
         ("1\n2\n3", "Line 1 is no pair"),
+        ("1,2\n0x10,2\n3,4", "Line 2 is no pair"),
+        ("1,2\n#DIV/0!,2\n3,4", "Line 2 is no pair"),
+        ("1,100\t2\n900\t1\n1,300\t4", "1,100 may be 1100 or 1.100: write it without"),
+        ("1,100\t0.45\n900\t1\n1,300\t4", "Some numbers have a point (0.45), others a comma"),
         ("1,2\n2,3,4\n3,4", "Line 2 has 3 cells, but line 1 has 2"),
         ("1,2\n2,oops\n3,4", "Line 2 is no pair"),
         ("1,2\n1,3\n2,4", "three different x"),

@@ -108,11 +108,18 @@ def test_the_report_names_what_was_measured(published: Path) -> None:
     assert f"{metrics['scores']['test']['top1']:.2%}" in text
     assert "top-5" not in text  # of three classes it says nothing
     assert "Not done: 18 validation images are too few" in text
+    assert "calibrated for pictures like those" not in text
     for plot in ("curves.png", "confusion.png", "reliability.png"):
         assert plot in text
         with Image.open(folder / plot) as image:
             assert image.width > 300
     assert np.sum(metrics["confusion"]) == 60
+
+
+def test_the_command_in_the_report_is_the_one_that_evaluates(published: Path) -> None:
+    text = (published / "artifacts" / "colours" / "1" / "report.md").read_text()
+    command = text.split("not been looked at yet: `")[1].split("`")[0]
+    assert command == "python -m training evaluate colours --images pictures0"
 
 
 def test_no_picture_of_the_data_is_published(published: Path) -> None:

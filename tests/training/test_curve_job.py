@@ -197,6 +197,20 @@ def test_averaging_many_points_is_said(
     assert "40 points averaged to 30, neighbours together" in capsys.readouterr().out
 
 
+def test_into_a_file_of_few_letters_each_line_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a job's output goes into a file, on Windows or in an old locale."""
+    quickly(monkeypatch, "poly")
+    data = tmp_path / "line.csv"
+    data.write_text("1,2\n2,4\n3,6\n4,8.1\n5,10\n")
+    with (tmp_path / "log").open("w", encoding="ascii") as log:
+        monkeypatch.setattr("sys.stdout", log)
+        assert main(["curve", "--data", str(data), "--artifacts", str(tmp_path / "out")]) == 0
+        written = (tmp_path / "log").read_text()
+        assert "f\\u2032(3) = " in written and "published" in written
+
+
 def test_years_get_no_coefficients_that_are_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

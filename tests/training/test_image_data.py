@@ -112,7 +112,7 @@ def test_more_than_a_hundredth_unreadable_fails(tmp_path: Path) -> None:
     [
         (lambda p: p / "nowhere", "no such folder or zip"),
         (lambda p: (p / "x.zip").write_text("no") and p / "x.zip", "neither a folder nor a zip"),
-        (lambda p: tree(p / "one", {"only": 5}), "1 classes were found"),
+        (lambda p: tree(p / "one", {"only": 5}), "1 class was found"),
         (lambda p: (tree(p / "e", {"a": 5, "b": 5}) / "empty").mkdir() or p / "e", "class empty"),
         (lambda p: tree(p / "few", {"a": 1, "b": 1}), "too few pictures"),
     ],
@@ -190,6 +190,38 @@ def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
         "in folders below a class's": 1,
         "beside the classes' folders": 1,
     }
+
+
+def test_a_class_of_other_files_says_which(tmp_path: Path) -> None:
+    """A phone's pictures, all of them HEIC whatever they are called."""
+    folder = tree(tmp_path / "d", {"a": 6})
+    (folder / "b").mkdir()
+    for name in ("1.HEIC", "2.jpg"):
+        (folder / "b" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (folder / "b" / "raw.NEF").write_bytes(b"MM\0*\0\0\0\x08" + bytes(60))
+    (folder / "b" / "more.zip").write_bytes(b"PK")
+    message = (
+        r"class b has no readable picture; left out: 2 HEIC \(save them as JPEG\); "
+        r"left out: 1 zips \(unpack them\); left out: 1 raw photos \(save them as JPEG\)"
+    )
+    with pytest.raises(JobError, match=message):
+        load_images(folder)
+    (folder / "b" / "x.tiff").write_bytes(b"MM\0*\0\0\0\x08" + bytes(60))
+    with pytest.raises(JobError, match=r"; not readable: b/x\.tiff: This TIFF or PPM is of a kind"):
+        load_images(folder)
+    picture(7).save(folder / "b" / "y.tiff")
+    assert load_images(folder).unreadable == (
+        "b/x.tiff: This TIFF or PPM is of a kind that is not read",
+    )
+
+
+def test_classes_that_may_not_be_meant_so_are_named(tmp_path: Path) -> None:
+    data = load_images(tree(tmp_path, {"Cat": 10, "cat": 10, "dog": 1, "eel": 2}))
+    assert data.warnings() == [
+        "warning: Cat, cat are 2 classes, whose names differ in capital letters only",
+        "warning: there is no picture for validation of dog, eel",
+        "warning: there is no picture for the test of dog",
+    ]
 
 
 def test_a_validation_folder_is_used_as_it_is(tmp_path: Path) -> None:

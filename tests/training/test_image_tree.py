@@ -58,6 +58,7 @@ def test_what_other_programs_leave_is_no_class_and_no_picture(tmp_path: Path) ->
         ("training_set", "test_set"),
         ("TRAINING", "valid"),
         ("train data", "Validation"),
+        ("Train Images", "test-images"),
     ],
 )
 def test_splits_in_the_usual_spellings(names: tuple[str, str], tmp_path: Path) -> None:
@@ -171,9 +172,26 @@ def test_strange_zips_that_are_read(names: list[str], classes: set[str], tmp_pat
     ("names", "message"),
     [
         ([], "0 classes were found"),
-        (["0.png", "1.png"], "0 classes were found"),
-        (members("images"), "1 classes were found"),
+        (["0.png", "1.png"], "0 classes were found.*; left out: 2 beside the classes' folders"),
+        (
+            ["cat.zip", "dog.zip"],
+            r"0 classes.*left out: 2 zips \(unpack them\) beside the classes' folders",
+        ),
+        (members("images"), "1 class was found"),
         (members("cat/train", "dog/train"), "class folder cat holds only folders, such as train"),
+        (
+            members(*TWO, above="Trainingsdaten/") + members(*TWO, above="Testdaten/"),
+            "folder Testdaten holds only folders, such as cat;.*are called train/, val/ and test/",
+        ),
+        (
+            [*members(*TWO, above="all/"), "LICENSE"],
+            "all holds only folders.*if its folders are the classes, take away .*: LICENSE",
+        ),
+        (members("Test", "train"), r"Test/ and train/ hold pictures themselves; .*train/<class>"),
+        (
+            [*members(*TWO, above="train/"), "train/overview.png", *members(*TWO, above="val/")],
+            r"train/ holds files, such as overview.png, and folders with files, such as cat/; if",
+        ),
         (members(*TWO, above="test/"), "there is test/ with folders in it, and no train/"),
         (members(*TWO, above="p/Val/"), "there is Val/ with folders in it, and no train/"),
         ([*members(*TWO), "cow/"], "class cow has no readable picture"),

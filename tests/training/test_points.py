@@ -97,6 +97,16 @@ def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
         ("x y\n1\u202f234 5\n2\u202f345 6\n", [1234, 2345]),
         ("1.300e-02;1\n2.500e+00;2\n", [0.013, 2.5]),
         ("Länge;°C\r\n-0,5;1,5\r\n3;2\r\n".encode("cp1252"), [-0.5, 3]),
+        ("Länge;N\r-0,5;1,5\r3;2\r".encode("mac_roman"), [-0.5, 3]),
+        ("長さ,力\n-0.5,1.5\n3,2\n".encode("cp932"), [-0.5, 3]),
+        ("\ufeffsep=;\r\nLänge [m];Kraft [N]\r\n-0,5;1,5\r\n3;2\r\n", [-0.5, 3]),
+        ("\u20130.5,1.5\n3,2\n", [-0.5, 3]),
+        ("# y x\n1.5 -0.5\n2 3\n", [-0.5, 3]),
+        ("# x,y,yerr\n-0.5,1.5,1\n3,2,1\n", [-0.5, 3]),
+        ("#,y,x\n0,1.5,-0.5\n1,2,3\n", [-0.5, 3]),
+        ("# 2 columns\n-0.5 1.5\n3 2\n", [-0.5, 3]),
+        ("Nr.;Weg [m];Kraft [N]\n1;-0,5;2\n2;3;2\n", [-0.5, 3]),
+        ("x;y\n1\u2009234;0,5\n12\u2007345;1\n", [1234, 12345]),
     ],
 )
 def test_spreadsheets_are_read_right(tmp_path: Path, content: str | bytes, x: list[float]) -> None:
@@ -154,6 +164,11 @@ def test_two_measurements_beside_x_are_not_taken_for_x_and_y(tmp_path: Path) -> 
         ("n,X,Y\n20,1,2\n21,2,3\n", "of the 3 columns only those named x and y are read"),
         ("1;5;2\n2;6;3\n", "the first column counts the rows and is left out"),
         ("n,a,b\n1,5,2\n2,6,3\n", "the first column counts the rows and is left out"),
+        ("# y x\n1 2\n2 4\n", "the comment above row 2 names the columns: y, x"),
+        (
+            "0,5\n0,7\n1,2\n",
+            "row 1 is read as x 0 and y 5; one column with decimal commas would look the same",
+        ),
         (
             "day;y\n31.01;1\n01.02;2\n02.02;3\n",
             "column 1 (day) has 01.02, read as a number; if it is a date, give days instead",
@@ -186,6 +201,24 @@ def test_what_was_decided_is_said(tmp_path: Path, content: str, note: str) -> No
         ("1,2\n3,\n", r"row 2, column 2: the cell is empty"),
         ("1,2\n3,1_000\n", r"row 2, column 2: '1_000' is not a number"),
         ("1,2\n3,0x10\n", r"row 2, column 2: '0x10' is not a number"),
+        ("1,2\n3,1+2j\n", r"row 2, column 2: '1\+2j' is not a number"),
+        ("x;y\n1;2\nSumme;3\n", r"row 3, column 1 \(x\): 'Summe' is not a number; remove the row"),
+        ("x;y\n1;2\n;3\n", r"row 3, column 1 \(x\): the cell is empty; .*or remove the row"),
+        ('x,y\n"12,34,567",1\n', "without units or thousands marks"),
+        ("x;y\n1–2;1\n", "'1-2' is not a number"),
+        ("x,2024\n1,2\n", "row 1, column 1: 'x' .*if row 1 names the columns, add --header"),
+        ("Messung 1\nx;y\n1;2\n", "row 2 has 2 cells, but row 1 has 1.*if row 1 is a title"),
+        ("Messung\n\nx;y\n1;2\nEnde\n", "row 3 has 2 cells, but row 1 has 1.*is a title"),
+        ("Test, Raum 3\nx;y\n1;2\n", "row 2 has 1 cell, but row 1 has 2.*is a title, remove it"),
+        ("Test\nx,y\n1,2\n3,4\n", "row 2 has 2 cells, but row 1 has 1.*is a title, remove it"),
+        ("0,5,1,5\n1,0,2,5\n", "4 columns.*if the commas are decimal commas, put ; between"),
+        ("y\n0,5\n0,7\n", "row 2 has 2 cells, but row 1 has 1.*if these are decimal commas"),
+        ("t,y\n2024-01-31T12:00Z,1\n", "in place of dates or times give days"),
+        ("t;y\n01. Feb;1\n", "in place of dates or times give days"),
+        ("t;y\n12 févr. 2024;1\n", "in place of dates or times give days"),
+        ("t;y\nMrz 24;1\n", "'Mrz 24' is not a number"),
+        ("t;y\n2024年1月31日;1\n", "in place of dates or times give days"),
+        ("x\x1fy\n1\x1f2\n", "row 1 is not text"),
         ("1,2\n3,1e13\n", r"row 2, column 2: 1e13 is too large"),
         ("1,2\n3,1e999\n", r"row 2, column 2: 1e999 is too large"),
         ("x,y\n1,2\n3\n", "row 3 has 1 cell, but row 1 has 2"),
@@ -205,7 +238,7 @@ def test_what_was_decided_is_said(tmp_path: Path, content: str, note: str) -> No
         ("x,2\n3,4\n", r"row 1, column 1: 'x' is not a number"),
         ("1,2\n1,3\n", "all x are 1; a curve needs at least two different x"),
         ("1000000000,1\n1000000001,2\n", "too little for numbers of that size; subtract"),
-        ('1,2\n"3,4\n', "row 2 is not CSV"),
+        ('1,2\n"3,4\n', r'row 2: its quotation marks \("\) don\'t match .*; remove them'),
         ("x,y\n0,5,1,2\n", "row 2 has 4 cells, but row 1 has 2, with , between them; if these"),
         ("0,5;1.5\n0.5;1.5\n", r"row 1, column 1: '0,5' is not a number with a decimal point"),
         (b"1,2\n3,\xff\n", "row 2, column 2: 'ÿ' is not a number"),
@@ -220,6 +253,24 @@ def test_refused_in_one_line(tmp_path: Path, content: str | bytes, message: str)
         read(tmp_path, content)
     assert "\n" not in str(caught.value)
     assert "points.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["#DIV/0!", "#N/A", "#NV", "#WERT!", "#¡VALOR!", "#NOM?", "####"])
+@pytest.mark.parametrize("delimiter", [";", "\t", ",", " ;"])
+def test_a_spreadsheets_error_is_no_comment(tmp_path: Path, word: str, delimiter: str) -> None:
+    """Below x it begins the line, as a comment does."""
+    message = "is not a number: a spreadsheet has no value here; mend its formula, or remove"
+    for column, cells in enumerate(((word, "2"), ("2", word)), 1):
+        row = delimiter.join(cells)
+        with pytest.raises(JobError, match=rf"row 3, column {column} \([xy]\): .*{message}"):
+            read(tmp_path, f"x{delimiter}y\n1{delimiter}2\n{row}\n3{delimiter}4\n")
+
+
+@pytest.mark.parametrize(
+    "comment", ["#", "##", "## part, two", "#NASA; 1969", "#N", "# 1,2", "#Achtung!", "#\t1\t2"]
+)
+def test_comments_are_passed_over(tmp_path: Path, comment: str) -> None:
+    assert read(tmp_path, f"x,y\n1,2\n{comment}\n3,4\n").x.tolist() == [1, 3]
 
 
 def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from contract.errors import PictureDamaged, PictureError, PictureUnsupported
@@ -27,12 +27,17 @@ from training.errors import JobError
 
 SIDES = (32, 64, 96, 128, 224)  # pixels; what the networks are made for
 SIDE = SIDES[0]
+DOWNLOADED = "CIFAR-10"
 VALIDATION_ROWS = 5000
 HELD_OUT = 0.1
 UNREADABLE_LIMIT = 0.01
 MIN_CLASSES, MAX_CLASSES = 2, 1000
 LARGEST_PIXELS, LARGEST_SIDE_OF_FILE = 200_000_000, 65_535
 SAMPLED_FILES = 400  # of which the median size is taken
+SHOWN = 5  # classes in a message
+# Of cameras. Many are TIFF files in form, with a small preview as their first picture.
+RAW_ENDINGS = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"}
+RAW = "raw photos (save them as JPEG)"
 PICTURE_ENDINGS = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".mpo", ".ppm", ".pgm"),
     *(".tif", ".tiff"),
@@ -77,11 +82,26 @@ class ImageData:
     """What is to be said of pictures that come more than once, and the paths of one of them."""
 
     def warnings(self) -> list[str]:
-        """A line for each of ``copies``."""
-        return [
+        """A line for each of ``copies``, and for classes that may not be meant so."""
+        lines = [
             f"warning: {what}" + (f"; for example {paths}" if paths else "")
             for what, paths in self.copies
         ]
+        lowered = Counter(label.casefold() for label in self.classes)
+        if alike := [label for label in self.classes if lowered[label.casefold()] > 1]:
+            lines.append(
+                f"warning: {', '.join(alike)} are {len(alike)} classes, whose names differ in "
+                "capital letters only"
+            )
+        for what, split in (("validation", self.validation), ("the test", self.test)):
+            counts = torch.bincount(split.labels, minlength=len(self.classes)).tolist()
+            lacking = [
+                label for label, count in zip(self.classes, counts, strict=True) if not count
+            ]
+            if lacking:
+                shown = ", ".join(lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
+                lines.append(f"warning: there is no picture for {what} of {shown}")
+        return lines
 
 
 @dataclass
@@ -128,7 +148,7 @@ def load_images(
                 f"CIFAR-10 is of {SIDE}×{SIDE} pixels; --side {side} needs other --images"
             )
         _read_torchvision(download_to, collected)
-        name = "CIFAR-10"
+        name = DOWNLOADED
     else:
         _read_tree(source, collected, side, zip_encoding, progress)
         name = source.name or source.resolve().name
@@ -174,6 +194,9 @@ def _read_tree(
 
 
 def _read_member(member: Member, collected: _Collected) -> None:
+    if PurePosixPath(member.path).suffix.lower() in RAW_ENDINGS:
+        collected.left_out[RAW] += 1
+        return
     try:
         content = member.read()
         try:
@@ -213,6 +236,8 @@ def _as_png(content: bytes) -> bytes:
         with Image.open(io.BytesIO(content), formats=("TIFF", "PPM")) as image:
             known = image.mode in {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
             (image if known else image.convert("RGB")).save(stream, "PNG", compress_level=0)
+    except UnidentifiedImageError:
+        raise PictureUnsupported("This TIFF or PPM is of a kind that is not read") from None
     except Exception as error:  # as ``contract.pictures`` has it
         raise PictureDamaged(f"The file is damaged and not readable ({error})") from None
     return stream.getvalue()
@@ -228,6 +253,8 @@ def _other_kind(member: Member, content: bytes) -> str | None:
     ending = PurePosixPath(member.path).suffix.lower()
     if ending in PICTURE_ENDINGS:
         return None
+    if ending == ".zip":
+        return "zips (unpack them)"
     return f"{ending} files" if ending else "files that are no pictures"
 
 
@@ -267,10 +294,13 @@ def _assemble(
 ) -> ImageData:
     train = collected.images.get("train", {})
     classes = tuple(sorted(train))
+    also = "".join(f"; left out: {count} {kind}" for kind, count in collected.left_out.items())
+    also += "".join(f"; not readable: {line}" for line in collected.unreadable[:1])
     if not MIN_CLASSES <= len(classes) <= MAX_CLASSES:
+        found = "1 class was" if len(classes) == 1 else f"{len(classes)} classes were"
         raise JobError(
-            f"{name}: {len(classes)} classes were found; there must be {MIN_CLASSES} to "
-            f"{MAX_CLASSES}, each a folder of pictures: <class>/* or train/<class>/*"
+            f"{name}: {found} found; there must be {MIN_CLASSES} to "
+            f"{MAX_CLASSES}, each a folder of pictures: <class>/* or train/<class>/*{also}"
         )
     allowed = max(1, UNREADABLE_LIMIT * collected.files)
     if len(collected.unreadable) > allowed:
@@ -280,7 +310,7 @@ def _assemble(
         )
     for label in classes:
         if not train[label]:
-            raise JobError(f"{name}: class {label} has no readable picture")
+            raise JobError(f"{name}: class {label} has no readable picture{also}")
     digests: list[bytes] = []
     splits: dict[str, Split] = {}
     for split in ("train", "test", "validation"):
@@ -314,7 +344,7 @@ def _assemble(
     if not len(validation) or not len(test):
         raise JobError(
             f"{name}: too few pictures to set some aside for validation and test; "
-            "give each class three or more"
+            f"give each class three or more{also}"
         )
     return ImageData(
         name=name,

@@ -3,8 +3,8 @@
 Accepted: comma, semicolon, tab, ``|`` or blanks between cells; Excel's ``sep=;`` line; a header
 (also one of two lines, quoted) or none; an index column before x and y or none; UTF-8, UTF-16 with
 its byte order mark, or Windows-1252, as Excel writes where it isn't asked for UTF-8; any line
-ending; blank lines, rows of separators alone, lines that start with #; decimal points or commas;
-thousands separators; the minus sign of word processors (U+2212).
+ending; blank lines, rows of separators alone, lines that start with # (but not with #DIV/0! or
+#N/A); decimal points or commas; thousands separators; the minus sign and dashes of word processors.
 
 Whether a comma is a decimal comma or stands between thousands is decided by whole columns. Where
 both would do, the file is refused, and ``--decimal`` decides. What else was decided is noted.
@@ -32,15 +32,28 @@ _BETWEEN_THOUSANDS = re.compile(r"[ \u00a0\u2009\u202f'’]")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}([ \u00a0\u2009\u202f'’]\d{3})+(?!\d)")
 # What an index is called; pandas leaves its name out.
 _INDEX_NAMES = {"", "i", "n", "id", "idx", "index", "nr", "no", "row", "#", "unnamed: 0"}
-_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b]")
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_DASHES = re.compile(r"[\u2010-\u2013\u2212\ufe63\uff0d]")  # which stand for a minus sign
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _QUOTED_GROUPS = re.compile(r'"\s*[+-]?[1-9]\d{0,2}(?:\.\d{3})+\s*"')
 _DELIMITERS = {" ": "blanks", "\t": "tabs"}
 _YEAR_MONTH_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", re.ASCII)
 _PADDED = re.compile(r"0\d", re.ASCII)  # as spreadsheets never write a number, but 01.02 a date
-_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b.*|\d{1,2}:\d{2}.*", re.ASCII)
-_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+_MONTH = (
+    r"(?:jan|f[eé][bv]|m[aä]r|a[pv]r|ma[iy]|jui?[nl]|a[uo][gû]|sep|o[ck]t|nov|d[eé][cz])[a-zéû]*"
+)
+_DATE = re.compile(
+    r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}(?!\d).*|\d{1,2}:\d{2}.*|\d{4}年.*"
+    rf"|\d{{1,4}}\W{{0,2}}{_MONTH}(\W.*)?|{_MONTH}\W{{0,2}}\d{{1,4}}(\W.*)?",
+    re.ASCII | re.IGNORECASE,
+)
+# Where a formula has no value: #DIV/0!, #WERT!, #NOM?, #N/A, #NV.
+_VALUELESS = r"#(?:[¡¿]?[A-ZÀ-Þ][A-ZÀ-Þ0-9/_]*[!?]|N/?[ADV])"
+_ERROR_WORD = re.compile(rf"{_VALUELESS}|##+")  # ###: the column was too narrow
+_COMMENT = re.compile(
+    rf"^[ \t]*(?!(?:{_VALUELESS}|##+) *[;,\t|]|{_VALUELESS} +[-+.\d]\S*$)#.*$", re.MULTILINE
+)
 
 
 def _number_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
@@ -109,8 +122,8 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
     if not body:
         raise JobError(f"{path}: the file has a header but no points below it")
     _require_equal_widths(path, rows, delimiter)
-    names = rows[0].cells if named else []
-    chosen, counted = _columns(path, names, body)
+    names = rows[0].cells if named else _names_in_comment(text, rows[0].number, delimiter, width)
+    chosen, counted = _columns(path, names, body, delimiter)
     if counted:
         _require_not_decimal(path, delimiter, names, body)
         notes.append("the first column counts the rows and is left out")
@@ -126,13 +139,24 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
     )
     marks, said = _decimal_marks(path, columns, "." if points_only else None, decimal)
     notes += said
-    x, y = (_numbers(path, column, mark) for column, mark in zip(columns, marks, strict=True))
-    if not named and header is None:
+    unnamed = rows[0].number if not named and header is None else None
+    x, y = (
+        _numbers(path, column, mark, unnamed) for column, mark in zip(columns, marks, strict=True)
+    )
+    if not named and names:
+        named_so = ", ".join(names)
+        notes.append(f"the comment above row {rows[0].number} names the columns: {named_so}")
+    elif not named and header is None:
         notes.append(
             f"row {rows[0].number}, {' '.join(rows[0].cells)}, is read as a point; "
             "if it names the columns, add --header"
         )
     notes += [note for column in columns if (note := _looks_like_dates(column))]
+    if delimiter == "," and not names and width == 2 and _looks_like_decimals(columns):
+        notes.append(
+            f"row {rows[0].number} is read as x {columns[0].cells[0]} and y {columns[1].cells[0]}; "
+            "one column with decimal commas would look the same"
+        )
     points = Points(path.name, hashlib.sha256(content).hexdigest(), x, y, tuple(notes))
     if points.distinct < 2:
         raise JobError(f"{path}: all x are {x[0]:g}; a curve needs at least two different x")
@@ -147,7 +171,10 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > SIZE_LIMIT:
-            raise JobError(f"{path}: the file is larger than {SIZE_LIMIT // 2**20} MiB")
+            raise JobError(
+                f"{path}: the file is larger than {SIZE_LIMIT // 2**20} MiB; leave out points, "
+                "or digits"
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise JobError(f"{path}: there is no such file; --data names a CSV of x and y") from None
@@ -177,7 +204,8 @@ def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
                 f"{path}: row {row} is not UTF-8 text; save the file as CSV UTF-8"
             ) from None
         notes.append("not UTF-8, so read as Windows-1252")
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2212", "-")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _DASHES.sub("-", text)
     if strange := _NO_TEXT.search(text):
         row = text.count("\n", 0, strange.start()) + 1
         raise JobError(f"{path}: row {row} is not text; save the table as CSV UTF-8")
@@ -195,11 +223,13 @@ def _delimiter(path: Path, text: str) -> tuple[str, str]:
         return stated[1], newline + rest
     head = _QUOTED.sub("quoted", _COMMENT.sub("", text[:HEAD]))
     lines = [line for line in head.split("\n") if line.strip()]
-    found = next((mark for mark in ";\t|," if lines and mark in lines[0]), " ")
+    if len(text) > HEAD and len(lines) > 1:
+        lines.pop()  # cut off
+    found = next((mark for mark in ";\t|," if lines and mark in lines[0]), None)
+    if found is None:
+        return _below_a_title(lines), text
     if found == ",":
         # 0,5 1,25 without a header: here the commas are decimal commas.
-        if len(text) > HEAD and len(lines) > 1:
-            lines.pop()  # cut off
         by_blanks = _all_numbers([line.split() for line in lines], ",")
         by_commas = _all_numbers([line.split(",") for line in lines], ".")
         if by_blanks and by_commas:
@@ -210,6 +240,17 @@ def _delimiter(path: Path, text: str) -> tuple[str, str]:
         if by_blanks:
             found = " "
     return found, text
+
+
+def _below_a_title(lines: list[str]) -> str:
+    """What separates cells where nothing in the first line does, which may be a title: what most
+    of the others have. Commas between words or blanks don't count."""
+    rest = lines[1:]
+    for mark in ";\t|,":
+        with_it = sum(mark in line and (mark != "," or len(line.split()) == 1) for line in rest)
+        if 2 * with_it > len(rest):
+            return mark
+    return " "
 
 
 def _all_numbers(rows: list[list[str]], mark: str) -> bool:
@@ -236,7 +277,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
     reader = csv.reader(following(), delimiter=delimiter, strict=True, skipinitialspace=True)
     while position < len(lines):
         line = lines[position].strip()
-        if not line or line.startswith("#"):
+        if not line or _COMMENT.match(line):
             position += 1
             continue
         number = position + 1
@@ -247,7 +288,10 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
             try:
                 cells = next(reader)
             except csv.Error as error:
-                raise JobError(f"{path}: row {number} is not CSV: {error}") from None
+                raise JobError(
+                    f"{path}: row {number}: its quotation marks (\") don't match ({error}); "
+                    "remove them"
+                ) from None
         cells = [" ".join(cell.split()) for cell in cells]
         if any(cells):
             yield _Row(number, cells)
@@ -259,8 +303,11 @@ def _require_equal_widths(path: Path, rows: list[_Row], delimiter: str) -> None:
         if len(row.cells) == width:
             continue
         hint = ""
-        if delimiter == "," and len(row.cells) == 2 * width:
+        numeric = all(map(_looks_numeric, row.cells))
+        if delimiter == "," and len(row.cells) == 2 * width and numeric:
             hint = "; if these are decimal commas, put ; between the cells or quotes around them"
+        elif row is rows[1]:
+            hint = f"; if row {rows[0].number} is a title, remove it"
         raise JobError(
             f"{path}: row {row.number} has {_cells(len(row.cells))}, but row {rows[0].number} has "
             f"{width}, with {_DELIMITERS.get(delimiter, delimiter)} between them{hint}"
@@ -275,6 +322,21 @@ def _is_header(row: _Row) -> bool:
     return not any(_looks_numeric(cell) for cell in row.cells)
 
 
+def _names_in_comment(text: str, first: int, delimiter: str, width: int) -> list[str]:
+    """The cells of a comment right above the ``first`` row, if it names two of the columns x and y.
+
+    As NumPy and gnuplot write them: ``# y x``. Others are comments, and there are no names.
+    """
+    lines = text.split("\n")[: first - 1]
+    if not lines or not _COMMENT.match(lines[-1]):
+        return []
+    comment = lines[-1].strip().lstrip("#")
+    cells = comment.split() if delimiter == " " else comment.split(delimiter)
+    cells = [cell.strip() for cell in cells]
+    lowered = [cell.lower() for cell in cells]
+    return cells if len(cells) == width and {"x", "y"} <= set(lowered) else []
+
+
 def _column(body: list[_Row], index: int, names: list[str]) -> _Column:
     title = f"column {index + 1}"
     if index < len(names) and names[index]:
@@ -282,7 +344,9 @@ def _column(body: list[_Row], index: int, names: list[str]) -> _Column:
     return _Column(title, [row.cells[index] for row in body], [row.number for row in body])
 
 
-def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[tuple[int, int], bool]:
+def _columns(
+    path: Path, names: list[str], body: list[_Row], delimiter: str
+) -> tuple[tuple[int, int], bool]:
     """Which columns are x and y: by their names, else the last two after an index.
 
     And whether the first one was taken for an index.
@@ -299,12 +363,14 @@ def _columns(path: Path, names: list[str], body: list[_Row]) -> tuple[tuple[int,
             "with a comma, semicolon or tab between them"
         )
     # A first column with a name of its own may well be x, with two measurements beside it.
-    may_count = not names or lowered[0] in _INDEX_NAMES
+    may_count = not names or lowered[0].rstrip(".") in _INDEX_NAMES
     if width == 3 and may_count and _is_index([row.cells[0] for row in body]):
         return (1, 2), True
+    commas = delimiter == "," and width == 4
     raise JobError(
         f"{path}: there are {width} columns, and which are x and y is not clear; "
         "keep two, or name them x and y in a header"
+        + ("; if the commas are decimal commas, put ; between the cells" if commas else "")
     )
 
 
@@ -333,6 +399,17 @@ def _looks_like_dates(column: _Column) -> str | None:
     if shown is None:
         return None
     return f"{column.title} has {shown}, read as a number; if it is a date, give days instead"
+
+
+def _looks_like_decimals(columns: list[_Column]) -> bool:
+    """Whether 0,5 and 0,7 and 1,2 below each other may be a column of decimals.
+
+    Whole numbers, those before the comma repeated.
+    """
+    before = columns[0].cells
+    return len(set(before)) < len(before) and all(
+        cell.isdecimal() for column in columns for cell in column.cells
+    )
 
 
 def _is_index(cells: list[str]) -> bool:
@@ -408,7 +485,8 @@ def _value(cell: str, mark: str) -> float:
     return float(_plain(cell).replace(OTHER_MARK[mark], "").replace(mark, "."))
 
 
-def _numbers(path: Path, column: _Column, mark: str) -> NDArray[np.float64]:
+def _numbers(path: Path, column: _Column, mark: str, unnamed: int | None) -> NDArray[np.float64]:
+    """The numbers in a column. In row ``unnamed`` there may be names, which weren't taken so."""
     pattern, values = _NUMBERS[mark], []
     for cell, row in zip(column.cells, column.rows, strict=True):
         plain = _plain(cell)
@@ -418,10 +496,14 @@ def _numbers(path: Path, column: _Column, mark: str) -> NDArray[np.float64]:
         if _NOT_FINITE.fullmatch(plain):
             raise JobError(f"{where}: {cell} is not a finite number; remove the row")
         if not pattern.fullmatch(plain):
-            raise JobError(f"{where}: {cell[:40]!r} is not a number{_hint(plain, mark)}")
+            named = f"; if row {row} names the columns, add --header" if row == unnamed else ""
+            raise JobError(f"{where}: {cell[:40]!r} is not a number{_hint(plain, mark)}{named}")
         value = float(plain.replace(OTHER_MARK[mark], "").replace(mark, "."))
         if abs(value) > MAGNITUDE_LIMIT:
-            raise JobError(f"{where}: {cell[:40]} is too large; the limit is {MAGNITUDE_LIMIT:g}")
+            raise JobError(
+                f"{where}: {cell[:40]} is too large; the limit is {MAGNITUDE_LIMIT:g}: "
+                "choose a larger unit, or remove the row"
+            )
         values.append(value)
     return np.array(values, dtype=np.float64)
 
@@ -431,11 +513,13 @@ def _hint(plain: str, mark: str) -> str:
     other = OTHER_MARK[mark]
     if _NUMBERS[other].fullmatch(plain):
         return f" with a decimal {'point' if mark == '.' else 'comma'}, as other cells have"
+    if _ERROR_WORD.fullmatch(plain):
+        return ": a spreadsheet has no value here; mend its formula, or remove the row"
     if not any(char.isdecimal() for char in plain):
         return "; remove the row"
     if _DATE.fullmatch(plain):
         return "; in place of dates or times give days or seconds since the first"
-    return "; write the number alone, with the digits 0 to 9, without its unit"
+    return "; write the number alone, with the digits 0 to 9, without units or thousands marks"
 
 
 def _plain(cell: str) -> str:

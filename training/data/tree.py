@@ -19,12 +19,15 @@ from training.errors import JobError
 
 LARGEST_FILE = 200 * 1024 * 1024  # bytes; what is larger is no picture
 SPLITS = {
-    "train": "train training trainset trainingset traindata trainingdata",
-    "validation": "val valid validation valset validset validationset valdata dev devset",
-    "test": "test testing testset testingset testdata",
+    "train": "train training trainset trainingset traindata trainingdata trainimages",
+    "validation": "val valid validation valset validset validationset valdata valimages dev devset",
+    "test": "test testing testset testingset testdata testimages",
 }
 _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names.split()}
-_FOREIGN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin"}
+_FOREIGN = {
+    *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin"),
+    "icon\r",  # of a folder, on a Mac
+}
 _PICTURES = {
     "png",
     "jpg",
@@ -72,7 +75,7 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
 
     By default a zip's names are UTF-8 if they decode so, else cp437, or cp1252 where only that
     gives letters. Raises JobError: no such file, not a zip, all of it encrypted, a class's folder
-    that holds only folders.
+    that holds only folders, and where a folder called train/ may be a class or a split.
     """
     entries, twice = _by_path(_entries(source, zip_encoding))
     entries = _unwrapped(entries)
@@ -81,6 +84,8 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
     has_splits = any(
         split_of(parts[0]) == "train" and _is_split(parts, entries) for parts in folders
     )
+    if not has_splits:
+        _require_no_splits(source, entries)
     splits = {parts[0] for parts in folders if _is_split(parts, entries)}
     if splits and not has_splits:
         raise JobError(
@@ -100,12 +105,15 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
                 raise JobError(
                     f"{source}: the class folder {'/'.join(parts)} holds only folders, such as "
                     f"{inner[-1]}; the pictures of a class must lie in its folder itself"
+                    + _other_reading(parts, entries)
                 )
             tree.classes.setdefault(split, set()).add(parts[-1])
     for parts, read in sorted(files.items()):
         split = split_of(parts[0]) if has_splits and len(parts) > 1 else "train"
         if len(parts) <= depth:
-            tree.left_out["beside the classes' folders"] += 1
+            zipped = parts[-1].casefold().endswith(".zip")
+            what = "zips (unpack them) " if zipped else ""
+            tree.left_out[f"{what}beside the classes' folders"] += 1
         elif split is None:
             tree.left_out[f"in {parts[0]}/, which is neither train, val nor test"] += 1
         elif len(parts) > depth + 1:
@@ -125,6 +133,38 @@ def split_of(name: str) -> str | None:
 def _is_split(folder: Parts, entries: dict[Parts, Read | None]) -> bool:
     known = len(folder) == 1 and split_of(folder[0]) is not None
     return known and _holds_only_folders(folder, entries)
+
+
+def _require_no_splits(source: Path, entries: dict[Parts, Read | None]) -> None:
+    """Raise JobError where a folder called train/, val/ or test/ is a class only by mistake."""
+    tops = sorted(parts[0] for parts, read in entries.items() if len(parts) == 1 and read is None)
+    named = [top for top in tops if split_of(top) is not None]
+    if len(named) > 1 and named == tops and not any(_is_split((top,), entries) for top in named):
+        first = min(named, key=lambda top: split_of(top) != "train")
+        raise JobError(
+            f"{source}: {' and '.join(f'{top}/' for top in named)} hold pictures themselves; sort "
+            f"them into a folder for each class: {first}/<class>/*"
+        )
+    for top in named:
+        files = [p for p, read in entries.items() if len(p) == 2 and p[0] == top and read]
+        files = [parts for parts in files if _counts(parts[1], entries[parts])]
+        deeper = [p for p, read in entries.items() if len(p) > 2 and p[0] == top and read]
+        if files and deeper:
+            raise JobError(
+                f"{source}: {top}/ holds files, such as {files[0][1]}, and folders with files, "
+                f"such as {deeper[0][1]}/; if the folders are classes take the files away, "
+                f"if {top}/ is a class, the folders"
+            )
+
+
+def _other_reading(folder: Parts, entries: dict[Parts, Read | None]) -> str:
+    """What else may be meant by a class's folder that holds only folders."""
+    if len(folder) > 1:
+        return ""
+    beside = [parts for parts in entries if len(parts) == 1 and parts != folder]
+    if beside and all(entries[parts] is not None for parts in beside):
+        return f"; if its folders are the classes, take away what lies beside it: {beside[0][0]}"
+    return "; folders of classes to train on and to test with are called train/, val/ and test/"
 
 
 def _by_path(

@@ -230,6 +230,8 @@ def _train_and_publish(
             "unreadable_files": len(data.unreadable),
             "copies": [what for what, _ in data.copies],
         }
+        if arguments.zip_encoding is not None:
+            config["zip_encoding"] = arguments.zip_encoding
         if arguments.teacher is not None:
             config["teachers"] = [provenance(folder) for folder in arguments.teacher]
         manifest = write_artifact(draft, fitted, data, config, arguments.seed)
@@ -413,11 +415,11 @@ def _fit(
         bar.refresh()
         nonlocal told
         now = time.monotonic()
-        if sys.stderr.isatty() or now - told < TELL_SECONDS:
+        if sys.stderr.isatty() or now - told < TELL_SECONDS or batch == batches:
             return
         told = now
         left = (now - epoch_began) / batch * (batches - batch)
-        print(f"  batch {batch}/{batches}, about {left:.0f} s to the end of the epoch", flush=True)
+        print(f"  batch {batch}/{batches}, about {left:.0f} s to the end of the epoch")
 
     with tqdm(desc="epoch", unit=" batches", leave=False, disable=None) as bar:
         try:

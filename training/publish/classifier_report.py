@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from contract.manifest import TrainedClassifierManifest
 from contract.signatures import FAMILIAR
+from training import naming
+from training.data.images import DOWNLOADED
 from training.publish import classifier_plots, report, saliency_report
 from training.publish.classifier import LEAST_TO_CALIBRATE
 from training.publish.studies import studies_section
@@ -116,8 +118,8 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     untested = (
         ""
         if "test" in scores
-        else "The test images have not been looked at yet: "
-        f"`python -m training evaluate {manifest.model}` does that, once, at the end."
+        else f"The test images have not been looked at yet: `{_evaluate(manifest)}` does that, "
+        "once, at the end."
     )
     chance = f"Guessing would give a top-1 of {1 / len(classes):.1%}"
     if shows_top5(classes):
@@ -129,6 +131,17 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
         "below.",
         _copies(manifest),
         untested,
+    )
+
+
+def _evaluate(manifest: TrainedClassifierManifest) -> str:
+    """The command. Where the images lie nobody wrote down: their name is taken for the path."""
+    name = manifest.data.name
+    return naming.command(
+        "evaluate",
+        manifest.model,
+        images=None if name == DOWNLOADED else name,
+        zip_encoding=manifest.training.config.get("zip_encoding"),
     )
 
 
@@ -216,9 +229,10 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
         "## By class, on the test images",
         "![Confusion matrix](confusion.png)",
         report.table(
-            ("class", "images", "accuracy", "most often taken for"),
+            ("no.", "class", "images", "accuracy", "most often taken for"),
             [
                 (
+                    index + 1,
                     label,
                     int(totals[index]),
                     f"{confusion[index, index] / max(1, totals[index]):.1%}",
@@ -330,9 +344,12 @@ def _limits(manifest: TrainedClassifierManifest) -> str:
         always,
         f"- A picture {_RESIZED[manifest.resize]} and becomes {side}×{side} pixels: "
         "what is small in it is not seen.",
-        "- The probabilities are calibrated for pictures like those it was trained on, not for "
-        "others.",
     ]
+    if manifest.data.splits["validation"] >= LEAST_TO_CALIBRATE:
+        lines.append(
+            "- The probabilities are calibrated for pictures like those it was trained on, not for "
+            "others."
+        )
     if manifest.data.name.lower().startswith(("cifar-10", "cifar10")):
         lines.append(
             "- About 3 % of CIFAR-10's test images have a near-duplicate among its training "

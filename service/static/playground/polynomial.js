@@ -4,6 +4,10 @@ export const MOST_POINTS = 200;
 export const HIGHEST_DEGREE = 12;
 
 // What an index is called, as in training.
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const THOUSANDS = /^[+-]?[1-9]\d{0,2}(,\d{3})+$/;
+// Lines that start with #, but not with a spreadsheet's #DIV/0! or #N/A in place of a number.
+const isComment = (line) => line.startsWith("#") && !/^#([^\s,;]*[!?]|N\/?[ADV]) *[,;\t|]/.test(line);
 const INDEX_NAMES = new Set(["", "i", "n", "id", "idx", "index", "nr", "no", "row", "#", "unnamed: 0"]);
 
 /**
@@ -14,14 +18,14 @@ const INDEX_NAMES = new Set(["", "i", "n", "id", "idx", "index", "nr", "no", "ro
  */
 export function parse(text) {
   const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\r|\n/).map((line) => line.replace(/^ +| +$/g, ""));
-  const numbered = lines.map((line, i) => ({ line, number: i + 1 })).filter(({ line }) => /^[^#]/.test(line) && /[^\s;,]/.test(line));
+  if (/^"?sep=.?"?$/i.test(lines[0])) lines[0] = ""; // Excel's
+  const numbered = lines.map((line, i) => ({ line, number: i + 1 })).filter(({ line }) => !isComment(line) && /[^\s;,]/.test(line));
   if (!numbered.length) throw new Error("There are no points yet: paste two columns, x and y.");
   const between = [";", "\t"].find((mark) => numbered.every(({ line }) => line.includes(mark)))
     ?? (numbered.every(({ line }) => line.includes(",") && !/\d\s+[-+\d]/.test(line)) ? "," : /\s+/);
   const toNumber = (cell) => {
-    const plain = cell.replace("−", "-");
-    const value = Number(between === "," ? plain : plain.replace(",", "."));
-    return plain === "" ? NaN : value;
+    const plain = (between === "," ? cell : cell.replace(",", ".")).replace(/[−–]/, "-");
+    return NUMBER.test(plain) ? Number(plain) : NaN;
   };
   const split = (line) => (typeof between === "string" ? line : line.trim()).split(between).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
   const all = numbered.map((each) => ({ ...each, cells: split(each.line) }));
@@ -45,7 +49,13 @@ export function parse(text) {
     throw new Error(`There are ${points.length} points; this page takes ${MOST_POINTS}. Fit more with: python -m training curve --data FILE.csv`);
   }
   if (new Set(points.map(([x]) => x)).size < 3) throw new Error("There must be at least three different x.");
-  const comma = between !== "," && body.some(({ cells }) => chosen.some((column) => cells[column].includes(",")));
+  const read = body.flatMap(({ cells }) => chosen.map((column) => cells[column]));
+  const [commas, dots] = [",", "."].map((mark) => read.filter((cell) => cell.includes(mark)));
+  const comma = commas.length > 0;
+  if (comma && dots.length) throw new Error(`Some numbers have a point (${dots[0]}), others a comma (${commas[0]}): write all with a decimal point.`);
+  if (comma && commas.every((cell) => THOUSANDS.test(cell))) {
+    throw new Error(`${commas[0]} may be ${commas[0].replaceAll(",", "")} or ${commas[0].replace(",", ".")}: write it without the comma, or with a decimal point.`);
+  }
   const of = width > 2 ? ` of ${width}` : "";
   const said = `${points.length} points: x is column ${chosen[0] + 1}${of}, y is column ${chosen[1] + 1}${of}`
     + `${named ? `; line ${all[0].number} names the columns` : ""}${comma ? "; commas are decimal marks" : ""}.`;
