@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradserve import Publication, publish
 from training.errors import JobError
 from training.functions import differences, publisher, source
+from training.functions.exported import export_plan
 from training.functions.function_spec import constant_weights, describe
 from training.functions.plans import plan, require_distinct
 from training.functions.refusal import Refusal, from_runtime, from_tracing
@@ -124,6 +125,22 @@ def test_a_function_that_cannot_be(
 def test_what_changes_a_buffer_has_no_derivative(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"vjp: .* it was not given, .* not self\.training"):
         publish(publication(Counting(), derivatives=("vjp",)), "wrong", tmp_path)
+
+
+def test_what_pytorch_itself_cannot_record(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In words, and without the traceback that PyTorch logs."""
+
+    def smaller(x: Tensor) -> Tensor:
+        pictures = x.reshape(-1, 1, 1, 3)
+        return nn.functional.interpolate(pictures, (1, 2), mode="bicubic", antialias=True)
+
+    asked = publication(smaller, derivatives=("vjp",))
+    made = plan("vjp", describe(asked))
+    with pytest.raises(Refusal, match="can't record one of its operators"):
+        export_plan(made, {"x": ROWS}, tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_torchscript_is_refused() -> None:

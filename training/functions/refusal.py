@@ -104,6 +104,13 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
             "which can't be followed beside parameters= or in a classifier; use torch.func.grad, "
             "and write forward(x) and setup_context(ctx, inputs, output)",
         )
+    if "INTERNAL ASSERT" in chain:
+        return Refusal(
+            function,
+            OTHER,
+            "PyTorch itself can't record one of its operators (interpolate with antialias=True is "
+            "one whose derivative it can't); write that in other operations",
+        )
     if "dynamo-optimized" in chain:
         return Refusal(function, OTHER, "torch.compile was applied to it; give what it was before")
     if "does not require grad" in chain:

@@ -3,6 +3,7 @@
 Each stands in for one of PyTorch's that computes the same and can't be recorded.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ def recordable() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there was one before is known
         library.impl("adaptive_avg_pool2d", _average, "CompositeImplicitAutograd")
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it logs a traceback of what it raises as well
     try:
         with (
             torch.enable_grad(),
@@ -32,6 +36,7 @@ def recordable() -> Iterator[None]:
         ):
             yield
     finally:
+        log.setLevel(level)
         del library  # what it registered goes with it
 
 
@@ -90,7 +95,7 @@ def _pushed(
     result: Any = eager_transforms._vjp_with_argnums(
         function, *primals, argnums=argnums, has_aux=has_aux
     )
-    output, pull, *aux = result
-    pulled, push = torch.func.vjp(pull, tree_map(torch.zeros_like, output))
-    along = tree_unflatten(tree_flatten(tangents)[0], tree_flatten(pulled)[1])
-    return output, push(along)[0], *aux
+    output, pull = result[0], result[1]
+    second: Any = torch.func.vjp(pull, tree_map(torch.zeros_like, output))
+    along = tree_unflatten(tree_flatten(tangents)[0], tree_flatten(second[0])[1])
+    return output, second[1](along)[0], *result[2:]
