@@ -175,6 +175,8 @@ def test_reasons_have_a_class() -> None:
     assert recorded(lambda x: torch.from_numpy(np.sin(x.numpy()))).kind == "leaves PyTorch"
     missing = RuntimeError("No ONNX function found for <OpOverload(op='aten._linalg_eigh', …)>")
     assert "no ONNX rule: aten._linalg_eigh" in str(from_tracing("value", missing, ""))
+    written = RuntimeError("expected to have an entirely functional graph, but found %copy_to_1")
+    assert "writes into a view" in str(from_tracing("vjp", written, ""))
     kernel = from_runtime("value", "Could not find an implementation for Resize(19) node")
     assert (kernel.kind, "Resize" in str(kernel)) == ("no float64 kernel in ONNX Runtime", True)
 

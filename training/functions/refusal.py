@@ -104,6 +104,13 @@ def from_tracing(  # noqa: PLR0911 — a return for each class
             "which can't be followed beside parameters= or in a classifier; use torch.func.grad, "
             "and write forward(x) and setup_context(ctx, inputs, output)",
         )
+    if "entirely functional graph" in chain:
+        return Refusal(
+            function,
+            OTHER,
+            "PyTorch's formula for the derivative of an operator writes into a view (that of "
+            "linalg.qr does), which ONNX can't; write the operator in others",
+        )
     if "INTERNAL ASSERT" in chain:
         return Refusal(
             function,
