@@ -53,7 +53,7 @@ _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
 _KERNEL = re.compile(r"implementation for (\w+)\(\d+\)")
 
 
-def from_tracing(  # noqa: PLR0911 — a return for each class
+def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
     function: str, error: BaseException, message: str
 ) -> Refusal:
     """What recording or exporting raised, by class. ``message`` is its innermost cause."""
