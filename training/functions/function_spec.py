@@ -13,11 +13,11 @@ from training.errors import JobError
 from training.functions.publication import OUTPUT_TYPES, Publication
 from training.functions.refusal import (
     BAKED_IN,
-    INNER,
     NOT_FINITE,
     RANDOM,
     ROWS_MIX,
     Refusal,
+    differentiating_inside,
 )
 from training.publish.derivatives import frozen
 from training.publish.record import traceable
@@ -215,7 +215,7 @@ def _tuple_of(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]
 
 _ONE_TYPE = "give examples, parameters= and weights one type: .double() or .float()"
 _ADVICE = {
-    "does not require grad": INNER,
+    "does not require grad": differentiating_inside,
     "same dtype": _ONE_TYPE,
     "scalar type": _ONE_TYPE,
     "should be the same": _ONE_TYPE,

@@ -45,7 +45,8 @@ _SPECTRAL = (
     "does; write a fixed number of steps (of power iteration, say), or compute them before and "
     "pass them as an input"
 )
-INNER = (
+# The advice for a derivative inside a function; no kind of refusal.
+differentiating_inside = (
     "a function that differentiates inside takes torch.func.grad, or x.requires_grad_(True) before "
     "torch.autograd.grad(…, create_graph=True)"
 )
@@ -121,7 +122,7 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
     if "dynamo-optimized" in chain:
         return Refusal(function, OTHER, "torch.compile was applied to it; give what it was before")
     if "does not require grad" in chain:
-        return Refusal(function, NO_DERIVATIVE, f"{message}; {INNER}")
+        return Refusal(function, NO_DERIVATIVE, f"{message}; {differentiating_inside}")
     if "derivative for" in chain:
         return Refusal(function, NO_DERIVATIVE, message)
     if "2147483648" in chain or "2GB" in chain or "2 GiB" in chain or "exceeds maximum" in chain:
