@@ -116,10 +116,12 @@ def test_the_report_names_what_was_measured(published: Path) -> None:
     assert np.sum(metrics["confusion"]) == 60
 
 
-def test_the_command_in_the_report_is_the_one_that_evaluates(published: Path) -> None:
+def test_the_command_in_the_report_is_the_one_that_evaluates(
+    published: Path, pictures: Path
+) -> None:
     text = (published / "artifacts" / "colours" / "1" / "report.md").read_text()
     command = text.split("not been looked at yet: `")[1].split("`")[0]
-    assert command == "python -m training evaluate colours --images pictures0"
+    assert command == f"python -m training evaluate colours --images {pictures.name}"
 
 
 def test_no_picture_of_the_data_is_published(published: Path) -> None:
