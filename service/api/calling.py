@@ -144,7 +144,8 @@ def _typed(
             return values
         wrong = ~np.isfinite(values)
     if wrong.any():
-        finite = f"a finite number that a {dtype.name} can hold"
+        # Each protocol has its own names of types, so it is said in none of them.
+        finite = f"a finite number that a float of {8 * dtype.itemsize} bits can hold"
         detail = f"an integer from {low} to {high}" if whole else finite
         raise Unreadable(f"it should be {detail}", _place(int(np.argmax(wrong)), shape))
     return values.astype(dtype, copy=False)

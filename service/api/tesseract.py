@@ -358,7 +358,8 @@ class _ParsedRequest:
             expected = shape[1:] if self._is_lone(tensor) else shape
             array = _decode(given[name], tensor, f"#/{member}/{name}")
             if list(array.shape) != expected:
-                raise at(f"#/{member}/{name}", (), f"its shape should be {expected}")
+                detail = f"its shape should be {expected}, not {list(array.shape)}"
+                raise at(f"#/{member}/{name}", (), detail)
             found[name] = array.reshape(shape)
         return found
 

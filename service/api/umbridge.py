@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from contract.manifest import Tensor
+from contract.manifest import Tensor, shape_text
 from contract.signatures import ROWS
 from service.api.calling import (
     Nested,
@@ -278,7 +278,10 @@ class _ParsedRequest:
         except Unreadable as error:
             raise at(f"#/{place}", error.where, error.detail) from None
         if found.shape != (length,):
-            raise at(f"#/{place}", (), f"it should be a list of {length} numbers")
+            detail = (
+                f"it should be a list of {length} numbers, not of shape {shape_text(found.shape)}"
+            )
+            raise at(f"#/{place}", (), detail)
         return found.reshape(shape)
 
     def pair(self) -> tuple[str, str]:

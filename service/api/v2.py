@@ -40,6 +40,7 @@ from service.api.v2_tensors import (
     Inputs,
     answer,
     read_inputs,
+    refuse_shared_memory,
     split,
     top_classes,
     wanted_binary,
@@ -132,8 +133,8 @@ def router(settings: Settings, version: str) -> APIRouter:
             """No request changes what serves."""
             return problem_response(
                 405,
-                "No request loads or unloads a model: what is published in the artifacts folder is "
-                "loaded within a second, and what is removed from it is unloaded",
+                "No request loads or unloads a model: a version that is published among the "
+                "artifacts is loaded by itself, and one that is removed is unloaded",
                 headers={"allow": ""},
             )
 
@@ -198,7 +199,11 @@ def statistics(models: Any) -> Statistics:
                     success=duration(requests, "nv_inference_request_duration_us"),
                     fail=duration(failed, "gradserve_inference_failure_us"),
                     queue=duration(requests, "nv_inference_queue_duration_us"),
+                    compute_input=duration(requests, "nv_inference_compute_input_duration_us"),
                     compute_infer=duration(requests, "nv_inference_compute_infer_duration_us"),
+                    compute_output=duration(requests, "nv_inference_compute_output_duration_us"),
+                    cache_hit=Duration(count=0, ns=0),
+                    cache_miss=Duration(count=0, ns=0),
                 ),
             )
         )
@@ -276,6 +281,8 @@ def _add_model(
                 raise at(
                     "#/outputs", [index, "name"], f"there is no such output; there are: {names}"
                 )
+        for index, output in enumerate(query.outputs or []):
+            refuse_shared_memory(output.parameters, f"#/outputs/{index}/parameters")
         _refuse_intervals(query, found)
         classes = wanted_classes(query, found)
         if inputs.pictures:

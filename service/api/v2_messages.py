@@ -105,13 +105,18 @@ class Duration(BaseModel):
     ns: int = Field(description="Nanoseconds", examples=[1500000])
 
 
+# Triton's perf_analyzer needs all of these, and the count of success in each of its parts.
 class InferenceStatistics(BaseModel):
     """Where the time of the requests for a model went."""
 
     success: Duration = Field(description="Requests answered, all of their time")
     fail: Duration = Field(description="Requests refused or failed once the model was found")
     queue: Duration = Field(description="Waiting for their turn")
+    compute_input: Duration = Field(description="Reading JSON and pictures")
     compute_infer: Duration = Field(description="In the graphs")
+    compute_output: Duration = Field(description="Writing the answer")
+    cache_hit: Duration = Field(description="Always 0: no answer is kept")
+    cache_miss: Duration = Field(description="Always 0")
 
 
 class ModelStatistics(BaseModel):

@@ -72,6 +72,7 @@ def read_inputs(query: InferQuery, binary: memoryview, model: Model, max_picture
         if given.name in found.pointers:
             raise at(pointer, ["name"], "this input is given twice; give each once")
         found.pointers[given.name] = pointer
+        refuse_shared_memory(given.parameters, f"{pointer}/parameters")
         size = (given.parameters or {}).get("binary_data_size")
         content: memoryview | None = None
         if size is not None:
@@ -100,6 +101,16 @@ def read_inputs(query: InferQuery, binary: memoryview, model: Model, max_picture
     if start != len(binary):
         raise Invalid("There are bytes after the JSON that no input's binary_data_size counts")
     return found
+
+
+def refuse_shared_memory(parameters: dict[str, Any] | None, pointer: str) -> None:
+    """Raise Invalid where a tensor is to be in memory that the client shares.
+
+    An output for which that were passed over would leave its client with what was there before.
+    """
+    if (parameters or {}).get("shared_memory_region") is not None:
+        detail = "shared memory is neither read nor written here: send tensors with the request"
+        raise at(pointer, ["shared_memory_region"], detail)
 
 
 def _check_datatype(given: InputTensor, tensor: Tensor, pointer: str) -> None:
@@ -169,7 +180,10 @@ def _pictures(
         (length,) = struct.unpack_from("<I", content, start)
         start += 4
         if length > len(content) - start:
-            raise at(pointer, (), "an element is longer than the bytes that are there")
+            detail = (
+                "an element is longer than the bytes that are there; its length, in four bytes, "
+            )
+            raise at(pointer, (), detail + "little-endian, goes before each")
         found.append(bytes(content[start : start + length]))
         start += length
     if len(found) != count:

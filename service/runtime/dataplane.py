@@ -142,19 +142,18 @@ def check(model: Model, inputs: Mapping[str, Array]) -> dict[str, int]:
             raise BadTensor(f"there is no such input; there are: {', '.join(known)}")
         if array.dtype != model.dtypes[name]:
             raise BadTensor(f"its type should be {tensor.dtype}", name)
+        shape, given = f"its shape should be {shape_text(tensor.shape)}", shape_text(array.shape)
         if array.ndim != len(tensor.shape):
-            raise BadTensor(f"its shape should be {shape_text(tensor.shape)}", name)
+            raise BadTensor(f"{shape}, not {given}", name)
         for size, expected in zip(array.shape, tensor.shape, strict=True):
             wanted = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
-            if size == 0 or (size != wanted and wanted == expected):
-                raise BadTensor(
-                    f"its shape should be {shape_text(tensor.shape)}, and none of it 0", name
-                )
+            if size == 0:
+                raise BadTensor(f"{shape}, and none of it 0", name)
+            if size != wanted and wanted == expected:
+                raise BadTensor(f"{shape}, not {given}", name)
             if size != wanted:
-                detail = (
-                    f"its shape should be {shape_text(tensor.shape)}, with {expected} = {wanted} as"
-                )
-                raise BadTensor(f"{detail} in the inputs before it", name)
+                before = f"{expected} = {wanted} as in the inputs before it"
+                raise BadTensor(f"{shape}, with {before}, not {given}", name)
         if name in model.ranges:
             low, high = model.ranges[name]
             if array.min() < low or array.max() > high:

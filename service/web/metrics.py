@@ -79,7 +79,20 @@ INFERENCES = Counter("nv_inference_count", "Rows inferred", MODEL)
 RUNS = Counter("nv_inference_exec_count", "Graphs run", MODEL)
 TOTAL_US = Counter("nv_inference_request_duration_us", "Time of inference requests, µs", MODEL)
 QUEUE_US = Counter("nv_inference_queue_duration_us", "Of it, waiting for their turn, µs", MODEL)
+INPUT_US = Counter(
+    "nv_inference_compute_input_duration_us", "Of it, reading JSON and pictures, µs", MODEL
+)
 INFER_US = Counter("nv_inference_compute_infer_duration_us", "Of it, in the graph, µs", MODEL)
+OUTPUT_US = Counter(
+    "nv_inference_compute_output_duration_us", "Of it, writing the answer, µs", MODEL
+)
+# Triton's parts of an inference, and the stages that they are here.
+MODEL_STAGES = (
+    (QUEUE_US, ("queue",)),
+    (INPUT_US, ("parse", "decode")),
+    (INFER_US, ("infer",)),
+    (OUTPUT_US, ("write",)),
+)
 # Triton's statistics have it, its metrics don't.
 FAILED_US = Counter("gradserve_inference_failure_us", "Time of those that failed, µs", MODEL)
 
@@ -278,8 +291,9 @@ def _count_for_model(
     INFERENCES.labels(model, version).inc(sum(request_record.rows for _, request_record in right))
     RUNS.labels(model, version).inc(sum(request_record.runs for _, request_record in right))
     TOTAL_US.labels(model, version).inc(sum(seconds for seconds, _ in right) * 1e6)
-    INFER_US.labels(model, version).inc(sum(s.get("infer", 0.0) for s in spent) * 1e6)
-    QUEUE_US.labels(model, version).inc(sum(s.get("queue", 0.0) for s in spent) * 1e6)
+    for counter, stages in MODEL_STAGES:
+        seconds = sum(times.get(stage, 0.0) for times in spent for stage in stages)
+        counter.labels(model, version).inc(seconds * 1e6)
     _observe(
         BATCH.labels(model),
         [request_record.rows / max(1, request_record.runs) for _, request_record in right],

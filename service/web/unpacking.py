@@ -20,6 +20,7 @@ async def read_unpacked(request: Request, limit: int) -> bytes | bytearray:
     """
     # Given twice it is a list, of what was done one after the other (RFC 9110, 8.4).
     encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+    encoding = "gzip" if encoding == "x-gzip" else encoding  # the same (RFC 9110, 8.4.1.3)
     if encoding not in {"", "identity", "gzip", "deflate"}:
         raise WrongType("Content-Encoding may be gzip or deflate; no other is read here")
     body = await read_body(request, limit)

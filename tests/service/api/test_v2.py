@@ -282,6 +282,7 @@ def test_compressed_bodies_are_read_within_their_limit(
     raw = zlib.compressobj(wbits=-15)
     for name, packed in {
         "gzip": gzip.compress(plain),
+        "x-gzip": gzip.compress(plain),
         "deflate": zlib.compress(plain),
         "Deflate": raw.compress(plain) + raw.flush(),
     }.items():
@@ -336,6 +337,29 @@ def test_repository_config_and_statistics(client: TestClient) -> None:
     assert len(client.get("/v2/models/stats").json()["model_stats"]) == 3
 
 
+def test_statistics_have_the_parts_that_perf_analyzer_needs(client: TestClient) -> None:
+    """It ends with an error unless all are there, and all that a request goes through count it."""
+
+    def stats() -> dict[str, dict[str, int]]:
+        (of,) = client.get("/v2/models/curve-mlp/stats").json()["model_stats"]
+        return of["inference_stats"]
+
+    before = stats()
+    infer(client, "curve-mlp", {"inputs": [X]})
+    grown = {
+        part: {key: after[key] - before[part][key] for key in after}
+        for part, after in stats().items()
+    }
+    success = grown.pop("success")
+    for name in ("fail", "cache_hit", "cache_miss"):
+        assert grown.pop(name) == {"count": 0, "ns": 0}
+    assert grown.keys() == {"queue", "compute_input", "compute_infer", "compute_output"}
+    assert {part["count"] for part in grown.values()} == {success["count"]} == {1}
+    for part in ("compute_input", "compute_infer", "compute_output"):
+        assert grown[part]["ns"] > 0, part
+    assert sum(part["ns"] for part in grown.values()) <= success["ns"]
+
+
 def test_refused_inferences_and_their_time_are_counted(client: TestClient) -> None:
     def failed() -> dict[str, int]:
         (of,) = client.get("/v2/models/curve-mlp/stats").json()["model_stats"]
@@ -367,6 +391,34 @@ def test_an_output_that_is_named_twice_is_given_once(client: TestClient) -> None
     """As Triton gives it, which keeps their names in a set."""
     twice = infer(client, "curve-mlp", {"inputs": [X], "outputs": [{"name": "y"}] * 2})
     assert [output["name"] for output in twice["outputs"]] == ["y"]
+
+
+def test_shared_memory_is_refused_in_words(client: TestClient) -> None:
+    """An output that is asked for there and comes here leaves the client reading what was there."""
+    region = {"shared_memory_region": "r", "shared_memory_byte_size": 16}
+    tensor = {"name": "x", "shape": [2], "datatype": "FP64", "parameters": region}
+    given = infer(client, "curve-mlp", {"inputs": [tensor]}, 422)
+    wanted = [{"name": "y"}, {"name": "gradient", "parameters": region}]
+    asked = infer(client, "curve-mlp", {"inputs": [X], "outputs": wanted}, 422)
+    for answer, place in ((given, "inputs/0"), (asked, "outputs/1")):
+        assert answer["errors"][0]["pointer"] == f"#/{place}/parameters/shared_memory_region"
+        assert "shared memory is neither read nor written here" in answer["error"]
+
+
+def test_errors_say_what_was_given_in_no_other_protocols_words(client: TestClient) -> None:
+    row = infer(client, "curve-mlp", {"inputs": [X | {"shape": [1, 2]}]}, 422)
+    assert row["error"] == "inputs.0: x: its shape should be [n], not [1, 2]"
+    pixels = {"name": "image", "datatype": "UINT8", "data": [0] * 3072}
+    first = pixels | {"shape": [1, 3, 32, 32]}
+    found = infer(client, "cifar-improved", {"inputs": [first]}, 422)
+    assert found["error"].endswith("should be [n, 32, 32, 3], not [1, 3, 32, 32]")
+    two = {"name": "class", "shape": [2], "datatype": "INT64", "data": [0, 1]}
+    one = pixels | {"shape": [1, 32, 32, 3]}
+    found = infer(client, "cifar-improved", {"inputs": [one, two]}, 422)
+    assert found["error"].endswith("with n = 1 as in the inputs before it, not [2]")
+    body = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [NaN]}]}'
+    nan = client.post("/v2/models/curve-mlp/infer", content=body).json()
+    assert "a finite number that a float of 64 bits can hold" in nan["error"]
 
 
 def test_every_error_says_what_and_where(client: TestClient) -> None:
