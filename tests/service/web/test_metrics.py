@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
@@ -67,8 +69,9 @@ def test_counts_answers_by_path_and_status(client: TestClient) -> None:
     assert "exist" not in after
 
 
-def test_says_what_serves(client: TestClient) -> None:
-    text = client.get("/metrics").text
+def test_says_what_serves(artifacts: Path, serve: Callable[..., TestClient]) -> None:
+    # In a service of its own: gauges are those of the last one in this process.
+    text = serve(artifacts).get("/metrics").text
     assert value(text, "gradserve_ready") == 1
     assert value(text, "gradserve_model_version", '{model="curve-mlp"}') == 1
     assert value(text, "gradserve_queue_places") == 0
