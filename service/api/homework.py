@@ -6,6 +6,7 @@ the same. Figures come from the models and their manifests, derivatives from run
 
 import ast
 import csv
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from contract.intervals import quantile, within_reach
+from contract.manifest import Parameters
 from service.api import w10
 from service.api.homework_models import COMMANDS
 from service.runtime.dataplane import infer
@@ -40,6 +42,7 @@ SPLITS = ("train", "validation", "test")
 ABLATION = Path(__file__).parents[1] / "static" / "homework" / "ablation.csv"
 CELL = "<!-- cell -->"  # begins a new cell of the notebook
 ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 LINES: dict[Language, str] = {"en": "lines {}–{}", "zh-Hant": "第 {}–{} 行"}
 
 
@@ -51,7 +54,7 @@ def router() -> APIRouter:
     async def page(request: Request, lang: Language | None = None) -> Response:
         """Every question with its answer, figures and code; English or Traditional Chinese."""
         language = lang or _preferred(request.headers.get("accept-language", ""))
-        text = await write(services(request), language)
+        text = await write(services(request), language, str(request.base_url))
         context = {
             "language": language,
             "languages": LANGUAGES,
@@ -66,24 +69,40 @@ def router() -> APIRouter:
         responses={200: {"content": {"text/markdown": {}}}},
     )
     async def markdown(request: Request, lang: Language = "en") -> Response:
-        """The same text, with formulas as LaTeX."""
-        text = (await write(services(request), lang)).replace(CELL, "")
-        return Response(text, media_type="text/markdown; charset=utf-8")
+        """The same text, with formulas as LaTeX; its links and pictures lead to this service."""
+        text = await _to_keep(request, lang)
+        return Response(text.replace(CELL, ""), media_type="text/markdown; charset=utf-8")
 
     @routes.get("/homework.ipynb", summary="Download the homework as a notebook")
     async def notebook(request: Request, lang: Language = "en") -> Response:
         """A Jupyter notebook whose cells ask this service for every figure again."""
-        text = await write(services(request), lang)
-        return json_response(_notebook(text, str(request.base_url)))
+        return json_response(_notebook(await _to_keep(request, lang)))
 
     return routes
 
 
-async def write(shared: Services, language: Language) -> str:
-    """The homework as Markdown, with what the models in service say."""
+async def _to_keep(request: Request, language: Language) -> str:
+    """The Markdown for a file elsewhere, from where a relative link would lead nowhere."""
+    address = str(request.base_url)
+    text = await write(services(request), language, address)
+
+    def absolute(match: re.Match[str]) -> str:
+        mark, words, link = match.groups()
+        link = _plot(link) if mark else link.removeprefix("./")
+        return f"{mark}[{words}]({address}{link})" if link is not None else words
+
+    return LINK.sub(absolute, text)
+
+
+async def write(shared: Services, language: Language, address: str) -> str:
+    """The homework as Markdown, with what the models in service say.
+
+    Its links are relative to the service's ``address``, which its commands name.
+    """
     curves = {name: await _curve(shared, name) for name in CURVES}
     known: dict[str, Any] = next((curve for curve in curves.values() if curve), {"slopes": []})
     context = {
+        "address": address.rstrip("/"),
         "places": PLACES,
         "curves": curves,
         "truth": [row["truth"] for row in known["slopes"]] or [None] * len(PLACES),
@@ -147,6 +166,8 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
         "scaled_coefficients": getattr(model.manifest, "scaled_coefficients", None),
         "scaling": getattr(model.manifest, "scaling", None),
         "data": model.manifest.data,
+        "hidden": _hidden(model.manifest.parameters),
+        "parameters": model.manifest.parameters,
         "slopes": [
             {"x": place, "y": y, "slope": value, "half": half, "truth": truth.get(place)}
             for place, y, value, half in zip(
@@ -154,6 +175,12 @@ async def _curve(shared: Services, name: str) -> dict[str, Any] | None:
             )
         ],
     }
+
+
+def _hidden(parameters: Parameters | None) -> list[int]:
+    """Units of each hidden layer of a network of linear layers; empty for any other model."""
+    layers = [layer for layer in parameters.layers if layer.type == "Linear"] if parameters else []
+    return [layer.output_shape[-1] for layer in layers[:-1]]
 
 
 @cache
@@ -288,9 +315,9 @@ def _preferred(header: str) -> Language:
     return "en"
 
 
-def _notebook(text: str, address: str) -> dict[str, Any]:
+def _notebook(text: str) -> dict[str, Any]:
     """Jupyter's format 4: the text in cells, and its Python blocks as code that can be run."""
-    cells: list[dict[str, Any]] = [_code(f'address = "{address.rstrip("/")}"')]
+    cells: list[dict[str, Any]] = []
     for part in text.split(CELL):
         for number, piece in enumerate(part.split("```python\n")):
             code, separator, rest = piece.partition("```") if number else ("", "", piece)

@@ -70,6 +70,8 @@ WIDE, WIDEST = 4, 7  # columns from which a table is laid out otherwise on narro
 MOST_LABELS = 40  # columns; a table of more only scrolls: a label in every cell makes a large page
 # The prime is raised by itself: as a superscript it would be raised twice, to a speck.
 PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
+# A sign, not a subtraction, which would be set with room on either side.
+SIGN = re.compile(r"(<mo[^>]*>&#x(?:00028|0002C|0003D|000B7);</mo>)<mo>&#x02212;</mo>")
 MAX_FORMULA = 2000  # characters; a longer one is shown as it is
 
 
@@ -132,6 +134,7 @@ def _formula(latex: str, options: Mapping[str, Any]) -> str:
         try:
             made = convert(latex, display="block" if options["display_mode"] else "inline")
             made = PRIME.sub(r'\1<mo lspace="0" rspace="0">&#x02032;</mo>', made)
+            made = SIGN.sub(r'\1<mo form="prefix">&#x02212;</mo>', made)
             if _is_harmless(made):
                 return made
         except Exception:  # the converter raises anything at all on what it can't read

@@ -27,11 +27,11 @@ def document(client: Any, language: str) -> str:
     folders = {m["model"]: f"../artifacts/{m['model']}/{m['version']}" for m in models}
 
     def target(match: re.Match[str]) -> str:
-        link = match[1]
+        link = match[1].removeprefix(f"{client.base_url}/").replace("/report/", "/")
         parts = link.removeprefix("models/").split("/")
-        if link.endswith(".svg"):
-            link = f"../service/static/homework/{link}"
-        elif link.startswith("./"):
+        if link.startswith("static/"):
+            link = f"../service/{link}"
+        elif link.partition("#")[0] == "":
             link = "../README.md"
         elif parts[0] in folders:
             file = {"report": "report.md", "summary": "manifest.json"}.get(parts[1], parts[1])
@@ -39,7 +39,8 @@ def document(client: Any, language: str) -> str:
         return f"]({link})"
 
     text = LINES.sub("", client.get("/homework/homework.md", params={"lang": language}).text)
-    head, _, rest = LINK.sub(target, text).partition("\n")
+    text = LINK.sub(target, text).replace(str(client.base_url), "http://127.0.0.1:8000")
+    head, _, rest = text.partition("\n")
     note = "Written by `python -m tests.service.test_homework_document`; don't edit it."
     return f"{head}\n\n<!-- {note} -->\n{rest}"
 

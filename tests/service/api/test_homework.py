@@ -1,9 +1,11 @@
 """/homework: every question, answered by the models that serve, in two languages."""
 
 import csv
+import io
 import json
 import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,18 +156,55 @@ def test_without_the_training_code_it_is_named_without_lines(tmp_path: Path) -> 
     assert code_lines(tmp_path / "other.py", "fit_mlp") is None
 
 
-def test_the_notebook_runs_against_the_service(shipped: TestClient) -> None:
+@pytest.mark.parametrize("file", ["homework.md", "homework.ipynb"])
+def test_what_is_downloaded_leads_back_here(shipped: TestClient, file: str) -> None:
+    """A file elsewhere has no page beside it: its links and pictures name the service."""
+    text = shipped.get(f"/homework/{file}").text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 14
+    for link in links:
+        assert link.startswith("http://testserver/"), link
+        assert shipped.get(link).status_code == 200, link
+    assert "curl -s http://testserver/models/cifar-baseline/summary" in text
+
+
+def test_its_code_runs_against_the_service(
+    shipped: TestClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     notebook = shipped.get("/homework/homework.ipynb").json()
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert code[0].startswith("address = ")
-    assert len(code) == 3
-    for source in code[1:]:
-        compile(source, "cell", "exec")
+    assert len(code) == 2
+
+    def urlopen(request: urllib.request.Request) -> io.BytesIO:
+        assert isinstance(request.data, bytes)
+        return io.BytesIO(
+            shipped.post(request.full_url, content=request.data, headers=request.headers).content
+        )
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    for source in code:
+        exec(source, {})  # each by itself, as it is copied from the page
+    printed = capsys.readouterr().out
+    slopes = shipped.post("/gradient", json={"x": [3.0, 0.1, -0.5], "model": "curve-mlp"}).json()
+    assert str(slopes["gradient"]) in printed
+    assert str(shipped.post("/w10-gradient", json=EXAMPLE).json()["w10"]) in printed
     assert CELL not in json.dumps(notebook)
     assert (notebook["nbformat"], len({cell["id"] for cell in notebook["cells"]})) == (
         4,
         len(notebook["cells"]),
     )
+
+
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_the_network_that_it_describes_is_the_one_that_serves(
+    shipped: TestClient, language: str
+) -> None:
+    text = shipped.get("/homework/homework.md", params={"lang": language}).text
+    summary = shipped.get("/models/curve-mlp/summary").json()
+    hidden = [layer["output_shape"][-1] for layer in summary["layers"] if layer["type"] == "Tanh"]
+    units = {"en": f"of {' and '.join(map(str, hidden))} tanh units", "zh-Hant": "個 tanh 單元"}
+    assert units[language] in text
+    assert re.search(rf"\b{summary['total']} (parameters|個參數)", text)
 
 
 def test_without_models_it_says_how_to_make_them(
@@ -174,6 +213,8 @@ def test_without_models_it_says_how_to_make_them(
     page = serve(tmp_path / "none").get("/homework")
     assert page.status_code == 200
     assert page.text.count("not in service here") == 4
+    assert "Neither classifier is in service" in page.text
+    assert "<img" not in page.text.replace('<img src="static/homework/network.svg"', "")
 
 
 @pytest.mark.parametrize("language", QUESTIONS)

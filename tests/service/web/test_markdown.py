@@ -26,6 +26,12 @@ def test_a_prime_is_not_raised_twice() -> None:
     assert "<msup>" in to_html("$a^2$")
 
 
+@pytest.mark.parametrize("formula", ["(-0.5) \\cdot 2", "y = -0.5", "2 \\cdot -0.5"])
+def test_a_sign_is_set_as_a_sign(formula: str) -> None:
+    assert '<mo form="prefix">&#x02212;</mo><mn>0.5</mn>' in to_html(f"${formula}$")
+    assert "prefix" not in to_html("$(a) - 0.5$")
+
+
 def test_money_is_no_formula() -> None:
     assert to_html("It costs $5 and $6.") == "<p>It costs $5 and $6.</p>\n"
 
