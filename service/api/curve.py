@@ -28,6 +28,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 # From so many x on a request takes a place in the queue; fewer take a fraction of a millisecond.
 PLACE_X = 2048
+LEVEL = 0.95
 
 
 class CurveQuery(BaseModel):
@@ -60,7 +61,7 @@ class CurveQuery(BaseModel):
         "points, and outside the data they take the model for granted",
     )
     level: float = Field(
-        default=0.95,
+        default=LEVEL,
         ge=LEAST_LEVEL,
         le=MOST_LEVEL,
         description="The probability with which an interval should hold the truth. Only with "
@@ -201,7 +202,8 @@ async def _read(
     if x.size > settings.max_x:
         detail = f"List should have at most {settings.max_x} items"
         raise invalid(ErrorItem(detail=detail, pointer="#/x"))
-    if "level" in query.model_fields_set and not query.uncertainty:
+    # Generated clients send every default.
+    if query.level != LEVEL and not query.uncertainty:
         detail = 'A level is that of an interval: ask for it with "uncertainty": true'
         raise invalid(ErrorItem(detail=detail, pointer="#/level"))
     return query, x, *shared.registry.curve(query.model)

@@ -82,11 +82,18 @@ class ImageDetails(BaseModel):
 
 
 def query_documentation(query: type[ClassifyQuery], settings: Settings) -> dict[str, Any]:
-    """OpenAPI of a query, with the default classifier that is set."""
+    """OpenAPI of a query, with the default classifier that is set.
+
+    It is said in words: generated clients send what a schema calls the default, which would keep
+    the only classifier that there is from answering.
+    """
     documentation = query_parameters(query)
     for parameter in documentation["parameters"]:
         if parameter["name"] == "model":
-            parameter["schema"]["default"] = settings.default_classifier
+            del parameter["schema"]["default"]
+            parameter["description"] += (
+                f": {settings.default_classifier}, unless another is the only one"
+            )
     return documentation
 
 

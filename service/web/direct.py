@@ -86,7 +86,7 @@ class DirectRoutes:
 
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, APIRoute]) -> None:
         self.app = app
-        self.endpoints = {path: r.endpoint for path, r in endpoints.items() if "{" not in path}
+        self.routes = {path: route for path, route in endpoints.items() if "{" not in path}
         # Keyed by the number of path segments and the last one, which is never a placeholder.
         self.patterns: dict[tuple[int, str], list[tuple[list[str], APIRoute]]] = {}
         for path, route in endpoints.items():
@@ -97,10 +97,11 @@ class DirectRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self.endpoints.get(scope["path"]) or self._matching(scope)
-            if endpoint is not None:
+            route = self.routes.get(scope["path"]) or self._matching(scope)
+            if route is not None:
+                scope["route"] = route  # for the log, metrics and traces, as routing does
                 try:
-                    response = await endpoint(Request(scope, receive))
+                    response = await route.endpoint(Request(scope, receive))
                     if len(response.body) > LARGE_BYTES:
                         response = LargeAnswer(response, scope)
                 except (Problem, *BELOW) as problem:
@@ -113,8 +114,8 @@ class DirectRoutes:
                 return
         await self.app(scope, receive, send)
 
-    def _matching(self, scope: Scope) -> Endpoint | None:
-        """The endpoint whose placeholders fit; they go into the scope, as routing puts them."""
+    def _matching(self, scope: Scope) -> APIRoute | None:
+        """The route whose placeholders fit; they go into the scope, as routing puts them."""
         parts = scope["path"].split("/")
         for pattern, route in self.patterns.get((len(parts), parts[-1]), ()):
             values = {}
@@ -127,6 +128,5 @@ class DirectRoutes:
                     break
             else:
                 scope["path_params"] = values
-                scope["route"] = route
-                return route.endpoint
+                return route
         return None

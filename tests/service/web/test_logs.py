@@ -44,6 +44,24 @@ def test_a_record_says_who_what_and_where_the_time_went(client: TestClient, writ
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/predict", "/predict"),
+        ("POST", "/classify", "/classify"),
+        ("POST", "/v2/models/curve-mlp/infer", "/v2/models/{model}/infer"),
+        ("GET", "/models/curve-mlp", "/models/{model}"),
+        ("GET", "/health/ready", "/health/ready"),
+        ("GET", "/nothing", None),
+    ],
+)
+def test_a_record_has_the_route_however_the_request_got_there(
+    client: TestClient, written, method: str, path: str, route: str | None
+) -> None:
+    client.request(method, path)
+    assert written()[-1].get("route") == route
+
+
+@pytest.mark.parametrize(
     "trace", ["", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", TRACE.upper(), TRACE + "\tx"]
 )
 def test_a_trace_that_is_not_one_is_passed_over(client: TestClient, written, trace: str) -> None:
