@@ -8,6 +8,7 @@ antialiasing. Size limits are checked before anything is decoded.
 import hashlib
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO, RawIOBase
 
 import numpy as np
@@ -18,6 +19,7 @@ from contract.containers import (
     MAX_READS,
     TOO_MANY_READS,
     Content,
+    check_webp,
     is_other_jpeg,
     jpeg_scans,
     lean,
@@ -52,6 +54,16 @@ MAX_FULL_PIXELS = 4_000_000  # of a JPEG that only decodes at full size; not in 
 FORMAT_TIME = {"WEBP": 1.0, "GIF": 0.4, "BMP": 0.15}
 JPEG_TIME, JPEG_FULL_TIME, JPEG_SCAN_TIME = 0.1, 0.25, 0.15
 SIXTEEN_BIT_TIME = 1.5
+# Bytes beyond those that a photo has for each pixel take time as well, whatever comes of them: a
+# PNG may be packed in a million empty blocks. In megapixels for a megabyte.
+USUAL_BYTES = 2
+SURPLUS_TIME = {"PNG": 2.5, "GIF": 1.0}
+OTHER_SURPLUS_TIME = 0.5
+# Megapixels for a profile that is new: LittleCMS works one with a table of colours out at 36,000
+# points.
+PROFILE_TIME, COLOUR_TABLE_TIME = 0.125, 0.5
+COLOUR_TABLE = b"A2B0"
+PROFILE_TAGS = 128 + 4 + 12 * 100  # the bytes of a profile that name its parts
 
 # Pillow's own limit warns first and refuses at twice that; ours, checked at the same moment,
 # refuses at once. Its global is switched off so that the two can't disagree.
@@ -81,7 +93,9 @@ class Header:
 
     def megapixels(self, side: int) -> float:
         """Cost of decoding to ``side`` × ``side``, in megapixels of an RGB PNG."""
-        return self.pixels / 1e6 * self._time(side)
+        surplus = max(0, len(self.content) - USUAL_BYTES * self.pixels)
+        of_bytes = surplus / 1e6 * SURPLUS_TIME.get(self.format, OTHER_SURPLUS_TIME)
+        return self.pixels / 1e6 * self._time(side) + of_bytes + self._profile_time
 
     def memory(self, side: int) -> int:
         """Upper bound of the bytes that decoding to ``side`` × ``side`` takes at its peak."""
@@ -94,6 +108,15 @@ class Header:
             return JPEG_TIME + full
         sixteen = self.image is not None and any("16" in str(t[3]) for t in self.image.tile)
         return FORMAT_TIME.get(self.format, 1.0) * (SIXTEEN_BIT_TIME if sixteen else 1.0)
+
+    @cached_property
+    def _profile_time(self) -> float:
+        if self.image is None:  # of WebP: not packed, and may stand anywhere
+            return COLOUR_TABLE_TIME if COLOUR_TABLE in bytes(self.content) else 0.0
+        profile = self.image.info.get("icc_profile")
+        if not isinstance(profile, bytes):
+            return 0.0
+        return COLOUR_TABLE_TIME if COLOUR_TABLE in profile[:PROFILE_TAGS] else PROFILE_TIME
 
     def _pixel_bytes(self, side: int) -> float:
         if self.image is None:
@@ -294,6 +317,7 @@ def _webp_header(content: Content) -> Header | None:
             height = int.from_bytes(head[28:30], "little") & 0x3FFF
         case _:
             return None
+    check_webp(content)
     return Header(None, content, "WEBP", width, height)
 
 

@@ -61,7 +61,10 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 for any")
     workers: int | None = Field(
-        default=None, ge=1, description="Processes; by default one for each core that may be used"
+        default=None,
+        ge=1,
+        le=1024,  # a thousand more of them leave no room to stop them
+        description="Processes; by default one for each core that may be used",
     )
     artifacts: Path | str = Field(
         default=Path("artifacts"),

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,8 @@ from service.api import w10
 from service.api.homework_models import COMMANDS
 from service.runtime.dataplane import infer
 from service.runtime.errors import ModelError
-from service.web.markdown import to_html
 from service.web.openapi import json_response
+from service.web.rendered import Rendered, lay_out
 from service.web.state import Services, services
 from service.web.templating import templates
 
@@ -41,6 +42,7 @@ SPLITS = ("train", "validation", "test")
 # Written by ``python -m training ablation``; it belongs to the homework, not to a model.
 ABLATION = Path(__file__).parents[1] / "static" / "homework" / "ablation.csv"
 CELL = "<!-- cell -->"  # begins a new cell of the notebook
+NO_ADDRESS = "http://service.invalid"  # stands for the service's, which each request gives
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 LINES: dict[Language, str] = {"en": "lines {}–{}", "zh-Hant": "第 {}–{} 行"}
@@ -49,16 +51,28 @@ LINES: dict[Language, str] = {"en": "lines {}–{}", "zh-Hant": "第 {}–{} 行
 def router() -> APIRouter:
     """The page and its downloads."""
     routes = APIRouter(prefix="/homework", tags=["homework"])
+    texts, pages = Rendered(), Rendered()
+
+    async def written(request: Request, language: Language) -> str:
+        shared = services(request)
+        key = _made_of(shared, language)
+        return await texts.get(key, lambda: write(shared, language, NO_ADDRESS))
+
+    async def to_keep(request: Request, language: Language) -> str:
+        """The Markdown for a file elsewhere, from where a relative link would lead nowhere."""
+        return _absolute(await written(request, language), _address(request))
 
     @routes.get("", summary="Read the homework", response_class=HTMLResponse)
     async def page(request: Request, lang: Language | None = None) -> Response:
         """Every question with its answer, figures and code; English or Traditional Chinese."""
         language = lang or _preferred(request.headers.get("accept-language", ""))
-        text = await write(services(request), language, str(request.base_url))
+        text = (await written(request, language)).replace(CELL, "")
+        pool = services(request).resources.pages
+        page = await pages.get(text, lambda: lay_out(pool, lambda: text, _plot))
         context = {
             "language": language,
             "languages": LANGUAGES,
-            "page": to_html(text.replace(CELL, ""), _plot),
+            "page": page.replace(NO_ADDRESS, escape(_address(request))),
         }
         return templates.TemplateResponse(request, "homework/page.html", context)
 
@@ -70,28 +84,36 @@ def router() -> APIRouter:
     )
     async def markdown(request: Request, lang: Language = "en") -> Response:
         """The same text, with formulas as LaTeX; its links and pictures lead to this service."""
-        text = await _to_keep(request, lang)
+        text = await to_keep(request, lang)
         return Response(text.replace(CELL, ""), media_type="text/markdown; charset=utf-8")
 
     @routes.get("/homework.ipynb", summary="Download the homework as a notebook")
     async def notebook(request: Request, lang: Language = "en") -> Response:
         """A Jupyter notebook whose cells ask this service for every figure again."""
-        return json_response(_notebook(await _to_keep(request, lang)))
+        return json_response(_notebook(await to_keep(request, lang)))
 
     return routes
 
 
-async def _to_keep(request: Request, language: Language) -> str:
-    """The Markdown for a file elsewhere, from where a relative link would lead nowhere."""
-    address = str(request.base_url)
-    text = await write(services(request), language, address)
+def _address(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
+
+
+def _made_of(shared: Services, language: Language) -> tuple[str, ...]:
+    """What the text depends on: its language, the ablation, and the models that it asks."""
+    serving = (shared.registry.models.get(name) for name in (*CURVES, *CLASSIFIERS, w10.MODEL))
+    return language, str(ABLATION), *(model.artifact.digest if model else "" for model in serving)
+
+
+def _absolute(text: str, address: str) -> str:
+    """The text with whole addresses for its links, and in its commands."""
 
     def absolute(match: re.Match[str]) -> str:
         mark, words, link = match.groups()
         link = _plot(link) if mark else link.removeprefix("./")
-        return f"{mark}[{words}]({address}{link})" if link is not None else words
+        return f"{mark}[{words}]({address}/{link})" if link is not None else words
 
-    return LINK.sub(absolute, text)
+    return LINK.sub(absolute, text).replace(NO_ADDRESS, address)
 
 
 async def write(shared: Services, language: Language, address: str) -> str:

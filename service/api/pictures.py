@@ -30,10 +30,10 @@ from service.web.uploads import FIELD, File
 # Decoding a thumbnail takes less than a tenth of a millisecond, too little to queue for; a picture
 # of moderate size takes a few, and waits for its turn; a photo is decoded in a thread, and one that
 # takes longer than ``PHOTO_SECONDS`` in another, which nothing smaller waits for.
+# Neither is one whose file has more than its pixels need: bytes without end, a profile.
 THUMBNAIL_PIXELS = 10_000
+THUMBNAIL_SECONDS = 0.001
 TURN_PIXELS = 160_000
-# Pictures of one request that are worked on before others get their turn.
-TURN = 8
 
 
 class ClassifyQuery(BaseModel):
@@ -190,7 +190,7 @@ class Decoder:
                     picture = await pool.in_thread(
                         cost, imaging.decode, header, self.side, self.resize
                     )
-                elif header.image is not None and header.pixels <= THUMBNAIL_PIXELS:
+                elif self._is_thumbnail(header, cost):
                     picture = imaging.decode(header, self.side, self.resize)
                 else:
                     picture = await self.queue.do(imaging.decode, header, self.side, self.resize)
@@ -206,6 +206,11 @@ class Decoder:
             return None, cost
         large = cost.seconds > PHOTO_SECONDS
         return (self.resources.large_pictures if large else self.resources.photos), cost
+
+    @staticmethod
+    def _is_thumbnail(header: Header, cost: Cost) -> bool:
+        small = header.pixels <= THUMBNAIL_PIXELS and cost.seconds <= THUMBNAIL_SECONDS
+        return small and header.image is not None
 
     async def _yield_to_event_loop(self) -> None:
         """Let the event loop go on if this request has held it for a turn."""

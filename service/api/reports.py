@@ -4,9 +4,6 @@ A report is untrusted text, and turning hostile Markdown into HTML can take seco
 once, in a thread, and only up to a size limit; a longer one is shown as plain text.
 """
 
-import asyncio
-from html import escape
-
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
@@ -18,8 +15,8 @@ from service.runtime.cost import Cost
 from service.runtime.loader import Model
 from service.runtime.resources import WorkPool
 from service.web.errors import NotFound
-from service.web.markdown import to_html
 from service.web.openapi import problems
+from service.web.rendered import Rendered, lay_out
 from service.web.state import services
 from service.web.templating import templates
 
@@ -31,22 +28,15 @@ TEXTS = {
     "history.csv": "text/csv; charset=utf-8",
     "metrics.json": "application/json",
 }
-# The shipped reports have 14 KB at most; 64 KiB of hostile Markdown take some 1.5 s.
-MARKDOWN_BYTES = 64 * 1024
 # Larger ones aren't shown.
 REPORT_BYTES = 1024 * 1024
 FILE_BYTES = 8 * 1024 * 1024
-# Rendered reports that are kept, and how large each may be.
-KEPT_PAGES = 32
-PAGE_BYTES = 1024 * 1024
-# Upper bounds for rendering one byte: seconds, and bytes of memory.
-SECONDS_OF_BYTE, BYTES_OF_BYTE = 2e-5, 400
 
 
 def router() -> APIRouter:
     """The report, its plots and its data."""
     routes = APIRouter(prefix="/models/{model}/report", tags=["models"])
-    pages = Pages()
+    pages = Rendered()
 
     @routes.get(
         "",
@@ -61,7 +51,7 @@ def router() -> APIRouter:
             raise NotFound("This version was published without a report")
         context = {
             "title": f"{loaded.manifest.model} version {loaded.manifest.version}",
-            "report": await pages.get(loaded, services(request).resources.pages),
+            "report": await _report(loaded, pages, services(request).resources.pages),
             "files": [name for name in TEXTS if name in loaded.manifest.files],
             "plots": sorted(name for name in loaded.manifest.files if is_plot(name, loaded)),
             "precisions": {
@@ -100,40 +90,20 @@ def router() -> APIRouter:
     return routes
 
 
-class Pages:
-    """Reports as HTML, each rendered once however many ask for it at a time."""
+async def _report(model: Model, pages: Rendered, pool: WorkPool) -> str:
+    """The report of ``model`` as HTML. Raises NotFound or QueueFull."""
 
-    def __init__(self) -> None:
-        self._pages: dict[tuple[str, int, str], asyncio.Future[str]] = {}
+    def text() -> str:
+        return _read(model, REPORT_FILE, REPORT_BYTES).decode("utf-8", "replace")
 
-    async def get(self, model: Model, pool: WorkPool) -> str:
-        """The report of ``model``, rendered in ``pool``. Raises NotFound or QueueFull."""
-        manifest = model.manifest
-        key = (manifest.model, manifest.version, manifest.files[REPORT_FILE].sha256)
-        page = self._pages.get(key)
-        if page is None:
-            pool.check()
-            cost = Cost(MARKDOWN_BYTES * SECONDS_OF_BYTE, MARKDOWN_BYTES * BYTES_OF_BYTE)
-            page = asyncio.ensure_future(pool.in_thread(cost, _page, model))
-            self._pages[key] = page
-            while len(self._pages) > KEPT_PAGES:
-                self._pages.pop(next(iter(self._pages)))
-        try:
-            return await asyncio.shield(page)
-        except BaseException:
-            if page.done():
-                self._pages.pop(key, None)  # the next one tries again
-            raise
+    def plot(name: str) -> str | None:
+        """Its own plots by their address here; any other picture is shown as its text."""
+        return f"report/{name}" if is_plot(name, model) else None
 
-
-def _page(model: Model) -> str:
-    """The report as HTML, at most ``PAGE_BYTES`` of it unless it is plain text."""
-    text = _read(model, REPORT_FILE, REPORT_BYTES).decode("utf-8", "replace")
-    if len(text) <= MARKDOWN_BYTES:
-        page = render(text, model)
-        if len(page) <= PAGE_BYTES:
-            return page
-    return f"<article><p>Too long to be laid out.</p><pre>{escape(text)}</pre></article>"
+    manifest = model.manifest
+    key = (manifest.model, manifest.version, manifest.files[REPORT_FILE].sha256)
+    page = await pages.get(key, lambda: lay_out(pool, text, plot))
+    return f"<article>{page}</article>" if page else f"<p>{REPORT_FILE} is empty</p>"
 
 
 def _read(model: Model, name: str, limit: int) -> bytes:
@@ -153,9 +123,3 @@ def _read(model: Model, name: str, limit: int) -> bytes:
 def is_plot(name: str, model: Model) -> bool:
     """Is ``name`` a picture that the manifest lists?"""
     return name.endswith(PLOT_SUFFIX) and name in model.manifest.files
-
-
-def render(text: str, model: Model) -> str:
-    """The report as HTML: its own plots by their address here, any other picture as its text."""
-    page = to_html(text, lambda name: f"report/{name}" if is_plot(name, model) else None)
-    return f"<article>{page}</article>" if page else f"<p>{REPORT_FILE} is empty</p>"

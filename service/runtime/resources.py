@@ -272,7 +272,8 @@ class Resources:
 
     ``bodies`` is the part of the memory for bodies. Large documents are parsed one at a time.
     Pictures that take tens of milliseconds to decode don't wait for those that take seconds, and
-    long runs of a model (a saliency map) wait for neither. Pages are laid out one at a time.
+    long runs of a model (a saliency map) wait for neither. Compressed bodies are unpacked one at a
+    time, and pages laid out.
     """
 
     def __init__(
@@ -291,6 +292,7 @@ class Resources:
             "large pictures", 1, max_wait, self.memory, low_priority=True
         )
         self.graphs = WorkPool("graphs", 2, max_wait, self.memory)
+        self.unpacking = WorkPool("unpacking", 1, max_wait, self.memory, low_priority=True)
         self.pages = WorkPool("pages", 1, max_wait, self.memory, low_priority=True)
 
     def close(self) -> None:

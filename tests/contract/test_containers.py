@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from contract.containers import HEAD_BYTES, LARGEST_PROFILE, lean, orientation
+from contract.containers import (
+    HEAD_BYTES,
+    LARGEST_PACKED_PROFILE,
+    LARGEST_PROFILE,
+    LONGEST_FILL,
+    lean,
+    orientation,
+)
 from contract.errors import PictureError, PictureTooLarge
 from contract.pictures import decode, open_image
-from tests.hostile.pictures import chunk, exif_of_tags, segment
+from tests.hostile.pictures import chunk, exif_of_tags, padded_zlib, segment
 from tests.tiny_artifacts import encoded
 
 PICTURE = Image.effect_noise((96, 64), 80).convert("RGB")
@@ -103,6 +110,30 @@ def test_profiles_that_are_repeated_and_texts_are_left_out_of_a_png() -> None:
     content = b"".join((head, first, *texts, gamma, rest, *texts))
     assert lean(content, "PNG") == head + first + gamma + rest
     assert (pixels(content) == pixels(head + first + gamma + rest)).all()
+
+
+def test_what_is_packed_in_a_png_may_take_no_longer_than_its_pixels() -> None:
+    """A kilobyte may take a tenth of a millisecond to unpack, whatever it unpacks to."""
+    head, rest = PNG[:33], PNG[33:]
+    for kind, prefix in ((b"iCCP", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"zTXt", b"a\0\0")):
+        slow = chunk(kind, prefix + padded_zlib(SRGB, LARGEST_PACKED_PROFILE))
+        assert lean(head + slow + rest, "PNG") == head + rest
+    usual = chunk(b"iCCP", b"a\0\0" + padded_zlib(SRGB, LARGEST_PACKED_PROFILE // 2))
+    assert lean(head + usual + rest, "PNG") == head + usual + rest
+
+
+def test_fill_bytes_without_end_are_left_out_of_a_jpeg() -> None:
+    """Any number of them may stand before a marker; Pillow looks at each of them again and again.
+
+    No segment may lose one that is its own.
+    """
+    scans = encoded(PICTURE, "JPEG", progressive=True)
+    second = scans.index(b"\xff\xda", scans.index(b"\xff\xda") + 2)
+    comment = segment(0xFE, b"\xff" * 65_533)
+    for before in (b"", comment):
+        content = scans[:second] + before + b"\xff" * 3_000_001 + scans[second:]
+        assert len(lean(content, "JPEG")) - len(scans + before) < 3 * LONGEST_FILL
+        assert (pixels(content) == pixels(scans)).all()
 
 
 def test_most_files_stay_as_they_are() -> None:

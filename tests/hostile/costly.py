@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tests.hostile.load import Connection
-from tests.hostile.pictures import COLOUR_ALPHA, chunk
+from tests.hostile.pictures import COLOUR_ALPHA, chunk, padded_zlib, png_of_stream
 from tests.hostile.wire import post
 from tests.tiny_artifacts import encoded, png
 
@@ -113,6 +113,10 @@ def pictures() -> dict[str, tuple[bytes, set[int]]]:
             {200} | busy,
         ),
         "JPEG of empty blocks": (blocks(4_000_000), {413} | busy),
+        "PNG of empty blocks": (
+            png_of_stream((1, 1), padded_zlib(bytes(4), 15_000_000)),
+            {200} | busy,
+        ),
     }
 
 
@@ -146,6 +150,10 @@ def uploads() -> Iterator[tuple[str, bytes, set[int]]]:
     """The largest bodies, whatever is in them."""
     noise = np.random.default_rng(0).integers(0, 256, 16_000_000, np.uint8).tobytes()
     yield "16 MB that are no picture", post("/classify", noise, "image/png"), {415, 429}
+    lines = ("Content-Encoding: deflate", "Inference-Header-Content-Length: 2")
+    packed = padded_zlib(b"{}", 15_000_000)
+    sent = post(INFER.format("curve-mlp"), packed, "application/octet-stream", *lines)
+    yield "15 MB of empty blocks", sent, {422, 429}
 
 
 @cache

@@ -29,6 +29,52 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
 
 
+# Two blocks of deflate (RFC 1951, 3.2.7) with tables of their own and nothing in them.
+EMPTY_BLOCKS = bytes.fromhex("04c0810800000000207feb47001c880000000000f2b77e")
+
+
+def padded_zlib(content: bytes, size: int) -> bytes:
+    """A zlib stream of ``content``, under 64 KiB, that takes ``size`` bytes and long to unpack."""
+    stored = struct.pack("<BHH", 1, len(content), len(content) ^ 0xFFFF) + content
+    empty = EMPTY_BLOCKS * (size // len(EMPTY_BLOCKS))
+    return b"\x78\x01" + empty + stored + struct.pack(">I", zlib.adler32(content))
+
+
+def png_of_stream(size: tuple[int, int], stream: bytes, *before: bytes) -> bytes:
+    """An RGB PNG with this zlib stream for its pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, COLOUR, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (header, *before, chunk(b"IDAT", stream), chunk(b"IEND", b""))
+    )
+
+
+def colour_table_profile(seed: int) -> bytes:
+    """An ICC profile with a table of colours, other for each ``seed``: LittleCMS takes it long."""
+    one = struct.pack(">i", 65536)
+    identity = b"".join(one if i % 4 == 0 else bytes(4) for i in range(9))
+    curve = struct.pack(">HH", 0, 65_535) * 3
+    table = np.random.default_rng(seed).integers(0, 256, 9**3 * 3 * 2, np.uint8).tobytes()
+    lut = b"mft2" + bytes(4) + bytes((3, 3, 9, 0)) + identity + struct.pack(">HH", 2, 2)
+    parts = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x" + bytes(80),
+        b"cprt": b"text" + bytes(4) + b"x" + bytes(3),
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">iii", 63_190, 65_536, 54_061),
+        b"A2B0": lut + curve + table + curve,
+    }
+    tags, content = struct.pack(">I", len(parts)), b""
+    start = 128 + 4 + 12 * len(parts)
+    for name, part in parts.items():
+        padded = part + bytes(-len(part) % 4)
+        tags += name + struct.pack(">II", start + len(content), len(part))
+        content += padded
+    body = tags + content
+    head = struct.pack(
+        ">I4s4s4s4s4s", 128 + len(body), b"lcms", b"\2\x40", b"scnr", b"RGB ", b"Lab "
+    )
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    return head + struct.pack(">iii", 63_190, 65_536, 54_061) + bytes(48) + body
+
+
 def chunk(kind: bytes, content: bytes) -> bytes:
     """A chunk of a PNG."""
     checksum = struct.pack(">I", zlib.crc32(kind + content))
@@ -231,6 +277,11 @@ def _refused() -> Iterator[tuple[str, bytes, set[int]]]:
     yield "PNG behind a script", b"#!/bin/sh\nexit\n" + png, {415}
 
 
+def _riff(chunks: bytes) -> bytes:
+    """A WebP of these chunks."""
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
 def _of_metadata(jpeg: bytes, png: bytes) -> Iterator[tuple[str, bytes, set[int]]]:
     """Metadata that takes seconds or much memory to read, in files of 8 MB at most."""
     frame = segment(0xC0, struct.pack(">BHHB", 8, 96, 96, 3) + bytes(60_000))
@@ -245,6 +296,26 @@ def _of_metadata(jpeg: bytes, png: bytes) -> Iterator[tuple[str, bytes, set[int]
     yield "JPEG, 5000 tags", jpeg[:2] + segment(0xE1, b"Exif\0\0" + tags) + jpeg[2:], {200}
     yield "PNG, 60,000 tags", png[:33] + chunk(b"eXIf", exif_of_tags(60_000)) + png[33:], {200}
     profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1_000_000), 9))
+    packed = padded_zlib(b"x", 7_000_000)
+    for kind, prefix in ((b"iTXt", b"a\0\1\0\0\0"), (b"zTXt", b"a\0\0"), (b"iCCP", b"a\0\0")):
+        slow = chunk(kind, prefix + packed)
+        yield f"PNG, 7 MB of empty blocks in {kind.decode()}", png[:33] + slow + png[33:], {200}
+    scan = jpeg.index(b"\xff\xda")
+    fill = b"\xff" * 15_000_000
+    yield "JPEG, 15 MB of fill bytes", jpeg[:-2] + fill + jpeg[-2:], {200}
+    yield "JPEG, the same in its head", jpeg[:scan] + fill + jpeg[scan:], {413}
+    webp = encoded(Image.new("RGB", (8, 8)), "WEBP", lossless=True)
+    extended = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\7\0\0\7\0\0"
+    yield (
+        "WebP, 15 MB of empty chunks",
+        _riff(extended + webp[12:] + b"none\0\0\0\0" * 1_900_000),
+        {413},
+    )
+    frame = bytes(6) + b"\7\0\0\7\0\0" + bytes(4) + webp[12:] + b"none\0\0\0\0" * 1_900_000
+    animated = extended.replace(bytes(4) + b"\7", b"\2\0\0\0\7")
+    animation = b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    frames = b"ANMF" + struct.pack("<I", len(frame)) + frame
+    yield "WebP, the same in a frame", _riff(animated + animation + frames), {413}
     yield "PNG, 3000 profiles", png[:33] + profile * 3000 + png[33:], {200}
 
 

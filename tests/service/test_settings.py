@@ -79,6 +79,7 @@ def test_every_setting_is_known_and_nothing_without_the_prefix_is_read(monkeypat
     [
         ({"GRADSERVE_PORT": "99999"}, (), "GRADSERVE_PORT (--port): Input should be less than"),
         ({}, ("--port", "65536"), "GRADSERVE_PORT (--port)"),
+        ({}, ("--workers", "100000"), "GRADSERVE_WORKERS (--workers): Input should be less than"),
         ({"GRADSERVE_HOST": ""}, (), "GRADSERVE_HOST (--host)"),
         ({}, ("--workers", "0"), "GRADSERVE_WORKERS (--workers)"),
         (

@@ -1,12 +1,16 @@
 """/classify: forms, raw bodies, limits, and what the answer says."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from contract.pictures import decode as real_decode
 from service.web.uploads import places
+from tests.hostile.pictures import colour_table_profile, padded_zlib, png_of_stream
 from tests.tiny_artifacts import encoded, png, publish_classifier, publish_curve
 
 RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)
@@ -43,6 +47,37 @@ def test_a_large_picture_takes_the_other_road_to_the_same_answer(client: TestCli
     photo = encoded(Image.new("RGB", (1600, 1200), GREEN), "JPEG")
     answer = client.post("/classify", files={"file": photo})
     assert answer.json()["results"][0]["top"][0]["label"] == "green"
+
+
+def _with_profile(kind: str) -> bytes:
+    profile = colour_table_profile(len(kind))
+    return encoded(Image.new("RGB", (32, 32), GREEN), kind, icc_profile=profile)
+
+
+@pytest.mark.parametrize(
+    ("content", "pool"),
+    [
+        (encoded(Image.new("RGB", (32, 32), GREEN), "PNG"), None),
+        (encoded(Image.new("RGB", (32, 32), GREEN), "JPEG"), None),
+        (png_of_stream((1, 1), padded_zlib(b"\0" + bytes(GREEN), 500_000)), "photos"),
+        (png_of_stream((1, 1), padded_zlib(b"\0" + bytes(GREEN), 2_000_000)), "large"),
+        (encoded(Image.new("P", (32, 32)), "GIF") + bytes(1_000_000), "photos"),
+        *((_with_profile(kind), "photos") for kind in ("PNG", "JPEG", "WEBP")),
+    ],
+)
+def test_what_takes_long_for_its_size_is_not_decoded_on_the_event_loop(
+    client: TestClient, content: bytes, pool: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def decode(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real_decode(*arguments)
+
+    monkeypatch.setattr("service.api.pictures.imaging.decode", decode)
+    assert client.post("/classify", files={"file": content}).status_code == 200
+    (thread,) = threads
+    assert thread.startswith(pool) if pool else not thread.startswith(("photos", "large"))
 
 
 @pytest.mark.parametrize(

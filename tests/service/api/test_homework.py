@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from service.api.homework import CELL, _preferred, _truth, code_lines
 from service.api.w10 import EXAMPLE
 from service.app import create_app
 from service.settings import Settings
+from service.web.markdown import to_html
 from tests.tiny_artifacts import publish_expected
 
 ROOT = Path(__file__).parents[3]
@@ -56,6 +58,23 @@ def test_every_question_is_answered_in_order(shipped: TestClient, language: str)
     assert "3,177,418" in page.text
     assert page.text.count("<math ") > 10
     assert "$" not in re.sub(r"<(pre|code)>.*?</\1>", "", page.text, flags=re.S)
+
+
+def test_it_is_laid_out_once_and_beside_the_event_loop(
+    artifacts: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid_out: list[str] = []
+
+    def watched(text: str, plot: Callable[[str], str | None]) -> str:
+        laid_out.append(threading.current_thread().name)
+        return to_html(text, plot)
+
+    monkeypatch.setattr("service.web.rendered.to_html", watched)
+    client = serve(artifacts)
+    pages = [client.get(f"/homework?lang={language}").text for language in (*QUESTIONS, *QUESTIONS)]
+    assert pages[:2] == pages[2:]
+    assert len(laid_out) == 2
+    assert all(name.startswith("pages") for name in laid_out)
 
 
 def test_its_figures_are_the_services(shipped: TestClient) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import reports
-from service.runtime.loader import Model
+from service.web import rendered
+from service.web.markdown import to_html
 from tests.tiny_artifacts import REPORT, publish_curve
 
 
@@ -89,14 +89,13 @@ def test_hostile_reports_are_rendered_once_off_the_loop_and_bounded(
     for name, (text, _) in HOSTILE.items():
         publish_curve(tmp_path, name.replace(" ", "-"), **{"report.md": text.encode()})
     publish_curve(tmp_path, "huge", **{"report.md": b"a" * 1_100_000})
-    rendered: list[str] = []
-    render = reports.render
+    rendered_in: list[str] = []
 
-    def watched(text: str, model: Model) -> str:
-        rendered.append(threading.current_thread().name)
-        return render(text, model)
+    def watched(text: str, picture: Callable[[str], str | None]) -> str:
+        rendered_in.append(threading.current_thread().name)
+        return to_html(text, picture)
 
-    monkeypatch.setattr(reports, "render", watched)
+    monkeypatch.setattr(rendered, "to_html", watched)
     client = serve(tmp_path)
     for name, (_, laid_out) in HOSTILE.items():
         address = f"/models/{name.replace(' ', '-')}/report"
@@ -105,8 +104,8 @@ def test_hostile_reports_are_rendered_once_off_the_loop_and_bounded(
         assert ("Too long to be laid out" not in pages[0].text) == laid_out, name
         assert len(pages[0].text) < 1_300_000, name
         assert "<b>" not in pages[0].text
-    assert len(rendered) == 2
-    assert all(name.startswith("pages") for name in rendered)
+    assert len(rendered_in) == 2
+    assert all(name.startswith("pages") for name in rendered_in)
     assert client.get("/models/huge/report").status_code == 404
 
 

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 
 from service.api.v2_messages import EXAMPLE
 from service.api.w10 import EXAMPLE as W10
+from tests.hostile.pictures import padded_zlib
 from tests.tiny_artifacts import png, publish_all
 
 X = {"name": "x", "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]}
@@ -300,6 +302,25 @@ def test_compressed_bodies_are_read_within_their_limit(
     assert small.post(path, content=bomb, headers=headers).status_code == 413
     headers = {"Content-Encoding": "br"}
     assert small.post(path, content=bomb, headers=headers).status_code == 415
+
+
+def test_a_body_is_unpacked_beside_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be 16 MB of empty blocks: they take seconds, and give nothing."""
+    threads: list[str] = []
+    made = zlib.decompressobj
+
+    def noted(*arguments: int) -> Any:
+        threads.append(threading.current_thread().name)
+        return made(*arguments)
+
+    monkeypatch.setattr("service.web.unpacking.zlib.decompressobj", noted)
+    packed = padded_zlib(json.dumps({"inputs": [X]}).encode(), 200_000)
+    headers = {"Content-Encoding": "deflate"}
+    answer = client.post("/v2/models/curve-mlp/infer", content=packed, headers=headers)
+    assert outputs(answer.json())["y"].tolist() == [-1, 4]
+    assert [name.startswith("unpacking") for name in threads] == [True]
 
 
 def test_fields_that_are_given_twice_are_not_read_once(client: TestClient) -> None:
