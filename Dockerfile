@@ -3,7 +3,9 @@
 #   docker build -t gradserve .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/artifacts:/app/artifacts:ro" gradserve
 #
-# With what artifacts from an object store need (s3://…):  docker build --build-arg LOCK=s3 -t gradserve .
+# With what artifacts from an object store (s3://…) and traces (GRADSERVE_OTLP_ENDPOINT) need:
+#
+#   docker build --build-arg LOCK=s3 -t gradserve .
 #
 # The image holds no artifact. The training jobs have an image of their own, Dockerfile.train: in
 # one file with this one, a builder without BuildKit would install PyTorch on its way here.
@@ -20,11 +22,12 @@ ARG LOCK=service
 RUN python -m pip --python /opt/venv/bin/python install --no-deps --require-hashes -r locks/${LOCK}.txt
 # A third of that is never run here: the packages' own tests, what others are compiled with, NumPy's
 # build tools (distutils up to Python 3.11), ONNX Runtime's model converters, its second copy of itself
-# for programs written in C, and protobuf, which it asks for and does not import.
+# for programs written in C, and protobuf, which it asks for and does not import (what sends traces does).
 RUN cd /opt/venv/lib/python3*/site-packages \
  && rm -r numpy/f2py onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
-          onnxruntime/capi/libonnxruntime.so.* google/protobuf google/_upb \
+          onnxruntime/capi/libonnxruntime.so.* \
  && rm -rf numpy/distutils \
+ && if [ "$LOCK" = service ]; then rm -r google/protobuf google/_upb; fi \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && find . -type f \( -name "*.pyi" -o -name "*.pyx" -o -name "*.px[di]" -o -name "*.[ach]" \) -delete
 # What `pip install gradserve` gives: the wheel's own files. Their modes come from here, not from a clone

@@ -28,7 +28,7 @@ OF_TORCH = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
 # Name → what uv is asked to resolve.
 ENVIRONMENTS = {
     "service": ("pyproject.toml",),
-    "s3": ("pyproject.toml", "--extra", "s3"),
+    "s3": ("pyproject.toml", "--extra", "s3", "--extra", "otel"),
     "dev": ("pyproject.toml", "--extra", "test"),
     "bench": ("bench/requirements.txt",),
     "audit": ("locks/audit.in",),

@@ -135,6 +135,31 @@ def test_prometheus_sends_a_key_as_documented(tmp_path: Path) -> None:
         wait_for_data(configuration, ['up{job="gradserve"} == 1', "gradserve_ready"])
 
 
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="Prometheus is not installed: apt-get install prometheus",
+)
+@pytest.mark.parametrize("keys", [False, True])
+def test_what_compose_starts_prometheus_with_works(tmp_path: Path, keys: bool) -> None:
+    publish_all(tmp_path / "artifacts")
+    key = tmp_path / "keys"
+    key.write_text("a-key-of-sixteen-characters\n")
+    settings = {"api_key_file": key} if keys else {}
+    with ServerProcess(tmp_path / "artifacts", **settings) as server:
+        server.wait_listening()
+        text = (ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text()
+        for there, here in (
+            ("/run/secrets/gradserve_key", str(key if keys else ROOT / "deploy" / "no-api-keys")),
+            ("api:8000", f"127.0.0.1:{server.port}"),
+            ("scrape_interval: 15s", "scrape_interval: 1s"),
+        ):
+            assert there in text
+            text = text.replace(there, here)
+        configuration = tmp_path / "prometheus.yml"
+        configuration.write_text(text)
+        wait_for_data(configuration, ['up{job="gradserve"} == 1', "gradserve_ready"])
+
+
 def wait_for_data(configuration: Path, wanted: list[str]) -> None:
     """Run Prometheus until every query has data."""
     with socket.socket() as free:

@@ -55,7 +55,7 @@ def wanted(*extras: str) -> list[Requirement]:
     ("locks", "extras"),
     [
         (("service",), ()),
-        (("s3",), ("s3",)),
+        (("s3",), ("s3", "otel")),
         (("dev", "torch"), ("training", "otel", "test")),
         (("bench",), ("training",)),
         (("lowest",), ()),
