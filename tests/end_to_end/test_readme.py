@@ -78,6 +78,19 @@ def test_every_setting_is_in_the_document() -> None:
     assert sorted(listed) == sorted(name.upper() for name in Settings.model_fields)
 
 
+def test_every_address_is_in_the_document() -> None:
+    document = json.loads((ROOT / "tests/service/openapi.json").read_text("utf-8"))
+    there = {
+        f"{method.upper()} {path.replace('/versions/{number}', '')}"
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+    text = (ROOT / "docs/api.md").read_text("utf-8").partition("## Every address")[2]
+    listed = set(re.findall(r"`((?:GET|POST) [^`]+)`", text))
+    pages = {f"GET {path}" for path in ("/", "/docs", "/redoc", "/openapi.json")}
+    assert listed == there | pages
+
+
 def test_the_plain_form_names_what_is_there() -> None:
     text = README.read_text("utf-8")
     for path in re.findall(r"-r (\S+)", text):
