@@ -28,6 +28,7 @@ JOBS = {
     "sigmoid-conv": "publish the loss gradients of one sigmoid convolution",
     "cifar": "train an image classifier",
     "evaluate": "measure a published classifier on images",
+    "republish": "publish a classifier again, with what came after it was trained",
     "ablation": "train every step from the table to our own network",
     "check-saliency": "check the saliency map of a published classifier",
     "publish": "publish a module or function of your own with its derivatives",

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import shutil
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -24,9 +25,12 @@ from contract.system import lock
 from service.app import create_app
 from service.settings import Settings
 from training.__main__ import main
+from training.data.images import load_images
 from training.fit import checkpoint
 from training.networks.backbone import MEAN, STD, Backbone
 from training.publish import classifier_artifact
+from training.publish.classifier_artifact import data_record
+from training.publish.published import classifier, images
 from training.publish.saliency_checks import SaliencyFigures
 
 
@@ -296,6 +300,50 @@ def test_the_service_serves_it_at_once(published: Path, pictures: Path) -> None:
                 headers={"content-type": "image/png"},
             ).json()
             assert answer["results"][0]["top"][0]["label"] == label, answer
+
+
+def test_republished_it_has_the_same_weights_and_record(
+    published: Path, pictures: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "artifacts"
+    shutil.copytree(published / "artifacts", root)
+    words = ["republish", "colours", "--images", str(pictures), "--artifacts", str(root)]
+    assert main(words) == 0
+    _, before = classifier(published / "artifacts", "colours")
+    _, after = classifier(root, "colours")
+    assert (before.version, after.version) == (2, 3)
+    for name in ("checkpoint.safetensors", "history.csv"):
+        assert after.files[name] == before.files[name]
+    assert after.data == before.data
+    assert after.classes == before.classes
+    config = before.training.config | {"weights_of_version": 2}
+    assert after.training == before.training.model_copy(update={"config": config})
+    assert "test" not in after.metrics["top1"]  # type: ignore[operator]
+    report = (root / "colours" / "3" / "report.md").read_text()
+    assert "those of version 2, not trained again" in report
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, False), (17, False), (None, True)])
+def test_the_images_of_a_published_classifier_are_split_as_for_training(
+    published: Path, tmp_path: Path, asked: int | None, given: bool
+) -> None:
+    """Classes of unequal size, of which the number of validation rows alone gives another split."""
+    generator = np.random.default_rng(0)
+    for split, counts in {"train": (24, 26, 25), "val": (4, 5, 6)}.items():
+        for label, count in zip("abc", counts, strict=True):
+            if split == "train" or given:
+                (tmp_path / split / label).mkdir(parents=True)
+            for index in range(count if split == "train" or given else 0):
+                values = generator.integers(0, 255, (32, 32, 3), np.uint8)
+                Image.fromarray(values).save(tmp_path / split / label / f"{index}.png")
+    trained = load_images(tmp_path, validation=asked)
+    _, manifest = classifier(published / "artifacts", "colours")
+    asked_for = {} if asked is None else {"validation": asked}
+    training = manifest.training.model_copy(update={"config": manifest.training.config | asked_for})
+    of_these = {"data": data_record(trained), "training": training}
+    found = images(manifest.model_copy(update=of_these), tmp_path, None)
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(found, split).images, getattr(trained, split).images)
 
 
 def test_a_map_that_fails_its_checks_is_not_published(

@@ -39,6 +39,7 @@ from training.fit.teacher import describe, load_teachers, provenance
 from training.naming import choose_name, require_replaceable
 from training.networks.backbone import BACKBONES, read_weights
 from training.networks.classifier import NETWORKS, check_side, make_classifier
+from training.provenance import training_record
 from training.publish.classifier_artifact import data_record, write_artifact
 from training.publish.classifier_report import shows_top5
 
@@ -234,7 +235,16 @@ def _train_and_publish(
             config["zip_encoding"] = arguments.zip_encoding
         if arguments.teacher is not None:
             config["teachers"] = [provenance(folder) for folder in arguments.teacher]
-        manifest = write_artifact(draft, fitted, data, config, arguments.seed)
+        if arguments.validation is not None:
+            config["validation"] = arguments.validation
+        record = training_record(
+            config,
+            seed=arguments.seed,
+            epochs=len(fitted.history),
+            wall_seconds=sum(row.seconds for row in fitted.history),
+            device="; ".join(fitted.devices),
+        )
+        manifest = write_artifact(draft, fitted, data, record)
         draft.publish(manifest)
     print(f"published {draft.published}")
     again = naming.command(

@@ -6,7 +6,6 @@ Published versions never change: the figures go into a new version with the same
 """
 
 import argparse
-import csv
 import json
 import shutil
 from dataclasses import asdict
@@ -15,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from contract.errors import ArtifactError
-from contract.manifest import ClassifierManifest, TrainedClassifierManifest
+from contract.manifest import TrainedClassifierManifest
 from contract.remote import on_this_machine, open_draft
-from contract.store import Artifact, newest_good
-from training.data.images import ImageData, load_images
+from contract.store import Artifact
+from training.data.images import ImageData
 from training.errors import JobError
 from training.fit.evaluate import reliability, score
 from training.publish import classifier_report, report
 from training.publish.classifier_report import ComparedClassifier
 from training.publish.measure import confusion, difference, run_classifier
+from training.publish.published import classifier, history, images
 
 BASELINE = "cifar-baseline"
 PREDICTIONS = "predictions.npz"
@@ -65,18 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
     """Evaluate what lies in ``root``, publish where the options say."""
     artifact, manifest = classifier(root, arguments.model)
-    data = load_images(
-        arguments.images,
-        split_seed=int(str(manifest.training.config["split_seed"])),
-        side=int(manifest.functions["probabilities"].inputs[0].shape[1]),
-        resize=manifest.resize,
-        zip_encoding=arguments.zip_encoding,
-    )
-    if data.sha256 != manifest.data.sha256:
-        raise JobError(
-            f"{data.name} is not the data that {arguments.model} was trained on; its test images "
-            "would not be known to be apart from those"
-        )
+    data = images(manifest, arguments.images, arguments.zip_encoding)
     for line in data.warnings():
         print(line)
     metrics, predictions = _measure(artifact, manifest, data)
@@ -94,7 +82,7 @@ def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
         )
         report.write_metrics(draft.folder, metrics)
         np.savez_compressed(draft.folder / PREDICTIONS, test=predictions)
-        classifier_report.write(draft.folder, manifest, metrics, _history(artifact), other)
+        classifier_report.write(draft.folder, manifest, metrics, history(artifact), other)
         draft.publish(manifest)
     found = metrics["scores"]["test"]
     top5 = ""
@@ -109,20 +97,6 @@ def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
         print(f"{other.difference['points']:+.2f} points against {other.manifest.model}")
     before = f"{arguments.artifacts}/{arguments.model}/{artifact.manifest.version}"
     print(f"published {draft.published}; {before} may be removed")
-
-
-def classifier(root: Path, model: str) -> tuple[Artifact, TrainedClassifierManifest]:
-    """A published classifier that was trained here. Raises JobError if it is another model."""
-    artifact, _ = newest_good(root, model)
-    if not isinstance(artifact.manifest, ClassifierManifest):
-        raise JobError(f"{model} is not an image classifier; it has nothing to evaluate here")
-    try:
-        return artifact, TrainedClassifierManifest.model_validate(artifact.manifest.model_dump())
-    except ValidationError:
-        raise JobError(
-            f"{model} was published without a record of its training data, so that nobody can tell "
-            "whether test images are apart from them; it can't be evaluated here"
-        ) from None
 
 
 def _measure(
@@ -179,10 +153,5 @@ def _other(
         their_predictions = stored["test"]
     labels = data.test.labels.numpy()
     return ComparedClassifier(
-        theirs, _history(artifact), difference(predictions, their_predictions, labels)
+        theirs, history(artifact), difference(predictions, their_predictions, labels)
     )
-
-
-def _history(artifact: Artifact) -> list[dict[str, float]]:
-    lines = artifact.read("history.csv").decode().splitlines()
-    return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]

@@ -1,7 +1,6 @@
 """A trained classifier as an artifact: functions, int8 variant, samples, figures, report."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import JsonValue
 from tqdm import tqdm
 
 from contract.agreement import LOOSEST
-from contract.manifest import Data, Function, Graph, TrainedClassifierManifest
+from contract.manifest import Data, Function, Graph, TrainedClassifierManifest, Training
 from contract.signatures import FAMILIAR
 from contract.store import Draft
 from training.data.images import ImageData
@@ -21,7 +19,6 @@ from training.fit.device import Device
 from training.fit.evaluate import score
 from training.fit.loop import Fitted, predictor
 from training.fit.normalise import at_once
-from training.provenance import training_record
 from training.publish import classifier_report, report, saliency_checks
 from training.publish.agreement import GraphRunner, Tolerances
 from training.publish.classifier import (
@@ -47,12 +44,12 @@ CALIBRATION_ROWS_LARGE = 128  # of larger pictures: the activations of all are k
 
 
 def write_artifact(
-    draft: Draft, fitted: Fitted, data: ImageData, config: Mapping[str, JsonValue], seed: int
+    draft: Draft, fitted: Fitted, data: ImageData, training: Training
 ) -> TrainedClassifierManifest:
     """Write every file of the artifact into its draft; returns the manifest.
 
-    ``config`` is what the manifest says of how it was trained. Raises JobError if a graph does not
-    agree with PyTorch.
+    ``training`` is what the manifest says of how it was trained. Raises JobError if a graph does
+    not agree with PyTorch.
     """
     on_cpu = Device(torch.device("cpu"), bfloat16=False)
     network = fitted.network.cpu()
@@ -89,13 +86,7 @@ def write_artifact(
         functions=functions,
         parameters=summarise(network, torch.zeros(2, 3, data.side, data.side)),
         data=data_record(data),
-        training=training_record(
-            config,
-            seed=seed,
-            epochs=len(fitted.history),
-            wall_seconds=sum(row.seconds for row in fitted.history),
-            device="; ".join(fitted.devices),
-        ),
+        training=training,
         metrics=classifier_report.headline(metrics),
         classes=data.classes,
         resize=data.resize,

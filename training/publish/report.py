@@ -123,6 +123,10 @@ def provenance_section(data: Data | None, training: Training | None) -> str:
     if data is None or training is None:
         return ""
     splits = ", ".join(f"{name} {rows:,}" for name, rows in data.splits.items())
+    before = training.config.get("weights_of_version")
+    weights = (
+        [] if before is None else [("weights", f"those of version {before}, not trained again")]
+    )
     return document(
         "## Provenance",
         table(
@@ -136,6 +140,7 @@ def provenance_section(data: Data | None, training: Training | None) -> str:
                 ("time", f"{training.wall_seconds:.1f} s"),
                 ("device", training.device),
                 ("PyTorch", training.torch_version),
+                *weights,
             ],
         ),
     )
