@@ -9,7 +9,12 @@ _NEEDED = (
     (signal, "sigtimedwait"),
     (signal, "SIGCHLD"),
 )
-_ENDING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK")
+# The last three end a process as well, if it doesn't expect them; batch systems send some of them
+# before they kill.
+_ENDING = (
+    *("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK"),
+    *("SIGUSR1", "SIGUSR2", "SIGALRM"),
+)
 
 
 def missing_parts() -> list[str]:

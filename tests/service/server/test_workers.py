@@ -97,7 +97,9 @@ def test_it_goes_on_after_it_was_stopped(artifacts: Path, tmp_path: Path) -> Non
     assert "killed" not in log
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM]
+)
 def test_every_ending_signal_drains_and_leaves_nothing(
     artifacts: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

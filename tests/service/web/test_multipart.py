@@ -53,6 +53,8 @@ def test_an_empty_form_has_no_parts() -> None:
         (form(b"X: " + b"y" * 10_000 + b"\r\n" + part()), TYPE),
         (form(*[part()] * (MAX_PARTS + 1)), TYPE),
         (b"\r\n" * 100_000, TYPE),
+        (form(b"Content-Disposition: form-data; name=file" + b";" * 17 + b"\r\n\r\nx"), TYPE),
+        (form(part()), TYPE + ";" * 17),
         (form(part()), "multipart/form-data"),
         (form(part()), "multipart/form-data; boundary="),
         (form(part()), "multipart/form-data; boundary=" + "b" * 71),
