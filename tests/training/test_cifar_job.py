@@ -387,6 +387,10 @@ def test_another_side_and_proportions_reach_the_service(
     assert main([*words, "--artifacts", str(tmp_path / "artifacts")]) == 0
     printed = capsys.readouterr().out
     assert "each picture becomes 64×64 pixels" in printed
+    steps = ("reading", "training", "finding", "exporting", "making", "measuring", "checking")
+    said = [line.split() for line in printed.splitlines()]
+    begun = [next(n for n, line in enumerate(said) if line[0] == step) for step in steps]
+    assert begun == sorted(begun)
     assert f"--images '{tmp_path / 'my photos'}'" in printed
     artifact, _ = store.newest_good(tmp_path / "artifacts", "my-photos")
     assert isinstance(artifact.manifest, ClassifierManifest)

@@ -9,7 +9,7 @@ import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +24,7 @@ from contract.pictures import Header, decode, open_image
 from contract.pixels import Resize
 from training.data.tree import Member, Tree, Unreadable, find
 from training.errors import JobError
+from training.progress import told
 
 SIDES = (32, 64, 96, 128, 224)  # pixels; what the networks are made for
 SIDE = SIDES[0]
@@ -126,7 +127,6 @@ def load_images(
     resize: Resize = "crop",
     zip_encoding: str | None = None,
     download_to: Path = Path("data"),
-    progress: Callable[[int], None] = lambda _: None,
 ) -> ImageData:
     """Read ``source``, a folder or a zip, or CIFAR-10 by torchvision's downloader if it is None.
 
@@ -150,7 +150,7 @@ def load_images(
         _read_torchvision(download_to, collected)
         name = DOWNLOADED
     else:
-        _read_tree(source, collected, side, zip_encoding, progress)
+        _read_tree(source, collected, side, zip_encoding)
         name = source.name or source.resolve().name
     return _assemble(name, collected, split_seed, validation)
 
@@ -177,7 +177,6 @@ def _read_tree(
     collected: _Collected,
     side: int | None,
     zip_encoding: str | None,
-    progress: Callable[[int], None],
 ) -> None:
     tree = find(source, zip_encoding)
     collected.left_out.update(tree.left_out)
@@ -186,11 +185,14 @@ def _read_tree(
     for split, labels in tree.classes.items():
         for label in labels:
             collected.images.setdefault(split, {}).setdefault(label, [])
-    with warnings.catch_warnings():
+    with (
+        told(f"reading {source}", "files", len(tree.members)) as advance,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # of damaged EXIF blocks, which change nothing
-        for number, member in enumerate(tree.members, 1):
-            progress(number)
+        for member in tree.members:
             _read_member(member, collected)
+            advance(1)
 
 
 def _read_member(member: Member, collected: _Collected) -> None:

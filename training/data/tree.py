@@ -81,12 +81,11 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
     entries = _unwrapped(entries)
     folders = {parts for parts, read in entries.items() if read is None}
     files = {parts: read for parts, read in entries.items() if read is not None}
-    has_splits = any(
-        split_of(parts[0]) == "train" and _is_split(parts, entries) for parts in folders
-    )
+    nested = _holding_only_folders(entries)
+    splits = {parts[0] for parts in nested if len(parts) == 1 and split_of(parts[0]) is not None}
+    has_splits = any(split_of(name) == "train" for name in splits)
     if not has_splits:
-        _require_no_splits(source, entries)
-    splits = {parts[0] for parts in folders if _is_split(parts, entries)}
+        _require_no_splits(source, entries, splits)
     if splits and not has_splits:
         raise JobError(
             f"{source}: there is {sorted(splits)[0]}/ with folders in it, and no train/ beside it; "
@@ -100,7 +99,7 @@ def find(source: Path, zip_encoding: str | None = None) -> Tree:
     for parts in sorted(folders):
         split = split_of(parts[0]) if has_splits else "train"
         if len(parts) == depth and split is not None:
-            if _holds_only_folders(parts, entries):
+            if parts in nested:
                 inner = next(p for p in sorted(folders) if len(p) > depth and p[:depth] == parts)
                 raise JobError(
                     f"{source}: the class folder {'/'.join(parts)} holds only folders, such as "
@@ -130,16 +129,11 @@ def split_of(name: str) -> str | None:
     return _SPLIT_OF.get(re.sub(r"[\s_-]", "", name).casefold())
 
 
-def _is_split(folder: Parts, entries: dict[Parts, Read | None]) -> bool:
-    known = len(folder) == 1 and split_of(folder[0]) is not None
-    return known and _holds_only_folders(folder, entries)
-
-
-def _require_no_splits(source: Path, entries: dict[Parts, Read | None]) -> None:
+def _require_no_splits(source: Path, entries: dict[Parts, Read | None], splits: set[str]) -> None:
     """Raise JobError where a folder called train/, val/ or test/ is a class only by mistake."""
     tops = sorted(parts[0] for parts, read in entries.items() if len(parts) == 1 and read is None)
     named = [top for top in tops if split_of(top) is not None]
-    if len(named) > 1 and named == tops and not any(_is_split((top,), entries) for top in named):
+    if len(named) > 1 and named == tops and not splits:
         first = min(named, key=lambda top: split_of(top) != "train")
         raise JobError(
             f"{source}: {' and '.join(f'{top}/' for top in named)} hold pictures themselves; sort "
@@ -189,13 +183,13 @@ def _is_foreign(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _FOREIGN
 
 
-def _holds_only_folders(folder: Parts, entries: dict[Parts, Read | None]) -> bool:
-    inside = [
-        read
-        for parts, read in entries.items()
-        if len(parts) == len(folder) + 1 and parts[:-1] == folder and _counts(parts[-1], read)
-    ]
-    return bool(inside) and all(read is None for read in inside)
+def _holding_only_folders(entries: dict[Parts, Read | None]) -> set[Parts]:
+    """The folders in which there are folders and no file that counts."""
+    holders: dict[bool, set[Parts]] = {True: set(), False: set()}
+    for parts, read in entries.items():
+        if _counts(parts[-1], read):
+            holders[read is None].add(parts[:-1])
+    return holders[True] - holders[False]
 
 
 def _counts(name: str, read: Read | None) -> bool:
@@ -211,7 +205,7 @@ def _unwrapped(entries: dict[Parts, Read | None]) -> dict[Parts, Read | None]:
         if len(tops) != 1:
             return entries
         (top,) = tops
-        if split_of(top) is not None or not _holds_only_folders((top,), entries):
+        if split_of(top) is not None or (top,) not in _holding_only_folders(entries):
             return entries
         entries = {p[1:]: read for p, read in entries.items() if p[0] == top and len(p) > 1}
 

@@ -351,16 +351,14 @@ def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
 def _load(arguments: argparse.Namespace, network: str, group: ProcessGroup) -> ImageData:
     if not group.leads:
         group.wait()  # until the first process has downloaded what is to be downloaded
-    with tqdm(desc="reading images", unit=" files", leave=False, disable=None) as bar:
-        data = load_images(
-            arguments.images,
-            split_seed=SPLIT_SEED,
-            validation=arguments.validation,
-            side=32 if arguments.side is None and network == "baseline" else arguments.side,
-            resize=arguments.resize,
-            zip_encoding=arguments.zip_encoding,
-            progress=lambda files: bar.update(files - bar.n) and None,
-        )
+    data = load_images(
+        arguments.images,
+        split_seed=SPLIT_SEED,
+        validation=arguments.validation,
+        side=32 if arguments.side is None and network == "baseline" else arguments.side,
+        resize=arguments.resize,
+        zip_encoding=arguments.zip_encoding,
+    )
     if group.leads:
         group.wait()
     shown = ", ".join(data.classes[:SHOWN_CLASSES])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from contract.errors import ArtifactError
 from contract.manifest import TrainedClassifierManifest
@@ -23,6 +22,7 @@ from contract.store import Artifact
 from training.data.images import ImageData
 from training.errors import JobError
 from training.fit.evaluate import reliability, score
+from training.progress import told
 from training.publish import classifier_report, report
 from training.publish.classifier_report import ComparedClassifier
 from training.publish.measure import confusion, difference, run_classifier
@@ -107,17 +107,12 @@ def _measure(
     labels = data.test.labels.numpy()
     function = manifest.functions["probabilities"]
     variants = [graph for graph in function.variants if graph.precision == "int8"]
-    with tqdm(
-        desc="measuring", total=len(labels) * (1 + len(variants)), leave=False, disable=None
-    ) as bar:
-        found = run_classifier(
-            artifact.folder / function.graph.file, data.test, lambda rows: bar.update(rows) and None
-        )
+    images = len(labels) * (1 + len(variants))
+    with told("measuring the graphs on the test images", "images", images) as advance:
+        found = run_classifier(artifact.folder / function.graph.file, data.test, advance)
         predicted = found.argmax(1)
         for graph in variants:
-            small = run_classifier(
-                artifact.folder / graph.file, data.test, lambda rows: bar.update(rows) and None
-            ).argmax(1)
+            small = run_classifier(artifact.folder / graph.file, data.test, advance).argmax(1)
             metrics["int8"]["test_top1"] = float((small == labels).mean())
             metrics["int8"]["test_agreement"] = float((small == predicted).mean())
     # softmax(T · log p) are the probabilities without the temperature.

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contract.agreement import LOOSEST
 from contract.manifest import Data, Function, Graph, TrainedClassifierManifest, Training
@@ -19,6 +18,7 @@ from training.fit.device import Device
 from training.fit.evaluate import score
 from training.fit.loop import Fitted, predictor
 from training.fit.normalise import at_once
+from training.progress import told
 from training.publish import classifier_report, report, saliency_checks
 from training.publish.agreement import GraphRunner, Tolerances
 from training.publish.classifier import (
@@ -55,22 +55,26 @@ def write_artifact(
     network = fitted.network.cpu()
     normalise = fitted.normalise.cpu()
     predict = predictor(network, normalise, on_cpu)
-    logits = torch.cat(
-        [
-            predict(chunk)
-            for chunk in data.validation.images.split(at_once(500, data.validation.images))
-        ]
-    )
-    temperature = fit_temperature(logits, data.validation.labels)
-    folded = network.folded()  # type: ignore[operator]
-    familiarity = fit_familiarity(folded, normalise, data.train, data.validation)
-    served = frozen(Probabilities(folded, normalise, temperature, familiarity))
-    functions, samples = _export(served, data, draft.folder)
-    functions["probabilities"], int8 = _add_int8(
-        functions["probabilities"], data, samples, draft.folder
-    )
+    with told("finding the temperature, and how familiar pictures are"):
+        logits = torch.cat(
+            [
+                predict(chunk)
+                for chunk in data.validation.images.split(at_once(500, data.validation.images))
+            ]
+        )
+        temperature = fit_temperature(logits, data.validation.labels)
+        folded = network.folded()  # type: ignore[operator]
+        familiarity = fit_familiarity(folded, normalise, data.train, data.validation)
+        served = frozen(Probabilities(folded, normalise, temperature, familiarity))
+    with told("exporting probabilities and saliency map, and comparing them with PyTorch"):
+        functions, samples = _export(served, data, draft.folder)
+    with told("making the int8 variant, and timing it"):
+        functions["probabilities"], int8 = _add_int8(
+            functions["probabilities"], data, samples, draft.folder
+        )
     metrics = _measure(draft.folder, data, logits.softmax(1), temperature) | {"int8": int8}
-    checked = check_saliency(served, data)
+    with told("checking the saliency map"):
+        checked = check_saliency(served, data)
     metrics["saliency"] = checked.as_metrics()
     if failures := checked.failures():
         print(f"saliency is not published: {'; '.join(failures)}")
@@ -237,13 +241,10 @@ def _measure(
     """Scores of the exported graph on the images that training may see."""
     splits = {"train": data.train, "validation": data.validation}
     scores: dict[str, Any] = {}
-    with tqdm(
-        desc="measuring", total=sum(map(len, splits.values())), leave=False, disable=None
-    ) as bar:
+    images = sum(map(len, splits.values()))
+    with told("measuring the exported graph", "images", images) as advance:
         for name, split in splits.items():
-            found = run_classifier(
-                folder / "probabilities.onnx", split, lambda rows: bar.update(rows) and None
-            )
+            found = run_classifier(folder / "probabilities.onnx", split, advance)
             scores[name] = asdict(score(found, split.labels.numpy()))
     before = score(uncalibrated.numpy(), data.validation.labels.numpy())
     return {
