@@ -111,7 +111,10 @@ def test_more_than_a_hundredth_unreadable_fails(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda p: p / "nowhere", "no such folder or zip"),
-        (lambda p: (p / "x.zip").write_text("no") and p / "x.zip", "neither a folder nor a zip"),
+        (
+            lambda p: (p / "x.zip").write_text("no") and p / "x.zip",
+            "neither a folder nor a zip; unpack it",
+        ),
         (lambda p: tree(p / "one", {"only": 5}), "1 class was found"),
         (lambda p: (tree(p / "e", {"a": 5, "b": 5}) / "empty").mkdir() or p / "e", "class empty"),
         (lambda p: tree(p / "few", {"a": 1, "b": 1}), "too few pictures"),
@@ -216,9 +219,9 @@ def test_a_class_of_other_files_says_which(tmp_path: Path) -> None:
 
 
 def test_classes_that_may_not_be_meant_so_are_named(tmp_path: Path) -> None:
-    data = load_images(tree(tmp_path, {"Cat": 10, "cat": 10, "dog": 1, "eel": 2}))
+    data = load_images(tree(tmp_path, {"Cat": 10, "c at": 10, "dog": 1, "eel": 2}))
     assert data.warnings() == [
-        "warning: Cat, cat are 2 classes, whose names differ in capital letters only",
+        "warning: Cat, c at are 2 classes, whose names differ in capital letters or blanks only",
         "warning: there is no picture for validation of dog, eel",
         "warning: there is no picture for the test of dog",
     ]

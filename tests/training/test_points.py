@@ -107,6 +107,10 @@ def test_the_same_x_may_have_several_y(tmp_path: Path) -> None:
         ("# 2 columns\n-0.5 1.5\n3 2\n", [-0.5, 3]),
         ("Nr.;Weg [m];Kraft [N]\n1;-0,5;2\n2;3;2\n", [-0.5, 3]),
         ("x;y\n1\u2009234;0,5\n12\u2007345;1\n", [1234, 12345]),
+        ('"x" "y value"\n-0.5 1.5\n3   2\n', [-0.5, 3]),
+        ('"n" "x" "y"\n"1" -0.5 1.5\n"2" 3 2\n', [-0.5, 3]),
+        ("{x},y\n-0.5,1.5\n3,2\n", [-0.5, 3]),
+        ("<x>,<y>\n-0.5,1.5\n3,2\n", [-0.5, 3]),
     ],
 )
 def test_spreadsheets_are_read_right(tmp_path: Path, content: str | bytes, x: list[float]) -> None:
@@ -170,6 +174,16 @@ def test_two_measurements_beside_x_are_not_taken_for_x_and_y(tmp_path: Path) -> 
             "row 1 is read as x 0 and y 5; one column with decimal commas would look the same",
         ),
         (
+            "x,y\n1,2\n2,-9999\n3,4\n4,-9999\n5,5\n",
+            "column 2 (y) has -9999, far from other numbers, in 2 rows; if it stands for a missing "
+            "value, remove them",
+        ),
+        (
+            "x;y\n1;2,5\n2;999,9\n3;4,5\n",
+            "column 2 (y) has 999,9, far from other numbers, in 1 row; if it stands for a missing "
+            "value, remove them",
+        ),
+        (
             "day;y\n31.01;1\n01.02;2\n02.02;3\n",
             "column 1 (day) has 01.02, read as a number; if it is a date, give days instead",
         ),
@@ -182,6 +196,9 @@ def test_two_measurements_beside_x_are_not_taken_for_x_and_y(tmp_path: Path) -> 
 def test_what_was_decided_is_said(tmp_path: Path, content: str, note: str) -> None:
     points = read(tmp_path, content)
     assert note in points.notes
+    # 99 among the others is a number as any; of few numbers nobody can tell.
+    for plain in ("x,y\n1,2\n2,99\n3,140\n", "x,y\n1,2\n2,-9999\n"):
+        assert read(tmp_path, plain).notes == ()
     # Numbers of eight digits that no calendar has, and 0.5, are nothing to speak of.
     assert read(tmp_path, "x,y\n20240199,0.5\n20241301,1\n").notes == ()
 
@@ -230,6 +247,11 @@ def test_what_was_decided_is_said(tmp_path: Path, content: str, note: str) -> No
         ("t,y\n2024-01-31,1\n", "in place of dates or times give days"),
         ("t;y\n31.01.2024;1\n", "in place of dates or times give days"),
         ("t,y\n00:01,1\n", "in place of dates or times give days"),
+        ("1.5D-03 2\n2.5D-03 3\n", "'1.5D-03' is not a number; write 1.5E-03"),
+        ("TIME,CH1\ns,V\n0,1\n1,2\n", "'s' is not a number; remove the row, and any others"),
+        ('"x" "y"\n"1" 2 3\n"2" 3 4\n', "row 2 has 3 cells.*as R writes them, put a name for"),
+        ("% x y\n2 3\n3 4\n", "row 2 has 2 cells, but row 1 has 3.* is a title, remove it"),
+        ("x,y\n1,2\n3,4\n* by hand\n", "row 4 has 1 cell.*if row 4 is no point, remove it"),
         ("x;y\n1,2\n3,4\n", "row 2 has 1 cell, but row 1 has 2, with ; between them"),
         ("1,5,2\n2,6,3\n3,7,4\n", "1,5,2, can be read in two ways: 1 as the row's number .* 1,5"),
         ("1 100 5\n2 200 6\n", "can be read in two ways: .* or 1 100 as one number"),
@@ -246,6 +268,12 @@ def test_what_was_decided_is_said(tmp_path: Path, content: str, note: str) -> No
         ("1 200,5\n2 300,7\n", "can be read in two ways"),
         (b"1,2\n3,\x004\n", "row 2"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "row 2 is not text"),
+        (b"PK\3\4\x14\0\6\0", "this is a workbook, such as Excel's .xlsx, not CSV; save"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "this is an old Excel workbook"),
+        (b"\x1f\x8b\x08\0", "this is a compressed file"),
+        ("{\\rtf1\\ansi\n1,2\\\n3,4}\n", "this is RTF"),
+        ("\ufeff<!DOCTYPE html>\n<td>1</td><td>2</td>\n", "this is HTML or XML"),
+        ('[{"x": 1, "y": 2},\n{"x": 2, "y": 3}]\n', "this is JSON"),
     ],
 )
 def test_refused_in_one_line(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -1,7 +1,9 @@
 """Markdown and the plain files of an artifact."""
 
 import json
+import re
 import warnings
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from service.web.markdown import to_html
 from training.publish import classifier_plots, report
 
 
@@ -28,6 +31,54 @@ def test_table() -> None:
 )
 def test_cell(value: object, shown: str) -> None:
     assert report.cell(value) == shown
+
+
+STRANGE_NAMES = (
+    *(
+        "**bold**",
+        "_x_",
+        "my_class",
+        "a|b",
+        "\\\\|",
+        "`code`",
+        "```",
+        "[a](b)",
+        "![a](b)",
+        "<b>x</b>",
+    ),
+    *(
+        "&amp;",
+        "&copy",
+        "$x^2$",
+        "~~no~~",
+        "# head",
+        "- list",
+        "1. one",
+        "> quote",
+        "---",
+        "http://x.y",
+    ),
+    *("犬", "🐶", "כלב", "<script>alert(1)</script>", "a\\", '"quoted"', "\\*", "é"),
+)
+
+
+def test_names_that_others_chose_are_shown_as_they_are() -> None:
+    """In a page's table and in a sentence: no markup, nothing lost."""
+    rows = [(number, report.literal(name)) for number, name in enumerate(STRANGE_NAMES)]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", to_html(report.table(("no.", "name"), rows)))
+    assert [unescape(cell) for cell in cells[1::2]] == list(STRANGE_NAMES)
+    sentence = f"Pairs: {', '.join(map(report.literal, STRANGE_NAMES))}."
+    (shown,) = re.findall("<p>(.*?)</p>", to_html(sentence))
+    assert unescape(shown) == f"Pairs: {', '.join(STRANGE_NAMES)}."
+    for name in STRANGE_NAMES:
+        (shown,) = re.findall("<code>(.*?)</code>", to_html(f"Run {report.code(name)} now."))
+        assert unescape(shown) == name
+
+
+def test_names_keep_to_one_line_of_bounded_length_and_direction() -> None:
+    assert report.literal("two\nlines\t x") == "two lines x"
+    assert report.literal("\u202egpj.exe\u202c") == "gpj.exe"
+    assert report.literal("*" * 300) == r"\*" * 79 + "…"
 
 
 def test_document_has_one_empty_line_between_parts() -> None:

@@ -88,11 +88,12 @@ class ImageData:
             f"warning: {what}" + (f"; for example {paths}" if paths else "")
             for what, paths in self.copies
         ]
-        lowered = Counter(label.casefold() for label in self.classes)
-        if alike := [label for label in self.classes if lowered[label.casefold()] > 1]:
+        counted = Counter(map(_folded, self.classes))
+        if alike := [label for label in self.classes if counted[_folded(label)] > 1]:
+            shown = ", ".join(alike[:SHOWN]) + (", …" if len(alike) > SHOWN else "")
             lines.append(
-                f"warning: {', '.join(alike)} are {len(alike)} classes, whose names differ in "
-                "capital letters only"
+                f"warning: {shown} are {len(alike)} classes, whose names differ in capital "
+                "letters or blanks only"
             )
         for what, split in (("validation", self.validation), ("the test", self.test)):
             counts = torch.bincount(split.labels, minlength=len(self.classes)).tolist()
@@ -103,6 +104,10 @@ class ImageData:
                 shown = ", ".join(lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
                 lines.append(f"warning: there is no picture for {what} of {shown}")
         return lines
+
+
+def _folded(label: str) -> str:
+    return "".join(label.casefold().split())
 
 
 @dataclass

@@ -10,6 +10,7 @@ Whether a comma is a decimal comma or stands between thousands is decided by who
 both would do, the file is refused, and ``--decimal`` decides. What else was decided is noted.
 """
 
+import codecs
 import csv
 import hashlib
 import re
@@ -38,6 +39,20 @@ _SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\r\n])"?\s*', re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _QUOTED_GROUPS = re.compile(r'"\s*[+-]?[1-9]\d{0,2}(?:\.\d{3})+\s*"')
 _DELIMITERS = {" ": "blanks", "\t": "tabs"}
+# Files of other kinds that come under the name of a CSV, by how they begin.
+_OTHER_FILES = (
+    (re.compile(rb"PK\x03\x04"), "a workbook, such as Excel's .xlsx"),
+    (re.compile(rb"\xd0\xcf\x11\xe0"), "an old Excel workbook, .xls"),
+    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf"), "a compressed file"),
+    (re.compile(rb"%PDF"), "a PDF"),
+    (re.compile(rb"\x89HDF|\x93NUMPY|MATLAB 5"), "a file of arrays"),
+    (re.compile(rb"\s*\{\\rtf"), "RTF, a text with styles"),
+    (re.compile(rb"\s*<(?:!|\?xml|html|head|body|meta|table|div)", re.I), "HTML or XML"),
+    (re.compile(rb"\s*(?:\{\s*\"|\[\s*[\[{])"), "JSON"),
+)
+_FORTRAN = re.compile(r"[+-]?[\d.,]+d[+-]?\d+", re.ASCII | re.IGNORECASE)
+# What instruments and archives write where they have no value.
+_STAND_IN = re.compile(r"-?9{2,}([.,][09]+)?", re.ASCII)
 _YEAR_MONTH_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", re.ASCII)
 _PADDED = re.compile(r"0\d", re.ASCII)  # as spreadsheets never write a number, but 01.02 a date
 _MONTH = (
@@ -152,6 +167,8 @@ def read_points(path: Path, *, decimal: str | None = None, header: bool | None =
             "if it names the columns, add --header"
         )
     notes += [note for column in columns if (note := _looks_like_dates(column))]
+    for column, values in zip(columns, (x, y), strict=True):
+        notes += _far_stand_ins(column, values)
     if delimiter == "," and not names and width == 2 and _looks_like_decimals(columns):
         notes.append(
             f"row {rows[0].number} is read as x {columns[0].cells[0]} and y {columns[1].cells[0]}; "
@@ -189,6 +206,9 @@ def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
 
     Reading other encodings as Windows-1252 can't change a number: all have the digits in common.
     """
+    for beginning, kind in _OTHER_FILES:
+        if beginning.match(content.removeprefix(codecs.BOM_UTF8)):
+            raise JobError(f"{path}: this is {kind}, not CSV; save or write the table as CSV")
     notes = []
     try:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # Excel's "Unicode text"
@@ -284,6 +304,8 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
         if blank:
             position += 1
             cells = [cell for cell in line.split(" ") if cell]
+            if '"' in line:  # names, as R writes them
+                cells = next(csv.reader([line], delimiter=" ", skipinitialspace=True))
         else:
             try:
                 cells = next(reader)
@@ -306,8 +328,19 @@ def _require_equal_widths(path: Path, rows: list[_Row], delimiter: str) -> None:
         numeric = all(map(_looks_numeric, row.cells))
         if delimiter == "," and len(row.cells) == 2 * width and numeric:
             hint = "; if these are decimal commas, put ; between the cells or quotes around them"
+        elif (
+            row is rows[1]
+            and len(row.cells) == width + 1
+            and _is_index([each.cells[0] for each in rows[1:]])
+        ):
+            hint = (
+                f"; if row {rows[0].number} names all columns but that of the rows' numbers, as R "
+                "writes them, put a name for it before the others"
+            )
         elif row is rows[1]:
             hint = f"; if row {rows[0].number} is a title, remove it"
+        elif row is rows[-1]:
+            hint = f"; if row {row.number} is no point, remove it"
         raise JobError(
             f"{path}: row {row.number} has {_cells(len(row.cells))}, but row {rows[0].number} has "
             f"{width}, with {_DELIMITERS.get(delimiter, delimiter)} between them{hint}"
@@ -399,6 +432,24 @@ def _looks_like_dates(column: _Column) -> str | None:
     if shown is None:
         return None
     return f"{column.title} has {shown}, read as a number; if it is a date, give days instead"
+
+
+def _far_stand_ins(column: _Column, values: NDArray[np.float64]) -> list[str]:
+    """What is to be said of -9999 or 999.9 further from all other numbers than they lie apart."""
+    found = np.array([_STAND_IN.fullmatch(cell) is not None for cell in column.cells])
+    others = values[~found]
+    if len(others) < 2:
+        return []
+    reach = np.ptp(others)
+    far = found & ((values < others.min() - reach) | (values > others.max() + reach))
+    if not far.any():
+        return []
+    cell, count = column.cells[int(far.argmax())], int(far.sum())
+    rows = "1 row" if count == 1 else f"{count} rows"
+    return [
+        f"{column.title} has {cell}, far from other numbers, in {rows}; if it stands for a missing "
+        "value, remove them"
+    ]
 
 
 def _looks_like_decimals(columns: list[_Column]) -> bool:
@@ -515,8 +566,10 @@ def _hint(plain: str, mark: str) -> str:
         return f" with a decimal {'point' if mark == '.' else 'comma'}, as other cells have"
     if _ERROR_WORD.fullmatch(plain):
         return ": a spreadsheet has no value here; mend its formula, or remove the row"
+    if _FORTRAN.fullmatch(plain):
+        return f"; write {plain.upper().replace('D', 'E')}"
     if not any(char.isdecimal() for char in plain):
-        return "; remove the row"
+        return "; remove the row, and any others that are no points"
     if _DATE.fullmatch(plain):
         return "; in place of dates or times give days or seconds since the first"
     return "; write the number alone, with the digits 0 to 9, without units or thousands marks"

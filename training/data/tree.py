@@ -266,7 +266,9 @@ def _in_zip(source: Path, encoding: str | None) -> Iterator[tuple[Parts, Read | 
         archive = zipfile.ZipFile(source)
         members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        raise JobError(f"--images {source}: this is neither a folder nor a zip") from None
+        raise JobError(
+            f"--images {source}: this is neither a folder nor a zip; unpack it and give the folder"
+        ) from None
     files = [info for info in members if not info.is_dir()]
     if files and all(info.flag_bits & 1 for info in files):
         raise JobError(f"--images {source}: the zip is encrypted; unpack it and give the folder")

@@ -46,6 +46,8 @@ from training.publish.classifier_report import shows_top5
 SPLIT_SEED = 0
 UNBALANCED = 3  # times as many pictures of a class as of another
 TELL_SECONDS = 30.0
+LONG_MINUTES = 10  # for which it is said what would take less
+SHORT_SIDE = 64
 SHOWN_CLASSES = 10
 
 
@@ -405,6 +407,7 @@ def _fit(
         print(advice)
     started = epoch_began = told = time.monotonic()
     few_classes = not shows_top5(data.classes)
+    advised = False
 
     def on_epoch(row: Epoch) -> None:
         bar.clear()
@@ -414,7 +417,10 @@ def _fit(
             + ("" if few_classes else f", top-5 {row.validation_top5:.2%}")
             + f", {row.seconds:.1f} s{_to_go(row, recipe.epochs)}"
         )
-        nonlocal epoch_began, told
+        nonlocal epoch_began, told, advised
+        if not advised and _minutes_to_go(row, recipe.epochs) >= LONG_MINUTES:
+            print(f"too long? Ctrl-C; {_shorter(arguments, data.side)}")
+        advised = True
         epoch_began = told = time.monotonic()
 
     def on_batch(batch: int, batches: int) -> None:
@@ -456,9 +462,23 @@ def _fit(
     return fitted
 
 
+def _minutes_to_go(row: Epoch, epochs: int) -> float:
+    return row.seconds * (epochs - row.epoch) / 60
+
+
 def _to_go(row: Epoch, epochs: int) -> str:
-    minutes = row.seconds * (epochs - row.epoch) / 60
+    minutes = _minutes_to_go(row, epochs)
     return f", about {minutes:.0f} min to go" if minutes >= 1 else ""
+
+
+def _shorter(arguments: argparse.Namespace, side: int) -> str:
+    """What makes a run of pictures of ``side`` × ``side`` shorter, beginning anew."""
+    options = ["fewer --epochs"]
+    if arguments.preset != "quick" and arguments.backbone is None:
+        options.append("--preset quick")
+    if side > SHORT_SIDE:
+        options.append(f"--side {SHORT_SIDE}")
+    return f"the same command with --restart and {' or '.join(options)} takes less"
 
 
 def _kept(folder: Path, minutes: float) -> str:

@@ -25,6 +25,7 @@ from training.fit.fitted import Fitted, r_squared, residuals_correlate
 from training.fit.mlp import MLPFit, fit_mlp
 from training.fit.polynomial import HIGHEST_DEGREE, PolynomialFit, fit_polynomial, require_enough
 from training.fit.process import LEAST_POINTS, ProcessFit, fit_process
+from training.progress import told
 from training.publish.curve_artifact import Task, write_artifact
 from training.publish.slopes import Slope
 
@@ -121,7 +122,8 @@ def run(arguments: argparse.Namespace) -> None:
     for suffix, kind, fit in _fitters(points, arguments):
         started = time.monotonic()
         try:
-            model = Model(f"{name}-{suffix}", kind, fit(), time.monotonic() - started)
+            with told(f"fitting the {kind}"):
+                model = Model(f"{name}-{suffix}", kind, fit(), time.monotonic() - started)
             _judge(model, points, limit)
         except JobError as error:
             refused.append(f"{name}-{suffix}: {error}")
@@ -134,7 +136,8 @@ def run(arguments: argparse.Namespace) -> None:
         for model in models:
             draft = drafts.enter_context(open_draft(arguments.artifacts, model.name))
             task = Task(model.fit, points, data, places, arguments.seed, model.seconds, limit)
-            manifest, slopes = write_artifact(draft, task)
+            with told(f"exporting {model.name}, and comparing it with PyTorch"):
+                manifest, slopes = write_artifact(draft, task)
             _print_slopes(model.name, slopes)
             prepared.append((draft, manifest))
         for draft, manifest in prepared:

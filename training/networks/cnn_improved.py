@@ -65,7 +65,8 @@ class ImprovedCNN(nn.Module):
 
     Height and width are those of ``side`` × ``side`` or any other multiple of ``side // 32``. Of a
     picture larger than 32 × 32 the whitening convolution takes overlapping patches with a stride
-    that leaves 32 × 32 of them: 64 pixels cost 1.1 times, 224 some 1.5 times what 32 do.
+    that leaves 32 × 32 of them: 64 pixels take 1.1 times, 224 some 1.9 times the multiply-adds of
+    32 (of the widths below).
 
     ``widths`` are the channels of the three groups, ``depths`` their numbers of convolutions,
     ``activation`` what follows each of them (GELU fits better, ReLU is faster in int8). One

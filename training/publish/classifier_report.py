@@ -118,8 +118,8 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     untested = (
         ""
         if "test" in scores
-        else f"The test images have not been looked at yet: `{_evaluate(manifest)}` does that, "
-        "once, at the end."
+        else "The test images have not been looked at yet: "
+        f"{report.code(_evaluate(manifest))} does that, once, at the end."
     )
     chance = f"Guessing would give a top-1 of {1 / len(classes):.1%}"
     if shows_top5(classes):
@@ -219,6 +219,7 @@ def _teachers(manifest: TrainedClassifierManifest) -> str:
 
 def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
     totals = confusion.sum(1)
+    names = [report.literal(label) for label in classes]
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     pairs = wrong + wrong.T
@@ -233,17 +234,15 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
             [
                 (
                     index + 1,
-                    label,
+                    names[index],
                     int(totals[index]),
                     f"{confusion[index, index] / max(1, totals[index]):.1%}",
-                    classes[int(wrong[index].argmax())] if wrong[index].any() else "—",
+                    names[int(wrong[index].argmax())] if wrong[index].any() else "—",
                 )
-                for index, label in enumerate(classes)
+                for index in range(len(classes))
             ],
         ),
-        _confused(
-            [f"{classes[a]} and {classes[b]} ({pairs[a, b]})" for a, b in worst if pairs[a, b]]
-        ),
+        _confused([f"{names[a]} and {names[b]} ({pairs[a, b]})" for a, b in worst if pairs[a, b]]),
     )
 
 

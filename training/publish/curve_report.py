@@ -123,10 +123,10 @@ def text(manifest: CurveManifest, study: Study) -> str:
     required = "" if study.limit is None else f" (required: under {study.limit:g})"
     return report.document(
         f"# {manifest.model}: {_name(fit)}",
-        f"{len(points.x)} points from `{points.name}`, x from {points.x.min():g} to "
+        f"{len(points.x)} points from {report.code(points.name)}, x from {points.x.min():g} to "
         f"{points.x.max():g}. Mean squared error on them: **{fit.mse:.5g}**{required}; "
         f"R² {r_squared(fit.mse, points.y):.4f}.",
-        *(f"How the file was read: {note}." for note in points.notes),
+        *(f"How the file was read: {report.literal(note, 500)}." for note in points.notes),
         source,
         "![Data, fit and tangents](fit.png)",
         "## Derivative where it was asked for",

@@ -6,6 +6,7 @@ look: what is measured in blue, the model in orange, the truth in grey.
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,9 +41,14 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
 }
 
+_MARKUP = re.compile(r"[\\`*\[\]<>$~&]|(?<![^\W_])_|_(?![^\W_])")
+_TURNING = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A markdown table; numbers are set right, and a | in a cell is escaped."""
+    """A markdown table; numbers are set right, and a | in a cell is escaped.
+
+    Names that others chose are to be ``literal``."""
     body = [list(row) for row in rows]
     numeric = [
         bool(body) and all(isinstance(row[column], int | float) for row in body)
@@ -63,6 +69,26 @@ def cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}"
+
+
+def literal(text: str, longest: int = 80) -> str:
+    """Another's words, such as the name of a class, as they are: in one line, at most ``longest``
+    characters, none of which markdown takes for markup.
+
+    Signs that turn the direction of what follows are left out.
+    """
+    text = " ".join(_TURNING.sub("", text).split())
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
+def code(text: str) -> str:
+    """``text`` between as many backticks as it needs, in one line."""
+    text = " ".join(text.splitlines())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    blank = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{blank}{text}{blank}{fence}"
 
 
 def document(*parts: str) -> str:
@@ -132,7 +158,7 @@ def provenance_section(data: Data | None, training: Training | None) -> str:
         table(
             ("what", "value"),
             [
-                ("data", f"{data.name}, {data.rows:,} rows ({splits})"),
+                ("data", f"{literal(data.name)}, {data.rows:,} rows ({splits})"),
                 ("sha256 of the data", f"`{data.sha256}`"),
                 ("code", f"commit `{training.git_commit}`"),
                 ("seed", str(training.seed)),
