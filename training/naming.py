@@ -8,6 +8,9 @@ unless ``--name`` says otherwise; a model that was trained on other data is publ
 import argparse
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -76,16 +79,25 @@ def require_replaceable(artifacts: Root, model: str, data: Data, *, replace: boo
         return
 
 
-def command(job: str, *words: str, **options: object) -> str:
+def command(job: str, *words: str, python: str = "python", **options: object) -> str:
     """A command line to print, with the options that it needs, as a shell takes it.
 
     Options that are None, False or the default (``--artifacts artifacts``) are left out.
     """
-    parts = ["python", "-m", "training", job, *words]
+    parts = [python, "-m", "training", job, *words]
     for name, value in options.items():
         if value is None or value is False or (name == "artifacts" and str(value) == "artifacts"):
             continue
         parts.append(f"--{name.replace('_', '-')}")
         if value is not True:
             parts.append(str(value))
-    return shlex.join(parts)
+    return subprocess.list2cmdline(parts) if sys.platform == "win32" else shlex.join(parts)
+
+
+def this_python() -> str:
+    """What starts this Python in the shell that started it: after ``make train`` its path."""
+    running, found = Path(sys.executable), shutil.which("python")
+    if found is not None and Path(found).parent.resolve() == running.parent.resolve():
+        return "python"
+    here = Path.cwd()
+    return str(running.relative_to(here) if running.is_relative_to(here) else running)

@@ -1,5 +1,7 @@
 """Names from files and folders, and who may publish over whom."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from contract.manifest import Data
 from tests.tiny_artifacts import publish_curve
 from training.errors import JobError
-from training.naming import choose_name, command, require_replaceable
+from training.naming import choose_name, command, require_replaceable, this_python
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,29 @@ def test_a_printed_command_has_the_options_that_it_needs() -> None:
     assert command("evaluate", "dogs", artifacts=Path("my models"), images="a.zip", x=True) == (
         "python -m training evaluate dogs --artifacts 'my models' --images a.zip --x"
     )
+
+
+def test_a_printed_command_is_quoted_as_the_shell_there_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = Path("my photos/Été (1).zip")
+    assert shlex.split(command("evaluate", "ete-1", images=images))[-1] == str(images)
+    monkeypatch.setattr("sys.platform", "win32")
+    assert command("evaluate", "ete-1", images=images).endswith('--images "my photos/Été (1).zip"')
+
+
+def test_a_printed_command_starts_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the path after activating its environment, by its own path after ``make train``."""
+    for place in ("bin", "other"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "python").symlink_to(sys.executable)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert this_python() == "python"
+    for path in ("", str(tmp_path / "other")):
+        monkeypatch.setenv("PATH", path)
+        assert this_python() == str(tmp_path / "bin" / "python")
+    monkeypatch.chdir(tmp_path)
+    assert this_python() == str(Path("bin", "python"))

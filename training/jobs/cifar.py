@@ -252,6 +252,7 @@ def _train_and_publish(
     again = naming.command(
         "evaluate",
         model,
+        python=naming.this_python(),
         images=arguments.images,
         zip_encoding=arguments.zip_encoding,
         artifacts=arguments.artifacts,
