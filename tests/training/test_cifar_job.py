@@ -113,7 +113,8 @@ def test_the_report_names_what_was_measured(published: Path) -> None:
     assert "top-5" not in text  # of three classes it says nothing
     assert "Not done: 18 validation images are too few" in text
     assert "calibrated for pictures like those" not in text
-    for plot in ("curves.png", "confusion.png", "reliability.png"):
+    assert "reliability.png" not in text and not (folder / "reliability.png").exists()
+    for plot in ("curves.png", "confusion.png"):
         assert plot in text
         with Image.open(folder / plot) as image:
             assert image.width > 300

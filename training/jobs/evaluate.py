@@ -87,7 +87,8 @@ def _evaluate(arguments: argparse.Namespace, root: Path) -> None:
     found = metrics["scores"]["test"]
     top5 = ""
     if classifier_report.shows_top5(data.classes):
-        top5 = f", top-5 {found['top5']:.2%} (by chance {5 / len(data.classes):.0%})"
+        chance = classifier_report.chance_of_top5(data.classes)
+        top5 = f", top-5 {found['top5']:.2%} (by chance {chance})"
     print(
         f"{len(data.test):,} test images: top-1 {found['top1']:.2%}{top5}, cross-entropy "
         f"{found['loss']:.4f}; int8 top-1 {metrics['int8']['test_top1']:.2%}, the same prediction "

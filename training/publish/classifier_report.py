@@ -75,7 +75,7 @@ def write(
             folder / "confusion.png", manifest.classes, np.array(metrics["confusion"])
         )
         parts += [_per_class(manifest.classes, np.array(metrics["confusion"]))]
-    if "reliability" in metrics:
+    if "reliability" in metrics and _is_calibrated(manifest):
         classifier_plots.draw_reliability(folder / "reliability.png", metrics["reliability"])
     parts += [
         _calibration(manifest, metrics),
@@ -95,6 +95,12 @@ def write(
 def shows_top5(classes: tuple[str, ...]) -> bool:
     """Is the top-5 worth a figure? Of five classes it is always 100 %."""
     return len(classes) > 5
+
+
+def chance_of_top5(classes: tuple[str, ...]) -> str:
+    """What guessing gives, in words: 50%, or 0.5% of a thousand classes."""
+    share = 5 / len(classes)
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
@@ -123,7 +129,7 @@ def _summary(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
     )
     chance = f"Guessing would give a top-1 of {1 / len(classes):.1%}"
     if shows_top5(classes):
-        chance += f" and a top-5 of {5 / len(classes):.0%}"
+        chance += f" and a top-5 of {chance_of_top5(classes)}"
     return report.document(
         report.table(("split", "images", *(head for head, _, _ in columns)), rows),
         f"{chance}. Every figure is of a single view of each image, without augmentation, by "
@@ -252,28 +258,36 @@ def _confused(pairs: list[str]) -> str:
     return f"Most confused pairs, both ways together: {', '.join(pairs)}."
 
 
+def _is_calibrated(manifest: TrainedClassifierManifest) -> bool:
+    return manifest.data.splits["validation"] >= LEAST_TO_CALIBRATE
+
+
 def _calibration(manifest: TrainedClassifierManifest, metrics: Metrics) -> str:
+    images = manifest.data.splits["validation"]
+    figures = {
+        split: (f"{scores['loss']:.4f}", f"{scores['ece']:.2%}")
+        for split, scores in metrics["scores"].items()
+    }
+    heads = ("cross-entropy (NLL)", "ECE, 15 bins")
+    if not _is_calibrated(manifest):
+        return report.document(
+            "## Calibration",
+            f"Not done: {images} validation images are too few to tell how sure the network should "
+            f"be; {LEAST_TO_CALIBRATE} are needed. Its probabilities may be far too high or low.",
+            report.table(("split", *heads), [(split, *after) for split, after in figures.items()]),
+        )
     rows = []
-    for split, after in metrics["scores"].items():
+    for split, after in figures.items():
         before = metrics["before_temperature"].get(split)
         if before is not None:
             rows.append((split, "before", f"{before['loss']:.4f}", f"{before['ece']:.2%}"))
-            rows.append((split, "after", f"{after['loss']:.4f}", f"{after['ece']:.2%}"))
-    images = manifest.data.splits["validation"]
-    text = (
-        f"The logits are divided by the temperature T = {metrics['temperature']:.4f} inside the "
-        f"graph. It was fitted on the {images:,} validation images to the smallest cross-entropy "
-        "(arXiv 1706.04599); it changes no prediction, only how sure the network says it is."
-    )
-    if images < LEAST_TO_CALIBRATE:
-        text = (
-            f"Not done: {images} validation images are too few to tell how sure the network should "
-            f"be; {LEAST_TO_CALIBRATE} are needed. Its probabilities may be far too high or low."
-        )
+            rows.append((split, "after", *after))
     return report.document(
         "## Calibration",
-        text,
-        report.table(("split", "temperature", "cross-entropy (NLL)", "ECE, 15 bins"), rows),
+        f"The logits are divided by the temperature T = {metrics['temperature']:.4f} inside the "
+        f"graph. It was fitted on the {images:,} validation images to the smallest cross-entropy "
+        "(arXiv 1706.04599); it changes no prediction, only how sure the network says it is.",
+        report.table(("split", "temperature", *heads), rows),
         "![Reliability diagram](reliability.png)" if "reliability" in metrics else "",
     )
 
@@ -344,7 +358,7 @@ def _limits(manifest: TrainedClassifierManifest) -> str:
         f"- A picture {_RESIZED[manifest.resize]} and becomes {side}×{side} pixels: "
         "what is small in it is not seen.",
     ]
-    if manifest.data.splits["validation"] >= LEAST_TO_CALIBRATE:
+    if _is_calibrated(manifest):
         lines.append(
             "- The probabilities are calibrated for pictures like those it was trained on, not for "
             "others."
