@@ -1,5 +1,6 @@
 """The classifier's jobs from pictures to a served artifact, on pictures made here."""
 
+import argparse
 import base64
 import errno
 import json
@@ -27,6 +28,7 @@ from service.settings import Settings
 from training.__main__ import main
 from training.data.images import load_images
 from training.fit import checkpoint
+from training.jobs import cifar
 from training.networks.backbone import MEAN, STD, Backbone
 from training.publish import classifier_artifact
 from training.publish.classifier_artifact import data_record
@@ -174,8 +176,12 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     interrupt_when(monkeypatch, lambda state: len(state.history) == 2)
+    monkeypatch.setattr(cifar, "LONG_MINUTES", 0)
     assert train(pictures, tmp_path) == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "--resume goes on" in said.err
+    advice = "too long? Ctrl-C; the same command with --restart and fewer --epochs takes less\n"
+    assert said.out.count(advice) == 1
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
     monkeypatch.undo()
     assert train(pictures, tmp_path) == 2
@@ -183,6 +189,18 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     assert train(pictures, tmp_path, "--resume", "--no-publish") == 0
     assert "epoch 3/3" in capsys.readouterr().out
     assert store.list_versions(tmp_path / "artifacts", "colours") == []
+
+
+def test_the_advice_is_what_would_be_shorter() -> None:
+    parser = argparse.ArgumentParser()
+    cifar.add_arguments(parser)
+    for words, side, options in (
+        ([], 32, "fewer --epochs or --preset quick takes"),
+        ([], 224, "fewer --epochs or --preset quick or --side 64 takes"),
+        (["--preset", "quick"], 64, "fewer --epochs takes"),
+        (["--backbone", "resnet18"], 224, "fewer --epochs or --side 64 takes"),
+    ):
+        assert options in cifar._shorter(parser.parse_args(words), side)
 
 
 def test_a_checkpoint_within_an_epoch_as_often_as_asked(

@@ -47,6 +47,7 @@ def _republish(arguments: argparse.Namespace, root: Path) -> None:
     again = naming.command(
         "evaluate",
         arguments.model,
+        python=naming.this_python(),
         images=arguments.images,
         zip_encoding=arguments.zip_encoding,
         artifacts=arguments.artifacts,
