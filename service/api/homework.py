@@ -24,7 +24,7 @@ from service.api import w10
 from service.api.homework_models import COMMANDS
 from service.runtime.dataplane import infer
 from service.runtime.errors import ModelError
-from service.web.openapi import json_response
+from service.web.openapi import contents, json_response
 from service.web.rendered import Rendered, lay_out
 from service.web.state import Services, services
 from service.web.templating import templates
@@ -80,14 +80,18 @@ def router() -> APIRouter:
         "/homework.md",
         summary="Download the homework as Markdown",
         response_class=Response,
-        responses={200: {"content": {"text/markdown": {}}}},
+        responses={200: contents("text/markdown")},
     )
     async def markdown(request: Request, lang: Language = "en") -> Response:
         """The same text, with formulas as LaTeX; its links and pictures lead to this service."""
         text = await to_keep(request, lang)
         return Response(text.replace(CELL, ""), media_type="text/markdown; charset=utf-8")
 
-    @routes.get("/homework.ipynb", summary="Download the homework as a notebook")
+    @routes.get(
+        "/homework.ipynb",
+        summary="Download the homework as a notebook",
+        responses={200: contents("application/json")},
+    )
     async def notebook(request: Request, lang: Language = "en") -> Response:
         """A Jupyter notebook whose cells ask this service for every figure again."""
         return json_response(_notebook(await to_keep(request, lang)))

@@ -5,6 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from service.web.metrics import exposition
+from service.web.openapi import contents
 
 
 def router() -> APIRouter:
@@ -15,7 +16,7 @@ def router() -> APIRouter:
         "/metrics",
         summary="Get figures for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}}},
+        responses={200: contents("text/plain")},
     )
     def metrics() -> Response:
         """Requests, durations, queue and versions, added up over all workers."""

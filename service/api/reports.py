@@ -15,7 +15,7 @@ from service.runtime.cost import Cost
 from service.runtime.loader import Model
 from service.runtime.resources import WorkPool
 from service.web.errors import NotFound
-from service.web.openapi import problems
+from service.web.openapi import contents, problems
 from service.web.rendered import Rendered, lay_out
 from service.web.state import services
 from service.web.templating import templates
@@ -65,9 +65,7 @@ def router() -> APIRouter:
         summary="Get a plot or the data of a model's report",
         response_class=Response,
         responses={
-            200: {
-                "content": {kind.partition(";")[0]: {} for kind in ["image/png", *TEXTS.values()]}
-            },
+            200: contents("image/png", *TEXTS.values()),
             **problems(404, 422, 503),
         },
     )

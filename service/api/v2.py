@@ -32,6 +32,7 @@ from service.api.v2_messages import (
     ModelStatistics,
     ServerLive,
     ServerMetadata,
+    ServerReady,
     Statistics,
     TensorMetadata,
 )
@@ -92,7 +93,11 @@ def router(settings: Settings, version: str) -> APIRouter:
         """200 as long as the process answers."""
         return ServerLive()
 
-    @routes.get("/health/ready", summary="Is the server ready?", responses=problems(503))
+    @routes.get(
+        "/health/ready",
+        summary="Is the server ready?",
+        responses={200: {"model": ServerReady}, **problems(503)},
+    )
     async def ready(request: Request) -> Response:
         """200 if every expected model serves, else 503; /health/ready says what is missing."""
         shared = services(request)

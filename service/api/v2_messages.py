@@ -148,6 +148,12 @@ class ServerLive(BaseModel):
     live: Literal[True] = Field(default=True, description="Always the same")
 
 
+class ServerReady(BaseModel):
+    """Every expected model serves."""
+
+    ready: Literal[True] = Field(default=True, description="Always the same")
+
+
 class InputTensor(BaseModel):
     """An input with its data, which is here or among the binary tensors after the JSON."""
 

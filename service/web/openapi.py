@@ -40,6 +40,17 @@ def operation_id(route: APIRoute) -> str:
     return re.sub(r"\W+", "_", f"{method}{route.path_format}").strip("_")
 
 
+def contents(*kinds: str) -> dict[str, Any]:
+    """OpenAPI of an answer of one of these media types: text, JSON's object, or else bytes."""
+    types = {
+        kind: {"type": "object"}
+        if kind == "application/json"
+        else {"type": "string"} | ({} if kind.startswith("text/") else {"format": "binary"})
+        for kind in (kind.partition(";")[0] for kind in kinds)
+    }
+    return {"content": {kind: {"schema": schema} for kind, schema in types.items()}}
+
+
 def problems(
     *statuses: int, model: type[ProblemDetails] = ProblemDetails
 ) -> dict[int | str, dict[str, Any]]:

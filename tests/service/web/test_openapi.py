@@ -51,6 +51,18 @@ def test_no_two_schemas_share_a_name(document: dict[str, Any]) -> None:
     assert [name for name in schemas if "__" in name] == []  # how FastAPI tells namesakes apart
 
 
+def test_every_good_answer_has_a_type(document: dict[str, Any]) -> None:
+    """Else generated clients give None or a bare dictionary for it."""
+    untyped = [
+        f"{method} {path}: {kind}"
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        for kind, content in operation["responses"]["200"]["content"].items()
+        if not content.get("schema")
+    ]
+    assert untyped == []
+
+
 def defaults(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """The members of a schema that have a default, with it."""
     while "$ref" in schema:
