@@ -144,7 +144,9 @@ def test_says_what_it_reads(visit: Visit, text: str, said: str) -> None:
         ("1,2\n2,3,4\n3,4", "Line 2 has 3 cells, but line 1 has 2"),
         ("1,2\n2,oops\n3,4", "Line 2 is no pair"),
         ("1,2\n1,3\n2,4", "three different x"),
-        ("\n".join(f"{n},{n}" for n in range(201)), "this page takes 200"),
+        ("\n".join(f"{n},{n}" for n in range(201)), "There are 201 points; this page takes 200"),
+        ("1,1e308\n2,-1e308\n3,1e308\n4,0", "Line 1 has a number over 1e+100: too large"),
+        ("1e308,1\n-1e308,2\n0,3\n1,4", "Line 1 has a number over 1e+100: too large"),
     ],
 )
 def test_says_what_is_wrong_and_shows_no_old_result(visit: Visit, text: str, words: str) -> None:
@@ -154,6 +156,38 @@ def test_says_what_is_wrong_and_shows_no_old_result(visit: Visit, text: str, wor
     page.locator("#points-text").fill(text)
     expect(page.locator("#points-problem")).to_contain_text(words)
     expect(page.locator("#points-result")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "left"),
+    [
+        ("book.xlsx", b"PK\x03\x04\x14\x00\x06\x00", "not text: save the table as CSV", ""),
+        ("photo.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "not text: save the table", ""),
+        ("long.csv", b"1,2\n" * 500_000, "more text than so few need; this page takes 200", ""),
+        ("empty.csv", b"", "There are no points yet", ""),
+        ("typo.csv", b"1,2\n2,3x\n3,4", "Line 2 is no pair", "1,2\n2,3x\n3,4"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_in_words(
+    visit: Visit, name: str, content: bytes, words: str, left: str
+) -> None:
+    """What could be mended by hand is left in the field, and nothing else."""
+    page = visit.open()
+    page.get_by_role("button", name="Take an example").click()
+    page.locator("#points-file").set_input_files(
+        {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+    )
+    expect(page.locator("#points-problem")).to_contain_text(words)
+    expect(page.locator("#points-result")).to_be_hidden()
+    expect(page.locator("#points-text")).to_have_value(left)
+
+
+def test_an_emptied_field_is_no_error(visit: Visit) -> None:
+    page = visit.open()
+    page.locator("#points-text").fill("1")
+    expect(page.locator("#points-problem")).to_be_visible()
+    page.locator("#points-text").fill("")
+    expect(page.locator("#points-problem")).to_be_hidden()
 
 
 def test_on_a_phone(visitor: Visitor, server: ServerProcess) -> None:

@@ -226,9 +226,24 @@ def test_an_error_is_said_and_the_input_stays(visit: Visit) -> None:
     page.get_by_role("button", name="Take one gradient-descent step").click()
     expect(cell(page, "kernel/2/1")).to_have_value("one")
     visit.expect_refusals()
-    page.get_by_label("Learning rate").fill("fast")
     cell(page, "kernel/2/1").fill("1")
-    expect(page.locator("#w10-problem")).to_be_hidden()
-    page.get_by_role("button", name="Take one gradient-descent step").click()
-    expect(page.locator("#w10-problem")).to_contain_text("learning rate")
-    expect(page.get_by_label("Learning rate")).to_have_value("fast")
+    for rate in ("fast", "-1", "0", "1e999"):
+        expect(page.locator("#w10-problem")).to_be_hidden()
+        page.get_by_label("Learning rate").fill(rate)
+        page.get_by_role("button", name="Take one gradient-descent step").click()
+        expect(page.locator("#w10-problem")).to_contain_text("rate is no positive number")
+        expect(page.get_by_label("Learning rate")).to_have_value(rate)
+        expect(page.locator("[data-figure=descent]")).to_have_text("no step taken yet")
+        cell(page, "kernel/2/2").fill("0.1")
+
+
+def test_each_step_has_its_rule_as_a_formula(visit: Visit) -> None:
+    page = visit.open()
+    expect(page.locator("#w10-derivation li")).to_have_count(8)
+    expect(page.locator("#w10-derivation li math")).to_have_count(8)
+    last = page.locator("#w10-derivation li").last.locator("math")
+    assert last.evaluate("math => [...math.querySelectorAll('msub')].map(e => e.textContent)") == [
+        "k10", "∑i,j", "zij", "xi+1,j",
+    ]  # fmt: skip
+    page.get_by_label("the tenth weight, v0").check()
+    expect(page.locator("#w10-derivation li math")).to_have_count(6)

@@ -146,7 +146,8 @@ class CurvePanel {
     const { details } = this.fit();
     const orders = this.orders();
     const unclear = this.input.value.trim() === "" ? "There is no x: type a number, such as 0.5."
-      : typeof x !== "number" && this.input.value.includes(",") ? "A comma may part thousands or decimals: write 1000, or 0.5 with a point." : null;
+      : typeof x !== "number" && this.input.value.includes(",") ? "A comma may part thousands or decimals: write 1000, or 0.5 with a point."
+      : typeof x !== "number" ? "x is not a number: write it as 0.5." : null;
     if (unclear) {
       this.input.setAttribute("aria-invalid", "true");
       tell("curve", new Error(unclear));

@@ -1,6 +1,7 @@
 // Small helpers to build elements and write numbers. Text is always set as text, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
+const MATHML = "http://www.w3.org/1998/Math/MathML";
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -18,6 +19,24 @@ export const html = (tag, attributes = {}, ...children) =>
 /** An SVG element. */
 export const svg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, tag), attributes, children);
+
+const mathml = (tag, attributes, ...children) => fill(document.createElementNS(MATHML, tag), attributes, children);
+
+// A word or letter, a number, or a sign; with what stands below or above it in braces.
+const FORMULA = /(?<name>loss|\p{L}\u0302?)|(?<digits>\d+)|(?<sign>[^\s_^{}])|[_^]\{(?<index>[^}]*)\}/gu;
+
+/** A formula as MathML, of text such as ``z_{ij} = ∑_{r,c} x_{i+r,j+c} k_{rc}``. */
+export function formula(text) {
+  const parts = (source) => {
+    const found = [];
+    for (const { groups: { name, digits, sign, index }, 0: written } of source.matchAll(FORMULA)) {
+      if (index !== undefined) found.push(mathml(written[0] === "_" ? "msub" : "msup", {}, found.pop(), mathml("mrow", {}, ...parts(index))));
+      else found.push(name ? mathml("mi", {}, name) : digits ? mathml("mn", {}, digits) : mathml("mo", { stretchy: "false" }, sign));
+    }
+    return found;
+  };
+  return mathml("math", {}, mathml("mrow", {}, ...parts(text)));
+}
 
 export const byId = (id) => document.getElementById(id);
 
@@ -75,9 +94,9 @@ export function tell(panel, error = null) {
   place.append(html("p", {}, error.message));
   const items = (error.errors ?? []).map((item) => {
     const where = item.pointer?.replace("#/", "").replaceAll("/", ", ") ?? item.parameter;
-    return html("li", {}, where ? `${where}: ${item.detail}` : item.detail);
-  });
-  if (items.length) place.append(html("ul", {}, items));
+    return where ? `${where}: ${item.detail}` : item.detail;
+  }).filter((words) => words !== error.message);
+  if (items.length) place.append(html("ul", {}, items.map((words) => html("li", {}, words))));
 }
 
 /** Give ``take`` each file that is chosen with ``input`` or dropped on ``place``. */

@@ -85,6 +85,7 @@ class ImagePanel {
       postFile(`explain?model=${model}&top_k=${TOP}${wanted}`, file, name),
     ]);
     this.record.set(pairs.flat());
+    tell("image");
     const answers = [];
     try {
       // One after the other: each is then timed alone.
@@ -101,7 +102,6 @@ class ImagePanel {
       tell("image", error);
       return;
     }
-    tell("image");
     if (this.shown !== file) this.showFile(file, name, answers[0].explained.document);
     byId("image-networks").replaceChildren(...answers.map((answer) => this.network(answer)));
     byId("image-said").textContent = answers.map(({ classified: { document } }) => {

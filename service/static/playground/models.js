@@ -26,15 +26,19 @@ export async function start(models) {
 
 const percent = (share) => `${(share * 100).toFixed(2)} %`;
 
-/** The headline figures of a model's metrics, by kind: pairs of words and text. */
-function headline({ kind, metrics, classes }) {
-  if (kind === "classifier") {
-    const chance = (k) => `chance: ${number((k * 100) / classes.length, 3)} %`;
-    const figures = { top1: ["top-1", chance(1), percent], top5: ["top-5", chance(5), percent], loss: ["loss", null, (value) => number(value, 4)] };
-    return Object.keys(metrics.top1 ?? {}).reverse().flatMap((split) =>
-      Object.entries(figures).filter(([key]) => split in (metrics[key] ?? {})).map(([key, [name, beside, form]]) =>
-        [`${name}, ${split} images${beside ? ` (${beside})` : ""}`, form(metrics[key][split])]));
-  }
+/** A classifier's scores: a row for each set of images, the test images first. */
+function scores({ metrics, classes }) {
+  const chance = (k) => ` (chance ${number((k * 100) / classes.length, 3)} %)`;
+  const figures = [["top1", `top-1${chance(1)}`, percent], ["top5", `top-5${chance(5)}`, percent], ["loss", "loss", (value) => value.toFixed(4)]]
+    .filter(([key]) => key in metrics);
+  const head = html("tr", {}, html("th", { scope: "col" }, "images"), figures.map(([, name]) => html("th", { scope: "col", class: "right" }, name)));
+  const rows = Object.keys(metrics.top1 ?? {}).reverse().map((split) => html("tr", {}, html("th", { scope: "row" }, split),
+    figures.map(([key, , form]) => html("td", { class: "right" }, typeof metrics[key][split] === "number" ? form(metrics[key][split]) : "–"))));
+  return rows.length ? html("table", { class: "scores" }, html("thead", {}, head), html("tbody", {}, rows)) : "";
+}
+
+/** The headline figures of any other model's metrics, by kind: pairs of words and text. */
+function headline({ kind, metrics }) {
   if (kind === "curve") {
     const names = { mse: "mean squared error", leave_one_out_mse: "the same, each point left out", degree: "degree" };
     return Object.entries(names).filter(([key]) => key in metrics).map(([key, words]) => [words, number(metrics[key])]);
@@ -53,7 +57,7 @@ function card(details, summary) {
   const functions = Object.entries(details.functions).map(([key, f]) =>
     html("li", {}, html("code", {}, key), ` in ${f.precision}, within ${number(f.maximum_absolute_error, 2)} of PyTorch`));
   article.append(
-    html("dl", { class: "figures" }, headline(details).map(([words, text]) =>
+    details.kind === "classifier" ? scores(details) : html("dl", { class: "figures" }, headline(details).map(([words, text]) =>
       html("div", {}, html("dt", {}, words), html("dd", {}, text)))),
     html("p", {}, html("a", { href: `models/${name}/report` }, `Report of ${name}`),
       `, published ${new Date(details.created_utc).toISOString().slice(0, 10)}`),

@@ -2,7 +2,7 @@
 
 import { byId, files, html, number, svg, tell, typed } from "./dom.js";
 import { Frame, range } from "./plot.js";
-import { choose, fits, parse, quantile } from "./polynomial.js";
+import { choose, fits, isTable, parse, quantile } from "./polynomial.js";
 
 const SAMPLES = 161; // x at which the fit is drawn
 const MARGIN = 0.1; // of the data's width, shown beyond it on both sides
@@ -26,23 +26,24 @@ class PointsPanel {
       this.read();
     });
     files(byId("points-drop"), byId("points-file"), async (chosen) => {
-      this.text.value = await chosen.text();
-      this.read();
+      const text = await chosen.text();
+      this.text.value = isTable(text) ? text : ""; // nobody mends a picture by hand
+      this.read(text, false);
     });
     new ResizeObserver(() => this.show()).observe(byId("points-plots").parentNode);
   }
 
-  /** New points: fitted by every degree; leave-one-out error chooses the one shown. */
-  read() {
+  /** New points: fitted by every degree; leave-one-out error chooses the one shown. An emptied field is no error. */
+  read(text = this.text.value, typing = true) {
     try {
-      const { points, said } = parse(this.text.value);
+      const { points, said } = parse(text);
       this.points = points;
       this.fits = fits(points);
       byId("points-read").textContent = said;
       tell("points");
     } catch (error) {
       this.points = null;
-      tell("points", this.text.value.trim() === "" ? null : error);
+      tell("points", typing && text.trim() === "" ? null : error);
     }
     byId("points-result").hidden = !this.points;
     if (!this.points) return;

@@ -2,6 +2,9 @@
 
 export const MOST_POINTS = 200;
 export const HIGHEST_DEGREE = 12;
+const MOST_CHARACTERS = 100_000;
+const LARGEST = 1e100; // its square, and far more, is still a number
+const NO_TEXT = /[\x00-\x08\x0e-\x1f\x7f]/; // as in training
 
 // What an index is called, as in training.
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
@@ -10,6 +13,9 @@ const THOUSANDS = /^[+-]?[1-9]\d{0,2}(,\d{3})+$/;
 const isComment = (line) => line.startsWith("#") && !/^#([^\s,;]*[!?]|N\/?[ADV]) *[,;\t|]/.test(line);
 const INDEX_NAMES = new Set(["", "i", "n", "id", "idx", "index", "nr", "no", "row", "#", "unnamed: 0"]);
 
+/** Whether it is text at all, and not far more than the points that this page takes. */
+export const isTable = (text) => text.length <= MOST_CHARACTERS && !NO_TEXT.test(text);
+
 /**
  * Pairs from a CSV, and how it was read: a header or none, commas, semicolons, tabs or spaces
  * between the cells. With semicolons, tabs or spaces a comma is a decimal mark. Of more than two
@@ -17,6 +23,8 @@ const INDEX_NAMES = new Set(["", "i", "n", "id", "idx", "index", "nr", "no", "ro
  * Throws an Error that says what is wrong and where.
  */
 export function parse(text) {
+  if (NO_TEXT.test(text)) throw new Error("This is not text: save the table as CSV UTF-8.");
+  if (text.length > MOST_CHARACTERS) throw many("This is more text than so few need");
   const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\r|\n/).map((line) => line.replace(/^ +| +$/g, ""));
   if (/^"?sep=.?"?$/i.test(lines[0])) lines[0] = ""; // Excel's
   const numbered = lines.map((line, i) => ({ line, number: i + 1 })).filter(({ line }) => !isComment(line) && /[^\s;,]/.test(line));
@@ -43,11 +51,10 @@ export function parse(text) {
   const points = body.map((row) => {
     const pair = chosen.map((column) => toNumber(row.cells[column]));
     if (!pair.every(Number.isFinite)) throw refused(row);
+    if (pair.some((value) => Math.abs(value) > LARGEST)) throw new Error(`Line ${row.number} has a number over ${LARGEST}: too large to be fitted here.`);
     return pair;
   });
-  if (points.length > MOST_POINTS) {
-    throw new Error(`There are ${points.length} points; this page takes ${MOST_POINTS}. Fit more with: python -m training curve --data FILE.csv`);
-  }
+  if (points.length > MOST_POINTS) throw many(`There are ${points.length} points`);
   if (new Set(points.map(([x]) => x)).size < 3) throw new Error("There must be at least three different x.");
   const read = body.flatMap(({ cells }) => chosen.map((column) => cells[column]));
   const [commas, dots] = [",", "."].map((mark) => read.filter((cell) => cell.includes(mark)));
@@ -61,6 +68,8 @@ export function parse(text) {
     + `${named ? `; line ${all[0].number} names the columns` : ""}${comma ? "; commas are decimal marks" : ""}.`;
   return { points: points.sort((a, b) => a[0] - b[0]), said };
 }
+
+const many = (what) => new Error(`${what}; this page takes ${MOST_POINTS} points. Fit more with: python -m training curve --data FILE.csv`);
 
 /** Which columns are x and y. ``clear``: what stands between the cells can't be part of a number. */
 function columns(names, body, width, clear) {

@@ -110,11 +110,11 @@ class W10Panel {
   /** Steps down the gradient by kernel and weights, everything anew after each. */
   async descend(count) {
     const rate = typed(this.rate.value);
-    const good = typeof rate === "number";
+    const good = typeof rate === "number" && rate > 0;
     if (good) this.rate.removeAttribute("aria-invalid");
     else this.rate.setAttribute("aria-invalid", "true");
     if (!good) {
-      tell("w10", new Error("The learning rate is not a number."));
+      tell("w10", new Error("The learning rate is no positive number."));
       return;
     }
     for (let n = 0; n < count && this.answer; n += 1) {
