@@ -102,3 +102,13 @@ def test_top_5_is_shown_of_more_than_five_classes(
     text = written(tmp_path, manifest, metrics | {"confusion": confusion.tolist()}, classes=names)
     assert ("top-5" in text.split("## Learning curves")[0]) == (classes > 5)
     assert "(2)" in text  # both ways together
+
+
+def test_the_mean_over_classes_stands_beside_the_top_1(
+    tmp_path: Path, published: tuple[TrainedClassifierManifest, dict[str, Any]]
+) -> None:
+    manifest, metrics = published
+    scores = {name: each | {"balanced": 0.4321} for name, each in metrics["scores"].items()}
+    text = written(tmp_path, manifest, metrics | {"scores": scores})
+    assert text.split("## ")[0].count("| 43.21% |") == len(scores)
+    assert "| mean over classes |" in text

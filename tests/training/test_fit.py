@@ -11,9 +11,10 @@ import torch
 
 from training.data.images import Split
 from training.errors import JobError
-from training.fit import augment, checkpoint
+from training.fit import augment, checkpoint, loop
 from training.fit.checkpoint import Epoch
 from training.fit.device import choose_device
+from training.fit.evaluate import score
 from training.fit.hard_examples import LEARNS_EVERY, LEARNS_FIRST, HardExampleSelector
 from training.fit.loop import Fitted, fit
 from training.fit.optim import orthogonalise, schedule
@@ -218,6 +219,22 @@ def test_an_epoch_shows_every_image_to_the_network_or_the_judge(share: float, st
     recipe = SMALL.with_changes(epochs=1, trained_share=share)
     train(recipe, on_batch=lambda batch, batches: seen.append((batch, batches)))
     assert seen == [(batch + 1, steps) for batch in range(steps)]
+
+
+def test_a_balanced_epoch_shows_every_class_equally_often() -> None:
+    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
+    generator = torch.Generator().manual_seed(0)
+    plain = loop._order(labels, generator, balanced=False)
+    assert plain.sort().values.tolist() == list(range(10_000))
+    drawn = torch.bincount(labels[loop._order(labels, generator, balanced=True)])
+    assert drawn.sum() == 10_000
+    assert (drawn - 10_000 / 3).abs().max() < 5 * (10_000 * 2 / 9) ** 0.5  # standard deviations
+
+
+def test_the_mean_over_classes_counts_each_class_once() -> None:
+    probabilities = np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]])
+    found = score(probabilities, np.array([0, 0, 0, 1]))
+    assert (found.top1, found.balanced) == (0.75, 0.5)
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:

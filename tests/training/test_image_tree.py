@@ -204,6 +204,21 @@ def test_strange_zips_that_end_in_a_sentence(
         load_images(zipped(tmp_path, names))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_as_other_programs_write_them(method: int, tmp_path: Path) -> None:
+    """Other methods, entries for large files, a comment, a program that unpacks it before it."""
+    archive = tmp_path / "pictures.exe"
+    with zipfile.ZipFile(archive, "w", method) as out:
+        out.comment = b"x" * 60_000
+        for seed, name in enumerate(members(*TWO)):
+            with out.open(name, "w", force_zip64=True) as stream:
+                stream.write(png(seed, tmp_path))
+    archive.write_bytes(b"MZ" + bytes(5000) + archive.read_bytes())
+    data = load_images(archive)
+    assert (data.classes, data.unreadable) == (TWO, ())
+    assert len(data.train) + len(data.validation) + len(data.test) == 8
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_path_that_comes_twice_is_counted_and_named(tmp_path: Path) -> None:
     """In a zip that was added to, and on a disk where accents are written in two ways."""

@@ -73,8 +73,7 @@ def write_artifact(
             functions["probabilities"], data, samples, draft.folder
         )
     metrics = _measure(draft.folder, data, logits.softmax(1), temperature) | {"int8": int8}
-    with told("checking the saliency map"):
-        checked = check_saliency(served, data)
+    checked = check_saliency(served, data)
     metrics["saliency"] = checked.as_metrics()
     if failures := checked.failures():
         print(f"saliency is not published: {'; '.join(failures)}")
@@ -110,13 +109,14 @@ def check_saliency(served: Probabilities, data: ImageData) -> SaliencyFigures:
         chosen = torch.randperm(len(split), generator=generator)[:wanted]
         parts.append(split.images[chosen])
     images = torch.cat(parts)[: min(wanted, saliency_checks.IMAGES)]
-    return saliency_checks.check(
-        served.network,
-        served.prepare,
-        lambda network: saliency(network, served.prepare, method="integrated"),
-        images.permute(0, 2, 3, 1).contiguous(),
-        integrated=True,
-    )
+    with told(f"checking the saliency map on {len(images)} images"):
+        return saliency_checks.check(
+            served.network,
+            served.prepare,
+            lambda network: saliency(network, served.prepare, method="integrated"),
+            images.permute(0, 2, 3, 1).contiguous(),
+            integrated=True,
+        )
 
 
 def data_record(data: ImageData) -> Data:
