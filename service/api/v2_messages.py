@@ -160,8 +160,9 @@ class InputTensor(BaseModel):
     model_config = ConfigDict(strict=True)
 
     name: str = Field(max_length=64, description="Its name", examples=["x"])
-    shape: list[Annotated[int, Field(ge=1, le=100_000_000)]] = Field(
-        min_length=1, max_length=16, description="Its sizes", examples=[[2]]
+    # The model's own shape is checked against it, in words that name both.
+    shape: list[Annotated[int, Field(ge=0, le=100_000_000)]] = Field(
+        max_length=16, description="Its sizes", examples=[[2]]
     )
     datatype: str = Field(
         max_length=16,

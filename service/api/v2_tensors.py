@@ -161,6 +161,8 @@ def _pictures(
 ) -> list[bytes]:
     """The elements of a BYTES tensor, none looked at beyond what its shape says. Raises Invalid."""
     count = prod(given.shape)
+    if count == 0:
+        raise at(pointer, ["shape"], "there should be a picture at least")
     if count > max_pictures:
         raise at(pointer, ["shape"], f"at most {max_pictures} images can be sent at once")
     wrong_count = at(pointer, ["shape"], "there should be as many elements as shape says")

@@ -426,6 +426,33 @@ def test_shared_memory_is_refused_in_words(client: TestClient) -> None:
         assert "shared memory is neither read nor written here" in answer["error"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "data", "said"),
+    [
+        ([], [1.0], "x: its shape should be [n], not []"),
+        ([0], [], "x: its shape should be [n], and none of it 0"),
+        ([0, 2], [], "x: its shape should be [n], not [0, 2]"),
+    ],
+)
+def test_a_scalar_and_an_empty_tensor_are_answered_with_the_models_shape(
+    client: TestClient, shape: list[int], data: list[float], said: str
+) -> None:
+    tensor = {"name": "x", "shape": shape, "datatype": "FP64"}
+    as_json = infer(client, "curve-mlp", {"inputs": [tensor | {"data": data}]}, 422)
+    size = {"parameters": {"binary_data_size": 8 * len(data)}}
+    content = np.array(data).tobytes()
+    as_binary = binary(client, "curve-mlp", {"inputs": [tensor | size]}, content)
+    assert as_binary.status_code == 422
+    for answer in (as_json, as_binary.json()):
+        assert answer["error"] == f"inputs.0: {said}"
+
+
+def test_no_picture_is_said(client: TestClient) -> None:
+    tensor = {"name": "image", "shape": [0], "datatype": "BYTES", "data": []}
+    answer = infer(client, "cifar-improved", {"inputs": [tensor]}, 422)
+    assert answer["error"] == "inputs.0.shape: there should be a picture at least"
+
+
 def test_errors_say_what_was_given_in_no_other_protocols_words(client: TestClient) -> None:
     row = infer(client, "curve-mlp", {"inputs": [X | {"shape": [1, 2]}]}, 422)
     assert row["error"] == "inputs.0: x: its shape should be [n], not [1, 2]"
