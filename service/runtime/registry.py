@@ -288,11 +288,11 @@ class Registry:
             found = self._newest(name)
             if found is not None:
                 serving[name] = found
-        for name in self.models.keys() - serving.keys():
-            log.warning("%s no longer serves: %s", name, self._why_not_ready(name))
         if self._lines > MOST_LINES:
             log.error("refused %d versions more; /models lists them", self._lines - MOST_LINES)
         self._forget_all_but(set(names))
+        for name in self.models.keys() - serving.keys():
+            log.warning("%s no longer serves: %s", name, self._why_not_ready(name))
         changed = serving != self.models
         self.models = serving
         if changed:

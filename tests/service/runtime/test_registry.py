@@ -249,7 +249,7 @@ def test_the_folder_may_vanish_and_the_cause_is_said_once(
     assert words in anew.missing()[0].reason and str(root) in anew.missing()[0].reason
 
 
-def test_only_what_is_removed_on_purpose_goes(tmp_path) -> None:
+def test_only_what_is_removed_on_purpose_goes(tmp_path, caplog) -> None:
     for version in range(3):
         publish_curve(tmp_path, "a", offset=version)
     publish_curve(tmp_path, "b")
@@ -262,6 +262,7 @@ def test_only_what_is_removed_on_purpose_goes(tmp_path) -> None:
     assert serving(found) == {"a": 2} and found.missing() == []
     assert "b" not in found.refused and "b" not in found.versions
     assert ("b", 0) in found.observer.versions
+    assert "b no longer serves: the artifacts folder has no version of it" in caplog.text
 
 
 def test_a_slow_copy_is_not_ready_at_its_first_model(tmp_path) -> None:
