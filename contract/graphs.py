@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 EXTERNAL = 1  # a value of TensorProto.data_location
+LARGEST_TAG = 2**32 - 1
 MAX_DEPTH = 100  # of messages in messages; protobuf's own parsers stop there as well
 
 # For each message the fields that lead to tensors, and what they hold.
@@ -52,7 +53,8 @@ def has_external_data(content: bytes) -> bool:
         inner = _FIELDS[message]
         for field in _fields(content, start, end):
             if message == "tensor":
-                located = field.number == _DATA_LOCATION and field.value == EXTERNAL
+                location = field.value & LARGEST_TAG  # as protobuf reads it
+                located = field.number == _DATA_LOCATION and location == EXTERNAL
                 if located or field.number == _EXTERNAL_DATA:
                     return True
             elif field.number in inner and field.kind == _BYTES:
@@ -64,6 +66,8 @@ def _fields(content: bytes, position: int, end: int) -> Iterator[_Field]:
     """The fields of the message that lies in ``content[position:end]``."""
     while position < end:
         tag, position = _varint(content, position, end)
+        if tag > LARGEST_TAG:  # what is beyond it some parsers drop, and see another field
+            raise GraphUnreadable("it is not an ONNX graph")
         number, kind = tag >> 3, tag & 7
         start, value = position, 0
         if kind == _VARINT:
