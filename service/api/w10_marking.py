@@ -35,6 +35,8 @@ SCALES = (
 Slips = Iterator[tuple[Sequence[str], Any]]
 
 
+# What follows from numbers as large as they may be is infinite, and like no student's.
+@np.errstate(over="ignore", invalid="ignore")
 def mark(
     given: dict[str, Any],
     found: dict[str, Any],

@@ -201,5 +201,16 @@ def test_refuses_what_is_no_answer(client: TestClient, answer: object, pointer: 
     assert response.json()["errors"][0]["pointer"].startswith(pointer)
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_as_large_as_they_may_be_are_marked(client: TestClient) -> None:
+    large = {name: [[1e100] * 4] * 4 if name == "input" else EXAMPLE[name] for name in EXAMPLE}
+    large |= {"weights": [1e100] * 4, "label": -1e100}
+    cells = [[-1e100, 1e100], [1e100, 1e100]]
+    answer = {"activation": cells, "activation_gradient": cells, "preactivation_gradient": cells}
+    response = client.post("/w10-gradient", json=large | {"answer": answer | {"gradient": 1e100}})
+    assert response.status_code == 200
+    assert response.json()["marking"]["correct"] is False
+
+
 def test_without_an_answer_nothing_is_marked(client: TestClient) -> None:
     assert "marking" not in client.post("/w10-gradient", json=EXAMPLE).json()
