@@ -8,6 +8,7 @@ here takes one run of one graph.
 ``contract.manifest`` names the tensors. A row of an input x has the shape ``*x``.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from service.runtime.session import Array
 from service.web.state import Services
 
 VALUE = "value"
+MOST_PIECES = 100  # of a Jacobian that is made of products; each holds a few milliseconds
 
 
 Key = TypeVar("Key", bound=tuple[str, ...])
@@ -227,7 +229,9 @@ class Call:
         return found
 
     async def _jacobian_by_vjp(self, output: str, by: Sequence[str]) -> dict[str, Array]:
-        """The Jacobian of one output in one run: a cotangent for each element of the output."""
+        """The Jacobian of one output, by a cotangent for each of its elements: as many at a time as
+        an answer may have numbers.
+        """
         known, sizes = self.known, self.sizes()
         y = known.outputs[output]
         rows = self._has_rows(y)
@@ -236,15 +240,35 @@ class Call:
         summed = [x for x in by if rows and not self._has_rows(known.inputs[x])]
         if known.vjp is None or (summed and lead != [1]):
             raise Unsupported("That model was published without 'jacobian'")
-        count = prod(each)
-        units = np.eye(count, dtype=y.dtype).reshape(count, *each)
-        cotangents = {output: np.broadcast_to(units, [*lead, count, *each])}
-        vectors = self._vectors(known.vjp, "cotangent_", known.outputs, cotangents, count)
-        found = await self._product(known.vjp, "vjp_", vectors, by, keep=True)
-        return {
-            x: array.reshape(*lead, *each, *array.shape[1 if x in summed else len(lead) + 1 :])
-            for x, array in found.items()
-        }
+        count, most = prod(each), self.model.max_numbers
+        # Of one cotangent, or of its product.
+        numbers = max(
+            count_numbers(list(tensors.values()), sizes)
+            for tensors in (known.outputs, known.inputs)
+        )
+        if count * numbers > MOST_PIECES * most:
+            raise TooManyNumbers(
+                f"That model was published without 'jacobian', and {output} has too many elements "
+                "to make it of products, one for each"
+            )
+        step = max(1, most // numbers)
+        pieces: dict[str, list[Array]] = {x: [] for x in by}
+        for start in range(0, count, step):
+            units = np.eye(min(step, count - start), count, start, dtype=y.dtype)
+            shape = [*lead, len(units), *each]
+            cotangents = {output: np.broadcast_to(units.reshape(-1, *each), shape)}
+            vectors = self._vectors(known.vjp, "cotangent_", known.outputs, cotangents, len(units))
+            found = await self._product(known.vjp, "vjp_", vectors, by, keep=True)
+            for x, array in found.items():
+                pieces[x].append(array)
+            if start + step < count:
+                await asyncio.sleep(0)  # others' turn
+        made = {}
+        for x, parts in pieces.items():
+            axis = 0 if x in summed else len(lead)  # of the directions
+            array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+            made[x] = array.reshape(*lead, *each, *array.shape[axis + 1 :])
+        return made
 
     def sizes(self) -> dict[str, int]:
         """The sizes of the named dimensions. Raises Invalid where inputs contradict each other."""

@@ -1,6 +1,8 @@
 """Tesseract over functions known by heart; the real clients ask in ``tests/clients``."""
 
 import base64
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,34 @@ def test_a_jacobian_without_that_function(functions: TestClient) -> None:
     assert found["y"]["theta"].tolist() == [[6.0, 12.0]]
     curve = {"inputs": {"x": encode([2.0])}, "jac_inputs": ["x"], "jac_outputs": ["y"]}
     assert decode(ask(functions, "jacobian", curve, "curve-mlp"))["y"]["x"].tolist() == [[10.0]]
+
+
+def test_a_jacobian_is_made_in_pieces_of_products(
+    functions: TestClient,
+    function_artifacts: Path,
+    serve: Callable[..., TestClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All at once, an output of 100,000 numbers would take 80 GB of cotangents."""
+    sizes: list[int] = []
+    eye = np.eye
+
+    def noted(rows: int, columns: int, *more: int, **options: Any) -> Any:
+        sizes.append(rows)
+        return eye(rows, columns, *more, **options)
+
+    monkeypatch.setattr("service.api.derivatives.np.eye", noted)
+    small = serve(function_artifacts, max_numbers=7)
+    inputs = {"x": encode([[2.0, 4.0]]), "m": encode([3]), "theta": encode([5.0, 6.0])}
+    for output, by in (("inverse", ["x"]), ("y", ["x", "theta"])):
+        document = {"inputs": inputs, "jac_inputs": by, "jac_outputs": [output]}
+        found = decode(ask(small, "jacobian", document, "mixed"))
+        whole = decode(ask(functions, "jacobian", document, "mixed"))
+        assert all(np.array_equal(found[output][x], whole[output][x]) for x in by)
+    assert sizes == [1, 1, 2, 1, 1]  # of "inverse" two pieces, and one without the limit
+    monkeypatch.setattr("service.api.derivatives.MOST_PIECES", 0)
+    refused = small.post("/tesseract/mixed/jacobian", json=document)
+    assert refused.status_code == 413 and "without 'jacobian'" in refused.json()["detail"]
 
 
 def test_infinities_are_carried_in_base64_only(functions: TestClient) -> None:
