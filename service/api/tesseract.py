@@ -226,7 +226,7 @@ def router(settings: Settings) -> APIRouter:
         return TesseractHealth()
 
     @routes.get("/openapi.json", include_in_schema=False)
-    async def document(request: Request, model: Name) -> dict[str, Any]:
+    def document(request: Request, model: Name) -> dict[str, Any]:
         """The model's own document, from which clients learn its inputs and outputs."""
         return describe(services(request).registry.get(model))
 

@@ -127,7 +127,7 @@ def router(settings: Settings, version: str) -> APIRouter:
         return [entry for entry in entries if entry.state == "READY" or not query.ready]
 
     @routes.get("/models/stats", summary="What every model has done")
-    async def every_statistics(request: Request) -> Statistics:
+    def every_statistics(request: Request) -> Statistics:
         """Counts and nanoseconds since the start, over all workers."""
         return statistics(services(request).registry.models.values())
 
@@ -249,7 +249,7 @@ def _add_model(
         )
 
     @routes.get(f"{path}/stats", summary="What a model has done", responses=absent)
-    async def stats(found: Model = found_there) -> Statistics:
+    def stats(found: Model = found_there) -> Statistics:
         """Counts and nanoseconds since the start, over all workers."""
         return statistics([found])
 

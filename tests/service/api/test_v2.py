@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from service.api import tesseract, v2
 from service.api.v2_messages import EXAMPLE
 from service.api.w10 import EXAMPLE as W10
 from tests.hostile.pictures import padded_zlib
@@ -321,6 +322,27 @@ def test_a_body_is_unpacked_beside_the_event_loop(
     answer = client.post("/v2/models/curve-mlp/infer", content=packed, headers=headers)
     assert outputs(answer.json())["y"].tolist() == [-1, 4]
     assert [name.startswith("unpacking") for name in threads] == [True]
+
+
+def test_what_takes_milliseconds_is_worked_out_beside_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred at once would hold everybody up for half a second."""
+    threads: set[str] = set()
+
+    def noted(function: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return function(*arguments)
+
+        return run
+
+    monkeypatch.setattr(v2, "model_figures", noted(v2.model_figures))
+    monkeypatch.setattr(tesseract, "describe", noted(tesseract.describe))
+    for path in ("/v2/models/stats", "/v2/models/curve-mlp/stats"):
+        assert client.get(path).json()["model_stats"]
+    assert client.get("/tesseract/curve-mlp/openapi.json").json()["paths"]
+    assert threads and all(name.startswith("AnyIO") for name in threads)
 
 
 def test_fields_that_are_given_twice_are_not_read_once(client: TestClient) -> None:
