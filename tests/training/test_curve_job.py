@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from contract.manifest import CurveManifest
 from contract.store import Artifact, list_versions, newest_good, verify
+from service.web.markdown import to_html
 from training.__main__ import main
 from training.data import stand_in
 from training.data.points import read_points
@@ -141,6 +143,17 @@ def test_the_report_tells_of_the_network_that_was_trained(published: Path) -> No
     (row,) = [line for line in report.splitlines() if line.endswith("| chosen |")]
     held_out = float(str(artifact.manifest.metrics["held_out_mse"]))
     assert row.startswith("| 8 |") and f"{held_out:.4g}" in row
+
+
+@pytest.mark.parametrize("model", ["curve-mlp", "curve-poly"])
+def test_formulas_of_the_report_are_latex_that_is_set(published: Path, model: str) -> None:
+    text = (verify(published / model / "1").folder / "report.md").read_text()
+    formulas = re.findall(r"\$([^$]+)\$", text)
+    assert len(formulas) >= (8 if model == "curve-poly" else 3)
+    words = re.sub(r"\$[^$]+\$|`[^`]+`", "", text.partition("## Parameters")[0])
+    assert not re.search("[Σε^_·]", words)
+    page = to_html(text)
+    assert page.count("<math ") == len(formulas)
 
 
 def test_derivatives_are_printed_each_way(

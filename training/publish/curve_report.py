@@ -113,7 +113,8 @@ def text(manifest: CurveManifest, study: Study) -> str:
         chosen = _process_text(fit, len(points.x))
     source = (
         "The homework's file was not supplied; this is its stand-in, drawn from "
-        f"y = 1.5·sin(1.6·x) + 0.3·x with normal noise of standard deviation {stand_in.NOISE:g}. "
+        rf"$y = 1.5 \sin(1.6 x) + 0.3 x$ with normal noise of standard deviation "
+        f"{stand_in.NOISE:g}. "
         f"No fit should therefore get far below an MSE of {stand_in.NOISE**2:g}: "
         "that much is noise. Your own file takes its place with "
         "`python -m training curve --data FILE.csv --name curve --replace`."
@@ -131,10 +132,11 @@ def text(manifest: CurveManifest, study: Study) -> str:
         "![Data, fit and tangents](fit.png)",
         "## Derivative where it was asked for",
         _slopes_table(slopes, fit.degrees_of_freedom),
-        "Central differences are (f(x+h) − f(x−h)) / 2h with h = ε^(1/3) of the data's half range. "
+        r"Central differences are $(f(x + h) - f(x - h)) / 2h$ with $h = \epsilon^{1/3}$ of the "
+        "data's half range. "
         "Disagreement is the largest difference of the other means from autograd."
         + (
-            " The truth is 2.4·cos(1.6·x) + 0.3; the fit differs from it because it saw "
+            r" The truth is $2.4 \cos(1.6 x) + 0.3$; the fit differs from it because it saw "
             "noise, autograd differs from the fit by rounding alone."
             if known
             else ""
@@ -197,8 +199,8 @@ def _slopes_table(slopes: list[Slope], freedom: float | None) -> str:
 def _polynomial_text(fit: PolynomialFit) -> str:
     powers = list(range(fit.degree, -1, -1))
     in_x = (
-        "y = Σ w_k·x^k. Evaluated from the w_k alone, the polynomial differs from the fit by at "
-        f"most {fit.off:.1e} of its range at the data."
+        r"$y = \sum_k w_k x^k$. Evaluated from the $w_k$ alone, the polynomial differs from the "
+        f"fit by at most {fit.off:.1e} of its range at the data."
         if fit.coefficients
         else "Coefficients in x are not given: written with all their digits they would still be "
         f"off by {fit.off:.1e} of the fit's range at the data ({REPRODUCES:g} is allowed), because "
@@ -206,19 +208,20 @@ def _polynomial_text(fit: PolynomialFit) -> str:
     )
     centre, half = fit.scaling
     columns: list[tuple[object, ...]] = [
-        (f"c_{power}", repr(value))
+        (f"$c_{{{power}}}$", repr(value))
         for power, value in zip(powers, fit.scaled_coefficients, strict=True)
     ]
     headers: tuple[str, ...] = ("in t", "value")
     if fit.coefficients:
         headers = (*headers, "in x", "value")
         columns = [
-            (*row, f"w_{power}", repr(value))
+            (*row, f"$w_{{{power}}}$", repr(value))
             for row, power, value in zip(columns, powers, fit.coefficients, strict=True)
         ]
     return report.document(
         "## Coefficients",
-        f"y = Σ c_k·t^k with t = (x − {centre!r}) / {half!r}. {in_x}",
+        rf"$y = \sum_k c_k t^k$ with $t = (x {'+' if centre < 0 else '-'} {_in_latex(abs(centre))})"
+        rf" / {_in_latex(half)}$. {in_x}",
         report.table(headers, columns),
         "## Degree",
         "Least squares in the Chebyshev basis over the data's range. For each degree the error on "
@@ -239,6 +242,12 @@ def _polynomial_text(fit: PolynomialFit) -> str:
         ),
         "![Error by degree](degree.png)",
     )
+
+
+def _in_latex(value: float) -> str:
+    """All digits of a number, its exponent as a power of ten."""
+    digits, _, exponent = repr(value).partition("e")
+    return rf"({digits} \cdot 10^{{{int(exponent)}}})" if exponent else digits
 
 
 def _mlp_text(fit: MLPFit, count: int) -> str:
