@@ -1,6 +1,7 @@
 """Functions with complex numbers inside, recorded in real ones, give what PyTorch gives."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, fft, fx
 from gradserve import Publication
 from training.functions import eager, rowwise
 from training.functions.function_spec import describe
+from training.publish.agreement import GraphRunner
+from training.publish.export import export
 from training.publish.record import record
 
 DOUBLE = torch.float64
@@ -20,7 +23,8 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.complex128, generator=generator)
 
 
-KNOWN_TO_THE_EXPORTER = {"view_as_complex", "_fft_r2c", "_fft_c2c", "_fft_c2r"}
+KNOWN_TO_THE_EXPORTER = {"view_as_complex", "_fft_r2c", "_fft_c2c"}
+WINDOW = torch.hann_window(6, dtype=DOUBLE)
 FILTER, MATRIX = noise(5), noise(8, 8)
 
 
@@ -38,6 +42,9 @@ FUNCTIONS = {
     "derivative": lambda x: fft.ifft(fft.fft(x**2) * fft.fftfreq(8, dtype=DOUBLE) * 2j).real,
     "two axes": lambda x: fft.fft2(x.reshape(-1, 2, 4)).abs(),
     "real two axes": lambda x: fft.irfft2(fft.rfft2(x.reshape(-1, 2, 4)) ** 2, s=(2, 4)),
+    "short time": lambda x: torch.view_as_real(
+        torch.stft(x, 6, window=WINDOW, return_complex=True)
+    ),
     "exp": lambda x: (torch.exp(1j * x) * torch.complex(x, x**2)).abs(),
     "polar": lambda x: torch.polar(x.abs() + 1, x).imag,
     "matrix": lambda x: (x.to(torch.complex128) @ MATRIX).abs().square(),
@@ -79,17 +86,36 @@ def test_functions_with_complex_numbers_inside(name: str) -> None:
     ):
         arguments = [ROWS, *given]
         recorded = record(rows, arguments, [True] * len(arguments))
-        assert complex_operators(recorded) <= {
-            "view_as_complex",
-            "_fft_r2c",
-            "_fft_c2c",
-            "_fft_c2r",
-        }
+        assert complex_operators(recorded) <= KNOWN_TO_THE_EXPORTER
         for found, wanted in zip(recorded(*arguments), expected, strict=True):
             scale = float(wanted.abs().max()) or 1.0
             torch.testing.assert_close(
                 found, wanted.reshape(found.shape), rtol=1e-11, atol=1e-11 * scale
             )
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 12])
+def test_transforms_of_any_length_keep_their_digits(tmp_path: Path, size: int) -> None:
+    """ONNX Runtime's inverse divides by the length in float32."""
+
+    def back(x: Tensor) -> tuple[Tensor, ...]:
+        z = torch.complex(x, x.flip(1))
+        return (
+            torch.cat(
+                [
+                    fft.ifft(z).real,
+                    fft.irfft(z, n=size),
+                    fft.irfft(z, norm="ortho"),
+                    fft.hfft(x, norm="forward"),
+                ],
+                1,
+            ),
+        )
+
+    x = torch.randn(4, size + 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(size))
+    export(back, [x], ["x"], ["y"], tmp_path / "y.onnx")
+    found = GraphRunner(tmp_path / "y.onnx")({"x": x.numpy()})["y"]
+    torch.testing.assert_close(torch.from_numpy(found), back(x)[0], rtol=1e-13, atol=1e-13)
 
 
 def test_an_operator_without_a_rule_is_named() -> None:

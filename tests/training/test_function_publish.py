@@ -15,6 +15,7 @@ from gradserve import Publication, publish
 from service.runtime.loader import load
 from service.settings import Settings
 from training.errors import JobError
+from training.functions import publisher
 from training.functions.exported import export_plan
 from training.functions.function_spec import describe
 from training.functions.loss import plan_of
@@ -180,6 +181,18 @@ def test_hessian_by_an_input_without_a_batch(tmp_path: Path) -> None:
     assert found.keys() == expected.keys()
     for name, wanted in expected.items():
         np.testing.assert_allclose(found[name], wanted, rtol=1e-12, atol=1e-13, err_msg=name)
+
+
+def test_what_the_service_would_not_give_at_once_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "ELEMENTS", 3)
+    said: list[str] = []
+    publication = Publication(lambda x: (x, x[:, :3]), {"x": torch.ones(8, 4)}, outputs=("y", "z"))
+    publish(publication, "wide", tmp_path, say=said.append)
+    assert [line for line in said if "GRADSERVE_MAX_NUMBERS" in line] == [
+        "y has 4 numbers a row: the service gives 3 in an answer, more with GRADSERVE_MAX_NUMBERS"
+    ]
 
 
 def test_a_loss_that_is_none() -> None:

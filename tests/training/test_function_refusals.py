@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from gradserve import Publication, publish
@@ -20,6 +21,7 @@ from training.functions.template import TEMPLATE
 from training.publish.record import record
 
 ROWS = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(8, 3)
+SPARSE = torch.eye(3, dtype=torch.float64).to_sparse()
 
 
 def publication(function: Callable[..., Any], **options: Any) -> Publication:
@@ -35,6 +37,7 @@ def publication(function: Callable[..., Any], **options: Any) -> Publication:
         ({"examples": {"x": ROWS.half()}}, "float16"),
         ({"examples": {"x": ROWS / 0}}, "not finite"),
         ({"examples": {"x": ROWS[:, :0]}}, "no elements"),
+        ({"examples": {"x": ROWS.to("meta")}}, r"x is on meta; give x\.cpu\(\)"),
         ({"examples": {"tangent_x": ROWS}}, "derivatives are called so"),
         ({"examples": {"a.b": ROWS}}, "letters, digits and _"),
         ({"parameters": {"t": ROWS[:0]}}, "t has no elements"),
@@ -108,8 +111,14 @@ def seeded(x: Tensor) -> Tensor:
         (nn.Linear(3, 2), r"fails on its examples: .*; give examples.* one type: \.double\(\)"),
         (lambda x: x.matmul(torch.ones(3, 2)), r"one type: \.double\(\)"),
         (lambda x: x.mul_(2), "writes into its input x"),
-        (lambda x: x[:, :1].squeeze(), r"y has shape \[\] for 1 of its rows, not \[1\]"),
-        (lambda x: x.reshape(8, 3), "the function fails on 3 of its rows"),
+        (lambda x: x[:, :1].squeeze(), r"y has shape \[\] for the first of its rows, not \[1\]"),
+        (lambda x: x.reshape(8, 3), "the function fails on the first 3 of its rows"),
+        (lambda x: torch.stack([row.sin() for row in x]), "size baked in: a loop over the rows"),
+        (lambda x: (SPARSE @ x.T).T, r"sparse tensors; use their \.to_dense"),
+        (nn.LazyLinear(2), "lazy layers; call it once"),
+        (torch.vmap(lambda row: torch.cov(torch.stack([row, row**2]))), "branches on data"),
+        (lambda x: x * x[0, 0].item(), "all rows but the last are left out"),
+        (lambda x: x.sin() if type(x.shape[0]) is int else x.missing, "no attribute 'missing'"),
         (torch.compile(torch.sin), "torch.compile was applied to it"),
         (lambda x: x if len(x) != 7 else x / [], "value: .*PyTorch itself fails: TypeError"),
     ],
@@ -125,6 +134,15 @@ def test_a_function_that_cannot_be(
 def test_what_changes_a_buffer_has_no_derivative(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"vjp: .* it was not given, .* not self\.training"):
         publish(publication(Counting(), derivatives=("vjp",)), "wrong", tmp_path)
+
+
+def test_checkpointing_has_no_derivative(tmp_path: Path) -> None:
+    asked = publication(
+        lambda x: torch.utils.checkpoint.checkpoint(torch.sin, x, use_reentrant=False),
+        derivatives=("vjp",),
+    )
+    with pytest.raises(Refusal, match=r"torch\.utils\.checkpoint.* not self\.training"):
+        export_plan(plan("vjp", describe(asked)), {"x": ROWS}, tmp_path)
 
 
 def test_what_pytorch_itself_cannot_record(
@@ -173,6 +191,7 @@ def test_reasons_have_a_class() -> None:
     mapped = torch.func.vmap(lambda x: x * float(x.sum()))  # as for parameters=
     assert recorded(mapped).kind == "branches on data"
     assert recorded(lambda x: torch.from_numpy(np.sin(x.numpy()))).kind == "leaves PyTorch"
+    assert "torch.stack" in str(recorded(lambda x: x * torch.tensor([x[0, 0], 1.0, 2.0])))
     missing = RuntimeError("No ONNX function found for <OpOverload(op='aten._linalg_eigh', …)>")
     assert "no ONNX rule: aten._linalg_eigh" in str(from_tracing("value", missing, ""))
     written = RuntimeError("expected to have an entirely functional graph, but found %copy_to_1")
@@ -198,6 +217,31 @@ def test_autograd_is_compared_with_differences(
 ) -> None:
     asked = publication(function, derivatives=derivatives)
     with pytest.raises(Refusal, match="differs from central differences"):
+        differences.check(asked, describe(asked))
+
+
+def test_numbers_in_different_units_pass_that() -> None:
+    """A temperature in kelvin, a pressure in pascal, a strain."""
+    sizes = torch.tensor([300.0, 1e5, 1e-3], dtype=torch.float64)
+
+    def stress(x: Tensor) -> Tensor:
+        return x[:, 1] / x[:, 0] + 1e3 * torch.tanh(500 * x[:, 2]) + x[:, 2].log()
+
+    asked = publication(
+        stress, examples={"x": (1.5 + ROWS) * sizes}, derivatives=("jacobian", "hvp")
+    )
+    found = differences.check(asked, describe(asked))
+    assert 0 < found["first"] < 1e-6
+    assert 0 < found["second"] < 1e-6
+
+
+def test_what_is_never_differentiated_is_told() -> None:
+    @torch.inference_mode()
+    def function(x: Tensor) -> Tensor:
+        return x * 2
+
+    asked = publication(function, derivatives=("jacobian",))
+    with pytest.raises(Refusal, match=r"torch\.inference_mode"):
         differences.check(asked, describe(asked))
 
 
@@ -243,6 +287,8 @@ def test_weights_over_two_gibibytes(tmp_path: Path) -> None:
         huge = nn.Linear(30_000, 20_000)
     with pytest.raises(JobError, match=r"over 2 GiB: the weights take 2\.2 GiB"):
         publish(publication(huge), "huge", tmp_path)
+    with pytest.raises(JobError, match=r"over 2 GiB: the weights take 2\.2 GiB"):
+        publish(publication(lambda x: huge(x)), "huge", tmp_path)  # noqa: PLW0108
 
 
 @pytest.mark.parametrize(

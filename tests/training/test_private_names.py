@@ -51,6 +51,22 @@ def test_the_derivative_of_copy_is_taken_back() -> None:
             raise ValueError("stopped")
 
 
+def test_distributions_are_recorded_without_their_checks() -> None:
+    """Which look at the numbers; they are back afterwards."""
+
+    def density(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scale = torch.eye(2).expand(2, 2, 2)
+        normal = torch.distributions.MultivariateNormal(torch.ones(2, 2), scale)
+        mixed = torch.distributions.Categorical(torch.ones(2))
+        return (torch.distributions.MixtureSameFamily(mixed, normal).log_prob(x),)
+
+    x = torch.linspace(-1, 1, 6).reshape(3, 2)
+    recorded = record(density, [x], [True])
+    torch.testing.assert_close(recorded(x), density(x))
+    with pytest.raises(ValueError, match="constraint"):
+        torch.distributions.Normal(0.0, -1.0)
+
+
 def channels_last_mean(x: torch.Tensor) -> torch.Tensor:
     """Of pictures whose channels lie last, as after the LayerNorm of a ConvNeXt."""
     return torch.nn.functional.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 1).flatten(1) ** 2

@@ -3,6 +3,7 @@
 Called as ordinary functions: an export of each would take minutes and say nothing more.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,8 +205,25 @@ def test_matrix_exponential() -> None:
 def test_a_matrix_that_needs_pivots() -> None:
     a = torch.tensor([[0.0, 2, 1], [1, 0, 0], [3, 1, 0]], dtype=DOUBLE)
     same(linear_algebra.inverse(a)[0], torch.linalg.inv(a))
+    p, lower, upper = linear_algebra.lu(a)
+    for found, expected in zip((p, lower, upper), torch.linalg.lu(a), strict=True):
+        same(found, expected)
+    factored, order, _ = linear_algebra.factors(a)
+    same(
+        linear_algebra.lu_solve(factored, order, normal(3, 2)), torch.linalg.solve(a, normal(3, 2))
+    )
+    assert linear_algebra.factors(normal(3, 2)) is NotImplemented
+    many, side = normal(4, 3, 3), normal(3, 1)
+    same(linear_algebra.solve(many, side)[0], torch.linalg.solve(many, side))
+    same(linear_algebra.solve(a, normal(4, 3, 1))[0], torch.linalg.solve(a, normal(4, 3, 1)))
     same(linear_algebra.determinant(a)[0], torch.linalg.det(a))
     assert linear_algebra.solve(normal(2, 40, 40), normal(2, 40)) is NotImplemented
+
+
+def test_bilinear() -> None:
+    x, y, weight = normal(5, 3), normal(5, 4), normal(2, 3, 4)
+    given = (x, weight, y, [1, 3], [0], [1, 2], [2, 3])
+    same(linear_algebra.trilinear(*given), functional.bilinear(x, y, weight))
 
 
 def test_reductions() -> None:
@@ -221,13 +239,18 @@ def test_reductions() -> None:
         found = reductions.search_sorted(edges, values, right=right)
         assert torch.equal(found, torch.searchsorted(edges, values, right=right))
         assert torch.equal(reductions.bucketize(values, edges, right=right), found)
-    other = normal(6, 5)
-    exact = (x[:, None] - other).square().sum(-1).sqrt()
-    same(reductions.distances(x, other, 2), exact)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, math.inf])
+def test_distances(p: float) -> None:
+    x, weight = normal(4, 5), normal(4, 7)
+    other = torch.cat([normal(6, 5), x[:1]])  # two points coincide
     leaf = x.clone().requires_grad_(True)
-    weight = normal(4, 6)
-    (wanted,) = torch.autograd.grad((torch.cdist(leaf, other) * weight).sum(), leaf)
-    same(reductions.distances_backward(weight, x, other, 2, exact), wanted, 1e-7)
+    expected = torch.cdist(leaf, other, p, compute_mode="donot_use_mm_for_euclid_dist")
+    found = reductions.distances(x, other, p)
+    same(found, expected.detach())
+    (wanted,) = torch.autograd.grad((expected * weight).sum(), leaf)
+    same(reductions.distances_backward(weight, x, other, p, found), wanted)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16])
@@ -238,6 +261,16 @@ def test_running_extremes(size: int) -> None:
         for dim in (0, 1, -1):
             for mine, theirs in zip(rule(x, dim), operator(x, dim), strict=True):
                 assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_running_log_sum(size: int) -> None:
+    x = normal(3, size, 2) * 30
+    x[0, :2] = -math.inf
+    for dim in (0, 1, -1):
+        found, expected = reductions.running_log_sum(x, dim), torch.logcumsumexp(x, dim)
+        assert torch.equal(found.isinf(), expected.isinf())
+        same(found, expected)
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -307,9 +340,20 @@ def test_numbers_of_operators_in_float64() -> None:
             assert scalars.RULES[operator](*single, **options) is NotImplemented
 
 
+def test_a_number_may_come_first() -> None:
+    """As in PyTorch's own form of ``logit``."""
+    x = normal(4, 5)
+    assert scalars.subtract(1, x) is NotImplemented
+    same(scalars.subtract(0.1, x, alpha=0.3), 0.1 - x * 0.3)
+
+
 def test_the_numbers_are_not_rounded_in_the_graph(tmp_path: Path) -> None:
     def function(x: Tensor) -> tuple[Tensor, ...]:
         far = torch.add(0.1 - x, x, alpha=0.3).masked_fill(x > 0.7, 0.2)
+        far = far + torch.logit(x.sigmoid() * 0.7)
+        for change in (aten.mul_, aten.add_, aten.sub_, aten.div_):  # as PyTorch's own formulas
+            far = change.Scalar(far.clone(), 0.3)
+        far = far.clamp(-0.1, 5) + torch.where(x > 0, 1, 0.1)
         return (
             torch.lerp(far, x, 0.3) + functional.celu(x, 0.3) + functional.threshold(x, 0, 0.1),
         )
@@ -343,10 +387,56 @@ def test_special_functions_in_float64(name: str, points: Tensor, tolerance: floa
     same(rule(points), getattr(torch, name)(points), tolerance)
 
 
+def test_the_normal_distribution() -> None:
+    tails = torch.logspace(-300, -1, 300, dtype=DOUBLE)
+    for chances in (UNIT.abs(), tails, 1 - tails[::9], torch.tensor([0.0, 0.5, 1], dtype=DOUBLE)):
+        same(special.ndtri(chances), torch.special.ndtri(chances), 1e-14)
+        same(special.erfinv(1 - chances), torch.erfinv(1 - chances), 1e-13)
+    for scale in (1, 5):
+        same(special.log_ndtr(NEAR * scale), torch.special.log_ndtr(NEAR * scale), 1e-13)
+    same(special.erfcx(NEAR), torch.special.erfcx(NEAR), 1e-14)
+    same(special.erfcx(POSITIVE * 100), torch.special.erfcx(POSITIVE * 100), 1e-14)
+    single = NEAR.float()
+    same(special.log_ndtr(single), torch.special.log_ndtr(single), 1e-6)
+    same(special.erfinv(single / 6.1), torch.erfinv(single / 6.1), 1e-6)
+
+
+def test_signs_and_hypotenuses() -> None:
+    zeros = torch.tensor([0.0, -0.0, 3e200, -1e-200], dtype=DOUBLE)
+    x, y = torch.cat([NEAR, zeros]), torch.cat([NEAR.roll(5), zeros.flip(0)])
+    assert torch.equal(special.signbit(x), torch.signbit(x))
+    assert torch.equal(special.copysign(x, y), torch.copysign(x, y))
+    same(special.hypot(NEAR, NEAR.roll(5)), torch.hypot(NEAR, NEAR.roll(5)), 1e-15)
+    same(special.hypot(zeros, zeros), torch.hypot(zeros, zeros), 1e-15)
+
+
+def test_a_random_slope_is_its_mean_when_not_training() -> None:
+    x = NEAR.clone().requires_grad_(True)
+    y = functional.rrelu(x, 0.1, 0.4)
+    y.sum().backward()
+    same(special.rrelu(NEAR, NEAR, 0.1, 0.4), y.detach())
+    given = (torch.ones_like(NEAR), NEAR, NEAR, 0.1, 0.4)
+    same(special.rrelu_backward(*given, False, False), x.grad)
+    assert special.rrelu(NEAR, NEAR, 0.1, 0.4, True) is NotImplemented
+    assert special.rrelu_backward(*given, True, False) is NotImplemented
+
+
+def test_what_is_zero_everywhere_has_a_tensor() -> None:
+    """Second derivatives of |x|: PyTorch has a tensor without storage for them."""
+    found = RULES[aten._efficientzerotensor.default]([2, 3], dtype=DOUBLE, layout=torch.strided)
+    assert torch.equal(found, torch.zeros(2, 3, dtype=DOUBLE))
+
+
 def test_other_special_functions() -> None:
     same(special.atan2(UNIT.roll(7), NEAR), torch.atan2(UNIT.roll(7), NEAR))
     same(special.softplus(NEAR * 9, 2.0), functional.softplus(NEAR * 9, 2.0))
     for how in ("none", "tanh"):
         same(special.gelu(NEAR, approximate=how), functional.gelu(NEAR, approximate=how))
-    same(special.polygamma(1, POSITIVE), torch.special.polygamma(1, POSITIVE), 1e-9)
+    for order in (1, 2, 3):
+        expected = torch.special.polygamma(order, POSITIVE)
+        same(special.polygamma(order, POSITIVE), expected, 1e-9)
+    same(special.polygamma(1, NEAR + 0.0003), torch.special.polygamma(1, NEAR + 0.0003), 1e-9)
+    assert special.polygamma(2, -POSITIVE).isnan().all()
+    assert special.polygamma(4, POSITIVE) is NotImplemented
+    same(special.mvlgamma(POSITIVE + 1, 3), torch.mvlgamma(POSITIVE + 1, 3))
     assert RULES[aten.erf.default](torch.ones(1)) is NotImplemented

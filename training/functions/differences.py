@@ -13,9 +13,10 @@ from torch import Tensor
 from training.functions import eager
 from training.functions.function_spec import FunctionSpec, TensorSpec, in_float64, widened
 from training.functions.publication import Publication
-from training.functions.refusal import WRONG_DERIVATIVE, Refusal
+from training.functions.refusal import WRONG_DERIVATIVE, Refusal, from_tracing
+from training.publish.export import innermost
 
-STEP = 6e-6  # ∛ε of float64: truncation and rounding are about equal
+STEP = 6e-6  # ∛ε of float64, of a number's size: truncation and rounding are about equal
 TOLERANCE = 1e-5  # of the largest number; autograd's own error is far below
 KINK = 1e-2  # one-sided quotients that differ by more are a kink's, where nothing can be compared
 ROWS = 8
@@ -45,12 +46,14 @@ def check(publication: Publication, spec: FunctionSpec) -> dict[str, float]:
     ]
     generator = torch.Generator().manual_seed(1)
     found = {}
-    if asked & {*FIRST}:
-        name = next(each for each in FIRST if each in asked)
-        found["first"] = _first(name, double, inputs, generator)
-    if asked & {*SECOND}:
-        name = next(each for each in SECOND if each in asked)
-        found["second"] = _second(name, double, inputs, generator)
+    for order, names, compared in (("first", FIRST, _first), ("second", SECOND, _second)):
+        name = next((each for each in names if each in asked), None)
+        if name is None:
+            continue
+        try:
+            found[order] = compared(name, double, inputs, generator)
+        except RuntimeError as error:
+            raise from_tracing(name, error, f"PyTorch itself fails: {innermost(error)}") from error
     return found
 
 
@@ -60,7 +63,7 @@ def _double(tensor_spec: TensorSpec) -> TensorSpec:
 
 def _first(name: str, spec: FunctionSpec, inputs: Tensors, generator: torch.Generator) -> float:
     """jvp against the quotient of the values along a random direction."""
-    direction = _direction(spec, inputs, generator)
+    direction = _direction(_sizes(spec, inputs), inputs, generator)
 
     def values(moved: Tensors) -> Tensors:
         outputs = eager.value(spec, moved)
@@ -74,8 +77,12 @@ def _first(name: str, spec: FunctionSpec, inputs: Tensors, generator: torch.Gene
 
 
 def _second(name: str, spec: FunctionSpec, inputs: Tensors, generator: torch.Generator) -> float:
-    """hvp against the quotient of the slopes along a random direction."""
-    direction = _direction(spec, inputs, generator)
+    """hvp against the quotient of the slopes along a random direction.
+
+    Both times the size of the input: numbers in different units are then alike.
+    """
+    sizes = _sizes(spec, inputs)
+    direction = _direction(sizes, inputs, generator)
     outputs = eager.value(spec, inputs)
     axis = 1 if spec.batched else 0
     weights = [
@@ -84,20 +91,37 @@ def _second(name: str, spec: FunctionSpec, inputs: Tensors, generator: torch.Gen
     ]
 
     def slopes(moved: Tensors) -> Tensors:
-        return _squeezed(spec, eager.vjp(spec, moved, weights))
+        return scaled(eager.vjp(spec, moved, weights))
+
+    def scaled(results: Tensors) -> Tensors:
+        squeezed = _squeezed(spec, results)
+        return [each * size for each, size in zip(squeezed, sizes.values(), strict=True)]
 
     tangents = _with_direction(spec, direction)
-    exact = _squeezed(spec, eager.hvp(spec, inputs, tangents, weights))
+    exact = scaled(eager.hvp(spec, inputs, tangents, weights))
     names = [spec.inputs[place].name for place in spec.wrt]
     return _compare(name, names, exact, slopes, inputs, direction)
 
 
+def _sizes(spec: FunctionSpec, inputs: Tensors) -> dict[int, Tensor]:
+    """Of each number of a row, how large it is among the examples: a pressure and a strain may be
+    side by side.
+    """
+    found = {}
+    for place in spec.wrt:
+        size = inputs[place].abs()
+        size = size.amax(0) if spec.inputs[place].batched else size
+        found[place] = torch.where(size == 0, 1.0, size)
+    return found
+
+
 def _direction(
-    spec: FunctionSpec, inputs: Tensors, generator: torch.Generator
+    sizes: dict[int, Tensor], inputs: Tensors, generator: torch.Generator
 ) -> dict[int, Tensor]:
     return {
-        place: torch.rand(inputs[place].shape, generator=generator, dtype=torch.float64) * 2 - 1
-        for place in spec.wrt
+        place: size
+        * (torch.rand(inputs[place].shape, generator=generator, dtype=torch.float64) * 2 - 1)
+        for place, size in sizes.items()
     }
 
 
@@ -124,20 +148,18 @@ def _compare(
     inputs: Tensors,
     direction: dict[int, Tensor],
 ) -> float:
-    step = STEP * max(1.0, *(float(inputs[place].abs().max()) for place in direction))
-
     def at(shift: float) -> Tensors:
         moved = list(inputs)
         for place, tangent in direction.items():
             moved[place] = inputs[place] + shift * tangent
         return compute(moved)
 
-    here, ahead, behind = at(0.0), at(step), at(-step)
+    here, ahead, behind = at(0.0), at(STEP), at(-STEP)
     worst = 0.0
     for name, derivative, now, after, before in zip(names, exact, here, ahead, behind, strict=True):
-        forward, backward = (after - now) / step, (now - before) / step
+        forward, backward = (after - now) / STEP, (now - before) / STEP
         scale = max(float(derivative.abs().max()), float(forward.abs().max()))
-        noise = 1e-15 * float(now.abs().max()) / step
+        noise = 1e-15 * float(now.abs().max()) / STEP
         smooth = (forward - backward).abs() <= KINK * scale + noise
         difference = ((forward + backward) / 2 - derivative).abs()[smooth]
         if difference.numel() < derivative.numel() / 2 or scale == 0:
@@ -148,8 +170,9 @@ def _compare(
                 function,
                 WRONG_DERIVATIVE,
                 f"what autograd gives for {name} differs from central differences by "
-                f"{largest / scale:.2g} of its size; a detach(), a straight-through estimator, a "
-                "backward() of one's own, or torch.autograd.grad without create_graph=True?",
+                f"{largest / scale:.2g} of its size; a detach(), torch.no_grad(), a "
+                "straight-through estimator, a backward() of one's own, or torch.autograd.grad "
+                "without create_graph=True?",
             )
         worst = max(worst, largest / scale)
     return worst

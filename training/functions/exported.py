@@ -12,7 +12,7 @@ from contract.manifest import Function
 from training.functions import checks
 from training.functions.plans import DIRECTIONS, Plan
 from training.functions.refusal import Refusal, from_tracing
-from training.publish.export import BATCH, TRACING_ERRORS, entry, innermost, to_onnx
+from training.publish.export import BATCH, entry, innermost, to_onnx
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def export_plan(plan: Plan, examples: Mapping[str, Tensor], folder: Path) -> Exp
         onnx.save(model, path)
     except Refusal:
         raise
-    except TRACING_ERRORS as error:
+    except Exception as error:  # recording runs the user's function: it may raise anything
         raise from_tracing(plan.name, error, innermost(error)) from error
     checked = checks.check(plan, path, [examples[name] for name in plan.inputs])
     return ExportedFunction(plan, entry(path, checked.agreement), checked)

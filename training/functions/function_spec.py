@@ -166,12 +166,9 @@ def widened(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def constant_weights(function: Callable[..., Any]) -> Iterator[None]:
-    """Modules that a plain function uses are in eval mode and ask for no gradient meanwhile.
-
-    Found where Python keeps them: in its closure, its ``self``, the globals that it names.
-    """
+    """Modules that a plain function uses are in eval mode and ask for no gradient meanwhile."""
     with ExitStack() as stack:
-        for module in _modules_of(function):
+        for module in modules_of(function):
             training = {each: each.training for each in module.modules()}
             asking = {each: each.requires_grad for each in module.parameters()}
             module.eval().requires_grad_(False)
@@ -186,7 +183,11 @@ def _restore(training: Mapping[nn.Module, bool], asking: Mapping[nn.Parameter, b
         parameter.requires_grad_(asked)
 
 
-def _modules_of(function: Callable[..., Any]) -> list[nn.Module]:
+def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
+    """Modules that a plain function uses; none of a module.
+
+    Found where Python keeps them: in its closure, its ``self``, the globals that it names.
+    """
     if isinstance(function, nn.Module):
         return []  # a copy of it is published
     found: list[Any] = [getattr(function, "__self__", None), *getattr(function, "args", ())]
@@ -219,6 +220,7 @@ _ADVICE = {
     "same dtype": _ONE_TYPE,
     "scalar type": _ONE_TYPE,
     "should be the same": _ONE_TYPE,
+    "same device": "a tensor or the module is not on the CPU: .cpu()",
 }
 
 
@@ -259,27 +261,32 @@ def _require_separate_rows(
     outputs: Sequence[Tensor],
     names: Sequence[str],
 ) -> None:
-    """The first three rows, and the first, by themselves give what they give among all."""
-    for count in (3, 1):
-        few = [tensor[:count] for tensor in publication.examples.values()]
-        alone = _call(function, [*few, *publication.parameters.values()], f"{count} of its rows")
+    """The first three rows, the first and the last, by themselves give what they give among all."""
+    for kept, which in (
+        (slice(3), "the first 3"),
+        (slice(1), "the first"),
+        (slice(-1, None), "the last"),
+    ):
+        few = [tensor[kept] for tensor in publication.examples.values()]
+        alone = _call(function, [*few, *publication.parameters.values()], f"{which} of its rows")
         for name, whole, part in zip(names, outputs, alone, strict=True):
-            if part.shape != whole[:count].shape:
+            expected = whole[kept]
+            if part.shape != expected.shape:
                 raise Refusal(
                     "value",
                     BAKED_IN,
-                    f"{name} has shape {list(part.shape)} for {count} of its rows, not "
-                    f"{list(whole[:count].shape)}; a squeeze() without a dimension, a reshape to a "
+                    f"{name} has shape {list(part.shape)} for {which} of its rows, not "
+                    f"{list(expected.shape)}; a squeeze() without a dimension, a reshape to a "
                     "fixed number of rows?",
                 )
             tolerance = 1e-9 if whole.dtype == torch.float64 else 1e-4
             scale = float(whole.abs().max()) if whole.is_floating_point() else 1.0
             if not torch.allclose(
-                part.double(), whole[:count].double(), rtol=tolerance, atol=tolerance * scale
+                part.double(), expected.double(), rtol=tolerance, atol=tolerance * scale
             ):
                 raise Refusal(
                     "value",
                     ROWS_MIX,
-                    f"{name} changes when all rows but the first {count} are left out; each "
-                    "row's outputs should depend on that row alone (BatchNorm in train mode?)",
+                    f"{name} changes when all rows but {which} are left out; each row's outputs "
+                    "should depend on that row alone (BatchNorm in train mode?)",
                 )

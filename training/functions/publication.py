@@ -91,7 +91,8 @@ class Publication:
     @property
     def inputs(self) -> dict[str, Tensor]:
         """Examples, then parameters: what the function is called with."""
-        return {**self.examples, **self.parameters}
+        given = {**self.examples, **self.parameters}
+        return {name: tensor.detach() for name, tensor in given.items()}
 
     def _check_tensors(self) -> None:
         if not self.examples and not self.parameters:
@@ -99,7 +100,12 @@ class Publication:
         batched = {**self.examples, **self.targets}
         for name, tensor in {**batched, **self.parameters}.items():
             if not isinstance(tensor, Tensor):
-                raise JobError(f"{name} should be a tensor, not {type(tensor).__name__}")
+                kind = type(tensor).__name__
+                raise JobError(f"{name} should be a tensor, not {kind}: torch.as_tensor({name})")
+            if tensor.device.type != "cpu":
+                raise JobError(
+                    f"{name} is on {tensor.device}; give {name}.cpu(), and the module so"
+                )
             if tensor.dtype not in INPUT_TYPES:
                 kinds = ", ".join(str(kind).removeprefix("torch.") for kind in INPUT_TYPES)
                 raise JobError(f"{name} is {tensor.dtype}; the service knows {kinds}")

@@ -1,5 +1,6 @@
 """Publish a function: every asked derivative exported, checked, and written as one artifact."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from contract.manifest import ClassifierManifest, CommonManifest, FunctionManifest
 from contract.remote import Root, open_draft, root_of
@@ -19,8 +21,8 @@ from contract.store import Artifact
 from training.errors import JobError
 from training.functions import differences, function_report, int8_variant, loss, own_classifier
 from training.functions.exported import ExportedFunction, export_plan
-from training.functions.function_spec import FunctionSpec, constant_weights, describe
-from training.functions.plans import Plan, plan, require_distinct
+from training.functions.function_spec import FunctionSpec, constant_weights, describe, modules_of
+from training.functions.plans import ELEMENTS, Plan, plan, require_distinct
 from training.functions.publication import Publication
 from training.functions.refusal import FAILS_CHECKS, TOO_LARGE, Refusal
 from training.functions.time_limit import SECONDS
@@ -127,15 +129,17 @@ def _pictures(
 def _prepared(publication: Publication) -> Iterator[None]:
     """Refuse what is too large before it is copied; keep weights constant meanwhile."""
     function = publication.function
-    if isinstance(function, nn.Module):
-        tensors = [*function.parameters(), *function.buffers()]
-        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if total > LIMIT:
-            raise Refusal(
-                "value",
-                TOO_LARGE,
-                f"the weights take {total / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB",
-            )
+    modules = [function] if isinstance(function, nn.Module) else modules_of(function)
+    tensors = {tensor for each in modules for tensor in (*each.parameters(), *each.buffers())}
+    if any(map(is_lazy, tensors)):
+        raise JobError("the module has lazy layers; call it once, which gives them their sizes")
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if total > LIMIT:
+        raise Refusal(
+            "value",
+            TOO_LARGE,
+            f"the weights take {total / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB",
+        )
     with constant_weights(function):
         yield
 
@@ -164,6 +168,13 @@ def _try_all(
             left_out = done.checked.left_out
             kinks = f" ({left_out} examples left out, each at a kink)" if left_out else ""
             say(f"{each.name}: agrees with PyTorch to {done.checked.relative_error:.1e}{kinks}")
+            for output in done.entry.outputs:
+                numbers = math.prod(size for size in output.shape if isinstance(size, int))
+                if numbers > ELEMENTS:
+                    say(
+                        f"{output.name} has {numbers:,} numbers a row: the service gives "
+                        f"{ELEMENTS:,} in an answer, more with GRADSERVE_MAX_NUMBERS"
+                    )
     if outcome.spec is not None:
         try:
             with limited("central differences", seconds):
@@ -228,7 +239,8 @@ def _require(outcome: ExportOutcome, skip_failing: bool) -> None:
     if outcome.refused and not skip_failing:
         works = ", ".join(each.plan.name for each in outcome.exported)
         reasons = "; ".join(str(refusal) for refusal in outcome.refused)
-        raise JobError(f"{reasons}. These work: {works}; --skip-failing publishes those")
+        stop = "" if reasons.endswith("?") else "."
+        raise JobError(f"{reasons}{stop} These work: {works}; --skip-failing publishes those")
 
 
 def _manifest(

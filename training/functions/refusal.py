@@ -51,6 +51,7 @@ differentiating_inside = (
     "torch.autograd.grad(…, create_graph=True)"
 )
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
+_BARE = re.compile(r"aten\.\w+\.\w+")  # what PyTorch says of one that it can't record
 _KERNEL = re.compile(r"implementation for (\w+)\(\d+\)")
 
 
@@ -64,12 +65,17 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
         "GuardOnDataDependent" in chain
         or "data-dependent" in chain.lower()
         or "calling .item() on a Tensor" in chain
+        or "DataDependentOutput" in chain
     ):
         return Refusal(
             function,
             BRANCH,
             "an `if`, `while`, float() or .item() depends on the numbers in a tensor; "
             "write it with torch.where, or a fixed number of steps",
+        )
+    if "Inference tensors" in chain:
+        return Refusal(
+            function, NO_DERIVATIVE, "it is under torch.inference_mode(); leave that out"
         )
     if isinstance(error, RandomNumbers):
         return Refusal(
@@ -86,6 +92,16 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
         return Refusal(
             function, LEAVES_PYTORCH, "it turns tensors into NumPy arrays; use PyTorch's functions"
         )
+    if "data is not allocated" in chain:
+        return Refusal(
+            function,
+            LEAVES_PYTORCH,
+            "torch.tensor([…]) copies the numbers of tensors; use torch.stack, which keeps them",
+        )
+    if "Sparse" in chain:
+        return Refusal(
+            function, OTHER, "it computes with sparse tensors; use their .to_dense(), ONNX has none"
+        )
     if "No ONNX function found" in chain or "No decompositions registered" in chain:
         name = operator.group(1) if operator else "an operator"
         advice = _SPECTRAL if any(each in name for each in _SPECTRA) else ""
@@ -96,6 +112,13 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
             OTHER,
             "it changes a tensor that it was not given, such as a buffer that counts calls; leave "
             "that out when not self.training",
+        )
+    if "saved tensor hooks" in chain:
+        return Refusal(
+            function,
+            OTHER,
+            "it calls torch.utils.checkpoint, which only saves memory in training; leave that out "
+            "when not self.training",
         )
     if "functorch transform" in chain:
         return Refusal(
@@ -127,10 +150,19 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
         return Refusal(function, NO_DERIVATIVE, message)
     if "2147483648" in chain or "2GB" in chain or "2 GiB" in chain or "exceeds maximum" in chain:
         return Refusal(function, TOO_LARGE, "an ONNX file holds at most 2 GiB")
+    if "list index out of range" in chain:
+        return Refusal(
+            function,
+            BAKED_IN,
+            "a loop over the rows (for row in x) has as many steps as there were rows; write it "
+            "for all rows at once, or with torch.vmap",
+        )
     if "inferred ranges" in chain or "specialized" in chain or "ConstraintViolation" in chain:
         return Refusal(
             function, BAKED_IN, "an operation works for the batch size of the examples only"
         )
+    if _BARE.fullmatch(message):
+        return Refusal(function, NO_RULE, f"{message}; write it in other operations")
     return Refusal(function, OTHER, message)
 
 

@@ -5,10 +5,11 @@
 (``torch.export`` alone can't: it fails on a module that calls ``grad``.)
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,6 @@ from training.publish.record import record, traceable
 
 OPSET = 20  # the first with Gelu
 BATCH = "n"
-
-# Exceptions of tracing and of the exporter for functions that can't be exported.
-TRACING_ERRORS = (
-    RuntimeError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
-    AssertionError,
-    KeyError,
-)
 
 DTYPES: dict[int, Any] = {
     onnx.TensorProto.DOUBLE: "float64",
@@ -68,7 +59,7 @@ def export(
             input_names,
             output_names,
         )
-    except TRACING_ERRORS as error:
+    except Exception as error:  # recording runs the function: it may raise anything
         raise JobError(
             f"{path.name}: the function could not be exported: {innermost(error)}"
         ) from error
@@ -103,7 +94,7 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """``module``, made of recordings and plain tensor operators, as a checked ONNX model.
 
-    Raises what the exporter raises, one of ``TRACING_ERRORS``.
+    Raises what the exporter raises, of any kind.
     """
     names = sorted({size for each in inputs for size in each.shape if isinstance(size, str)})
     sizes = {name: 5 + 2 * place for place, name in enumerate(names)}  # any will do
@@ -229,13 +220,14 @@ def innermost(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporter's warnings and advice, which no user of a job can act on."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Suppress the exporter's warnings, advice and tracebacks: no user of a job can act on them."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:

@@ -207,6 +207,10 @@ def _forget_strides(recorded: fx.GraphModule) -> None:
 
 # With a Python number, and the same with a tensor.
 _TENSOR_FORMS = {
+    aten.mul_.Scalar: aten.mul_.Tensor,
+    aten.add_.Scalar: aten.add_.Tensor,
+    aten.sub_.Scalar: aten.sub_.Tensor,
+    aten.div_.Scalar: aten.div_.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
     aten.add.Scalar: aten.add.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
@@ -240,10 +244,12 @@ def _lift_float64(recorded: fx.GraphModule) -> None:
         if node.op != "call_function":
             continue
         if node.target in _LIFTED and _is_float64(node):
+            if not any(type(argument) is float for argument in node.args):
+                continue
+            node.target = _TENSOR_FORMS.get(node.target, node.target)
             for index, argument in enumerate(node.args):
-                if type(argument) is float:
-                    node.update_arg(index, constants[argument])
-                    node.target = _TENSOR_FORMS.get(node.target, node.target)
+                if type(argument) in (int, float):  # a form of tensors takes no number at all
+                    node.update_arg(index, constants[float(argument)])
         elif node.target in _FILLED and _value_dtype(node) == torch.float64:
             _fill_exactly(recorded, node, constants)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch import eager_transforms
+from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 aten = torch.ops.aten
@@ -31,6 +32,7 @@ def recordable() -> Iterator[None]:
     try:
         with (
             torch.enable_grad(),
+            _unchecked_distributions(),
             _instead("_chunked_standard_basis_for_", _unit_vectors),
             _instead("_jvp_with_argnums", _pushed),
         ):
@@ -38,6 +40,17 @@ def recordable() -> Iterator[None]:
     finally:
         log.setLevel(level)
         del library  # what it registered goes with it
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """``torch.distributions`` looks whether numbers are allowed, which a recording has none of."""
+    checked = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)
 
 
 @contextmanager

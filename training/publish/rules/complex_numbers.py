@@ -5,6 +5,7 @@ Fourier transforms stay complex, between a ``view_as_complex`` and a ``view_as_r
 the exporter knows them.
 """
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -264,18 +265,44 @@ def _apart(x: Tensor) -> Pair:
     return Pair(x.select(-1, 0), x.select(-1, 1))
 
 
-def _from_complex(transform: Any) -> Callable[..., Any]:
-    """A Fourier transform of a complex tensor, to a complex or a real one."""
-
-    def transformed(z: Pair, *settings: Any) -> Any:
-        found = transform(torch.view_as_complex(_together(z)), *settings)
-        return _apart(torch.view_as_real(found)) if found.is_complex() else found
-
-    return transformed
+def _scaled(value: Any, normalization: int, shape: Sequence[int], axes: Sequence[int]) -> Any:
+    """Divided by 1, √n or n, of ``n`` numbers that are transformed."""
+    factor = math.prod(shape[axis] for axis in axes) ** (-normalization / 2)
+    if not normalization:
+        return value
+    return _times(value, factor) if isinstance(value, Pair) else value * factor
 
 
-def _real_transform(x: Tensor, *settings: Any) -> Pair:
-    return _apart(torch.view_as_real(aten._fft_r2c.default(x, *settings)))
+def _transform(z: Any, axes: Sequence[int], normalization: int, forward: bool) -> Any:
+    """A Fourier transform of a complex tensor.
+
+    Backwards it is the conjugate of the forward one of the conjugate: ONNX Runtime divides by n in
+    float32.
+    """
+    given = z if forward else _conjugate(z)
+    found = aten._fft_c2c.default(torch.view_as_complex(_together(given)), axes, 0, True)
+    pair = _apart(torch.view_as_real(found))
+    return _scaled(pair if forward else _conjugate(pair), normalization, z.real.shape, axes)
+
+
+def _to_real(z: Any, axes: Sequence[int], normalization: int, size: int) -> Any:
+    """The transform back of half a spectrum, whose other half is its conjugate."""
+    *others, last = axes
+    shape = list(z.real.shape)
+    shape[last] = size
+    if others:
+        z = _transform(z, others, 0, False)
+    end = (size + 1) // 2
+    if end > 1:
+        inner = _by_part(aten.slice.Tensor, (z, last, 1, end), {})
+        rest = _conjugate(_by_part(aten.flip.default, (inner, [last]), {}))
+        z = _by_part(aten.cat.default, ([z, rest], last), {})
+    return _scaled(_transform(z, [last], 0, False).real, normalization, shape, axes)
+
+
+def _of_real(x: Tensor, axes: Sequence[int], normalization: int, onesided: bool) -> Any:
+    found = _apart(torch.view_as_real(aten._fft_r2c.default(x, axes, 0, onesided)))
+    return _scaled(found, normalization, x.shape, axes)
 
 
 RULES: dict[Any, Callable[..., Any]] = {
@@ -318,9 +345,9 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.eq.Scalar: _equal,
     aten.eq.Tensor: _equal,
     aten.ne.Scalar: lambda z, w: ~_equal(z, w),
-    aten._fft_r2c.default: _real_transform,
-    aten._fft_c2c.default: _from_complex(aten._fft_c2c.default),
-    aten._fft_c2r.default: _from_complex(aten._fft_c2r.default),
+    aten._fft_r2c.default: _of_real,
+    aten._fft_c2c.default: _transform,
+    aten._fft_c2r.default: _to_real,
 }
 _MAKE = (
     aten.complex.default,
@@ -359,14 +386,17 @@ _BY_PART = {
     aten.slice_scatter,
     aten.split,
     aten.squeeze,
+    aten.squeeze_,
     aten.stack,
     aten.sum,
     aten.t,
     aten.transpose,
+    aten.transpose_,
     aten.tril,
     aten.triu,
     aten.unbind,
     aten.unsqueeze,
+    aten.unsqueeze_,
     aten.view,
     aten._unsafe_view,
     aten.where,

@@ -4,7 +4,7 @@ Textbook algorithms, one step a column, each step on the whole batch: Cholesky, 
 pivoting, substitution (Golub and Van Loan, Matrix Computations, §4.2, §3.4, §3.1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -129,6 +129,8 @@ def lu_solve(
         return NotImplemented
     if not left:
         return lu_solve(lu, order, b.mT, adjoint=not adjoint).mT
+    lead = torch.broadcast_shapes(order.shape[:-1], b.shape[:-2])
+    b = b.expand(*lead, *b.shape[-2:])  # one right-hand side may be that of many matrices
     if adjoint:
         middle = solve_triangular(lu.mT, b, upper=False)
         swapped = solve_triangular(lu.mT, middle, upper=True, unitriangular=True)
@@ -137,6 +139,56 @@ def lu_solve(
     permuted = b.gather(-2, order.unsqueeze(-1).expand_as(b))
     middle = solve_triangular(lu, permuted, upper=False, unitriangular=True)
     return solve_triangular(lu, middle, upper=True)
+
+
+def factors(
+    a: Tensor, *, pivot: bool = True, check_errors: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L and U in one matrix, the row order, no error; of square matrices."""
+    if not pivot or not _small(a) or a.shape[-2] != a.shape[-1]:
+        return NotImplemented
+    lu, order, _ = factorise(a)
+    return lu, order, _no_error(a)
+
+
+def unpacked(
+    lu: Tensor, order: Tensor, unpack_data: bool = True, unpack_pivots: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """P, L and U with P L U = a, from a's factors."""
+    if not _small(lu) or lu.shape[-2] != lu.shape[-1] or order.dtype != torch.int64:
+        return NotImplemented
+    column = torch.arange(lu.shape[-1])
+    row = column.unsqueeze(-1)
+    unit = torch.eye(lu.shape[-1], dtype=lu.dtype)
+    lower = torch.where(row > column, lu, unit)
+    upper = torch.where(row <= column, lu, 0.0)
+    return (order.unsqueeze(-2) == row).to(lu.dtype), lower, upper
+
+
+def lu(a: Tensor, *, pivot: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of a itself."""
+    found = factors(a, pivot=pivot)
+    return found if found is NotImplemented else unpacked(found[0], found[1])
+
+
+def trilinear(
+    first: Tensor,
+    second: Tensor,
+    third: Tensor,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    summed: Sequence[int],
+    _unroll: int = 1,
+) -> Tensor:
+    """Σ first · second · third, each with new axes at its places; that of ``nn.Bilinear``."""
+    spread = []
+    for tensor, axes in ((first, expand1), (second, expand2), (third, expand3)):
+        for axis in sorted(axes):
+            tensor = tensor.unsqueeze(axis)  # noqa: PLW2901
+        spread.append(tensor)
+    product = spread[0] * spread[1] * spread[2]
+    return product.sum(list(summed)) if summed else product
 
 
 def solve(
@@ -221,6 +273,10 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.linalg_qr.default: qr,
     aten._linalg_solve_ex.default: solve,
     aten.linalg_lu_solve.default: lu_solve,
+    aten.linalg_lu_factor_ex.default: factors,
+    aten.lu_unpack.default: unpacked,
+    aten.linalg_lu.default: lu,
+    aten._trilinear.default: trilinear,
     aten.linalg_inv_ex.default: inverse,
     aten._linalg_det.default: determinant,
     aten._linalg_slogdet.default: log_determinant,

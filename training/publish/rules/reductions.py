@@ -78,6 +78,23 @@ def running_extreme(
     return values, places
 
 
+def running_log_sum(x: Tensor, dim: int) -> Tensor:
+    """log of the sum of the exponentials up to here, by steps of 1, 2, 4, …; of −∞ as well."""
+    size = x.shape[dim] if x.dim() else None
+    if not isinstance(size, int):
+        return NotImplemented
+    step = 1
+    while step < size:
+        later, earlier = (x.narrow(dim, start, size - step) for start in (step, 0))
+        large = torch.maximum(later, earlier)
+        none = large == -math.inf
+        gap = torch.where(none, 0.0, torch.minimum(later, earlier) - large)
+        both = large + torch.log1p(gap.exp())
+        x = torch.cat([x.narrow(dim, 0, step), torch.where(none, large, both)], dim)
+        step *= 2
+    return x
+
+
 def search_sorted(
     boundaries: Tensor,
     values: Tensor,
@@ -108,23 +125,37 @@ def bucketize(
 
 
 def distances(x: Tensor, y: Tensor, p: float, _mode: int | None = None) -> Tensor:
-    """Euclidean distances of all pairs: x [..., r, m], y [..., s, m] → [..., r, s]."""
-    if p != 2:
-        return NotImplemented
-    return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1).sqrt()
+    """Distances of all pairs, (Σ |x − y|ᵖ) to 1/p: x [..., r, m], y [..., s, m] → [..., r, s]."""
+    gap = x.unsqueeze(-2) - y.unsqueeze(-3)
+    if p == 2:
+        return gap.square().sum(-1).sqrt()
+    if p == 1:
+        return gap.abs().sum(-1)
+    if math.isinf(p):
+        return gap.abs().amax(-1)
+    return NotImplemented if p == 0 else gap.abs().pow(float(p)).sum(-1).pow(1 / float(p))
 
 
 def euclidean_distances(x: Tensor, y: Tensor) -> Tensor:
-    """The same, for which PyTorch has a second operator."""
+    """Those of p = 2, for which PyTorch has a second operator."""
     return distances(x, y, 2)
 
 
 def distances_backward(gradient: Tensor, x: Tensor, y: Tensor, p: float, found: Tensor) -> Tensor:
-    """Gradient by x: unit vectors from y to x, weighted; none where the points coincide."""
-    if p != 2:
+    """Gradient by x: of p = 2, unit vectors from y to x, weighted; none where points coincide."""
+    if p == 0:
         return NotImplemented
-    weight = torch.where(found == 0, 0.0, gradient / torch.where(found == 0, 1.0, found))
-    return (weight.unsqueeze(-1) * (x.unsqueeze(-2) - y.unsqueeze(-3))).sum(-2)
+    gap = x.unsqueeze(-2) - y.unsqueeze(-3)
+    weight, far = gradient.unsqueeze(-1), found.unsqueeze(-1)
+    if p == 1:
+        return (weight * gap.sign()).sum(-2)
+    if math.isinf(p):
+        return (weight * gap.sign() * (gap.abs() == far)).sum(-2)
+    share = gap / torch.where(far == 0, 1.0, far)
+    if p != 2:
+        size = torch.where(share == 0, 1.0, share.abs()).pow(float(p) - 1)
+        share = share.sign() * size
+    return (torch.where(far == 0, 0.0, weight) * share).sum(-2)
 
 
 def vector_norm(
@@ -216,6 +247,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.cumprod.default: cumulative_product,
     aten.cummax.default: partial(running_extreme, torch.ge),
     aten.cummin.default: partial(running_extreme, torch.le),
+    aten.logcumsumexp.default: running_log_sum,
     aten.searchsorted.Tensor: search_sorted,
     aten.bucketize.Tensor: bucketize,
     aten._cdist_forward.default: distances,

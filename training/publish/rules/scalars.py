@@ -13,12 +13,12 @@ aten = torch.ops.aten
 SIXTH = float(torch.tensor(1 / 6, dtype=torch.float32))
 
 
-def add(x: Tensor, y: Any, *, alpha: float = 1) -> Tensor:
+def add(x: Any, y: Any, *, alpha: float = 1) -> Tensor:
     """x + alpha y."""
     return NotImplemented if _exact(x, alpha) else x + y * alpha
 
 
-def subtract(x: Tensor, y: Any, *, alpha: float = 1) -> Tensor:
+def subtract(x: Any, y: Any, *, alpha: float = 1) -> Tensor:
     """x − alpha y."""
     return NotImplemented if _exact(x, alpha) else x - y * alpha
 
@@ -74,10 +74,10 @@ def hardsigmoid_backward(gradient: Tensor, x: Tensor) -> Tensor:
     return torch.where((x > -3.0) & (x < 3.0), gradient * SIXTH, 0.0)
 
 
-def _exact(x: Tensor, *numbers: float) -> bool:
-    """Is nothing lost if the numbers are rounded to float32?"""
+def _exact(x: Any, *numbers: float) -> bool:
+    """Is nothing lost if the numbers are rounded to float32? ``x`` may be a number itself."""
     held = all(type(number) is not float or _held(number) for number in numbers)
-    return x.dtype != torch.float64 or held
+    return held or (isinstance(x, Tensor) and x.dtype != torch.float64)
 
 
 def _held(number: float) -> bool:

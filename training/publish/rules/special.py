@@ -113,13 +113,63 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
     return torch.where(x < 0, turned, steep)
 
 
-def _tail(size: Tensor) -> Tensor:
-    """erfc(x) for x ≥ 1.25, by fdlibm's two rational functions of 1/x²."""
+def rrelu(
+    x: Tensor, _noise: Tensor, lower: float, upper: float, training: bool = False, _: Any = None
+) -> Tensor:
+    """The randomised leaky ReLU, which has its mean slope when not training."""
+    if training:
+        return NotImplemented
+    return torch.where(x > 0, x, x * ((lower + upper) / 2))
+
+
+def rrelu_backward(
+    gradient: Tensor,
+    x: Tensor,
+    _noise: Tensor,
+    lower: float,
+    upper: float,
+    training: bool,
+    _is_result: bool,
+) -> Tensor:
+    """Its derivative, by x or by the result, which has the same sign."""
+    if training:
+        return NotImplemented
+    return torch.where(x > 0, gradient, gradient * ((lower + upper) / 2))
+
+
+def zeros(size: Sequence[int], *, dtype: torch.dtype, **_: Any) -> Tensor:
+    """What PyTorch has for derivatives that are 0 everywhere, without storage."""
+    return torch.zeros(size, dtype=dtype)
+
+
+def hypot(x: Tensor, y: Tensor) -> Tensor:
+    """√(x² + y²), the larger taken out of the root: its square may be infinite."""
+    large, small = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
+    scaled = small / torch.where(large == 0, 1.0, large)
+    return large * (1 + scaled * scaled).sqrt()
+
+
+def signbit(x: Tensor) -> Tensor:
+    """Is x negative? −0 is as well."""
+    return torch.where(x == 0, 1 / x, x) < 0
+
+
+def copysign(x: Tensor, y: Tensor) -> Tensor:
+    """|x| with the sign of y."""
+    return torch.where(signbit(y), -x.abs(), x.abs())
+
+
+def _tail_exponent(size: Tensor) -> Tensor:
+    """log(x erfc(x)) + x² for x ≥ 1.25, by fdlibm's two rational functions of 1/x²."""
     inverse = 1 / (size * size)
     near = polynomial(inverse, coefficients.ERF_RA) / polynomial(inverse, coefficients.ERF_SA)
     far = polynomial(inverse, coefficients.ERF_RB) / polynomial(inverse, coefficients.ERF_SB)
-    exponent = torch.where(size < 1 / 0.35, near, far)
-    return (-size * size - 0.5625 + exponent).exp() / size
+    return torch.where(size < 1 / 0.35, near, far) - 0.5625
+
+
+def _tail(size: Tensor) -> Tensor:
+    """erfc(x) for x ≥ 1.25."""
+    return (-size * size + _tail_exponent(size)).exp() / size
 
 
 def _erf_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -150,6 +200,52 @@ def erfc(x: Tensor) -> Tensor:
         size < 0.84375, 1 - low, torch.where(size < 1.25, 1 - coefficients.ERX - middle, tail)
     )
     return torch.where(x < 0, 2 - positive, positive)
+
+
+def erfcx(x: Tensor) -> Tensor:
+    """exp(x²) erfc x, which stays a number where erfc x is none any more."""
+    far = x >= 1.25
+    large = torch.where(far, x, 1.25)
+    near = x.clamp(max=1.25)
+    return torch.where(far, _tail_exponent(large).exp() / large, (near * near).exp() * erfc(near))
+
+
+def log_ndtr(x: Tensor) -> Tensor:
+    """log Φ(x), with its digits kept on both sides."""
+    scaled = x * math.sqrt(0.5)
+    left = scaled < -0.5
+    low = scaled.clamp(max=-0.5)
+    high = scaled.clamp(min=-0.5)
+    return torch.where(left, (erfcx(-low) * 0.5).log() - low * low, log1p(erfc(high) * -0.5))
+
+
+def _quantile(centred: Tensor, rest: Tensor) -> Tensor:
+    """Φ⁻¹(½ + q) of ``centred`` q, where ``rest`` is ½ − |q|, with as many digits as it has."""
+    middle = 0.180625 - centred * centred
+    inside = centred * (
+        polynomial(middle, coefficients.QUANTILE_A) / polynomial(middle, coefficients.QUANTILE_B)
+    )
+    end = rest == 0
+    root = (-torch.where(end, 0.5, rest).log()).sqrt()
+    near, far = root - 1.6, root - 5
+    outside = torch.where(
+        root <= 5,
+        polynomial(near, coefficients.QUANTILE_C) / polynomial(near, coefficients.QUANTILE_D),
+        polynomial(far, coefficients.QUANTILE_E) / polynomial(far, coefficients.QUANTILE_F),
+    )
+    outside = torch.where(end, math.inf, outside)
+    signed = torch.where(centred < 0, -outside, outside)
+    return torch.where(centred.abs() <= 0.425, inside, signed)
+
+
+def ndtri(p: Tensor) -> Tensor:
+    """The normal distribution's quantile, Φ⁻¹(p)."""
+    return _quantile(p - 0.5, torch.minimum(p, 1 - p))
+
+
+def erfinv(x: Tensor) -> Tensor:
+    """The inverse of erf: Φ⁻¹((1 + x)/2)/√2."""
+    return _quantile(x * 0.5, (1 - x.abs()) * 0.5) * math.sqrt(0.5)
 
 
 def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
@@ -196,6 +292,13 @@ def lgamma(x: Tensor) -> Tensor:
     return torch.where(reflected, math.log(math.pi) - sine.log() - found, found)
 
 
+def mvlgamma(x: Tensor, dimensions: int) -> Tensor:
+    """log Γ of several dimensions: Σ lgamma(x − j/2), and a constant."""
+    shifts = torch.arange(dimensions) * -0.5
+    constant = dimensions * (dimensions - 1) / 4 * math.log(math.pi)
+    return torch.lgamma(x.unsqueeze(-1) + shifts.to(x.dtype)).sum(-1) + constant
+
+
 def digamma(x: Tensor) -> Tensor:
     """The derivative of log Γ, likewise."""
     if x.dtype not in (torch.float32, torch.float64):
@@ -213,17 +316,37 @@ def digamma(x: Tensor) -> Tensor:
 
 
 def polygamma(order: int, x: Tensor) -> Tensor:
-    """The second derivative of log Γ, for x > 0; no other order."""
-    if order != 1:
+    """The derivative of digamma of an order from 1 to 3; not a number at x ≤ 0 from 2 on.
+
+    The asymptotic series at x + 8 (Abramowitz and Stegun, 6.4.11), the reflection formula below ½.
+    """
+    if not 1 <= order <= 3 or x.dtype not in (torch.float32, torch.float64):
         return NotImplemented
-    z, below = _shifted(x)
-    square = 1 / (z * z)
-    found = 1 / z + 0.5 * square + polynomial(square, coefficients.TRIGAMMA) * square / z
-    start = torch.where(below, x, 1.0)
+    reflected = x < 0.5 if order == 1 else torch.zeros_like(x, dtype=torch.bool)
+    point = torch.where(reflected, 1 - x, x)
+    z, below = _shifted(point)
+    inverse = 1 / z
+    terms = [
+        number * math.prod(range(2 * place + 3, 2 * place + 2 + order))
+        for place, number in enumerate(coefficients.BERNOULLI)
+    ]
+    square = inverse * inverse
+    first = float(math.factorial(order - 1))
+    found = first + inverse * (0.5 * order * first + polynomial(square, terms) * inverse)
+    for _ in range(order):
+        found = found * inverse
+    start = torch.where(below, point, 1.0)
     for step in range(SHIFT):
-        term = 1 / (start + step)
-        found = found + torch.where(below, term * term, 0.0)
-    return found
+        term = 1 / (start + float(step))
+        power = term
+        for _ in range(order):
+            power = power * term
+        found = found + torch.where(below, power * float(math.factorial(order)), 0.0)
+    if order == 1:
+        sine = (torch.where(reflected, x, 0.5) * math.pi).sin()
+        return torch.where(reflected, (math.pi / sine) ** 2 - found, found)
+    signed = found if order % 2 else -found
+    return torch.where(x > 0, signed, math.nan)
 
 
 # Written out by PyTorch itself; in float64 for want of a kernel.
@@ -277,8 +400,18 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.acos.default: in_float64(acos),
     aten.atan.default: in_float64(atan),
     aten.atan2.default: in_float64(atan2),
+    aten._efficientzerotensor.default: zeros,
+    aten.rrelu_with_noise.default: rrelu,
+    aten.rrelu_with_noise_backward.default: rrelu_backward,
+    aten.hypot.default: hypot,
+    aten.signbit.default: signbit,
+    aten.copysign.Tensor: copysign,
     aten.erf.default: in_float64(erf),
     aten.erfc.default: in_float64(erfc),
+    aten.special_erfcx.default: erfcx,
+    aten.special_log_ndtr.default: log_ndtr,
+    aten.special_ndtri.default: ndtri,
+    aten.erfinv.default: erfinv,
     aten.softplus.default: in_float64(softplus),
     aten.gelu.default: in_float64(gelu),
     aten.log2.default: in_float64(lambda x: x.log() * (1 / math.log(2))),
@@ -287,4 +420,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.lgamma.default: lgamma,
     aten.digamma.default: digamma,
     aten.polygamma.default: polygamma,
+    aten.mvlgamma.default: mvlgamma,
 }
