@@ -470,6 +470,19 @@ def publish_mixed(root: Path, model: str = "mixed") -> Artifact:
     return _publish_kind_function(root, model, functions, files, samples)
 
 
+def publish_scaled(root: Path, model: str = "scaled") -> Artifact:
+    """x [n] and a single number t [] → y = t x [n]."""
+    inputs, y = (tensor("x", "float64", "n"), tensor("t", "float64")), tensor("y", "float64", "n")
+    x, t = np.array([1.0, 2.0, 3.0]), np.array(2.0)
+    return _publish_kind_function(
+        root,
+        model,
+        {"value": function("value", inputs, (y,))},
+        {"value.onnx": graph([node("Mul", "x t", "y")], inputs, (y,))},
+        {"value.x": x, "value.t": t, "value.y": x * t},
+    )
+
+
 def _publish_einsums(
     root: Path,
     model: str,

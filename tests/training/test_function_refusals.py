@@ -188,6 +188,9 @@ def test_reasons_have_a_class() -> None:
 
     assert recorded(lambda x: x if x.sum() > 0 else -x).kind == "branches on data"
     assert recorded(lambda x: x * float(x.mean())).kind == "branches on data"
+    assert ".item() (test_function_refusals.py, line " in str(
+        recorded(lambda x: x * float(x.sum()))
+    )
     mapped = torch.func.vmap(lambda x: x * float(x.sum()))  # as for parameters=
     assert recorded(mapped).kind == "branches on data"
     assert recorded(lambda x: torch.from_numpy(np.sin(x.numpy()))).kind == "leaves PyTorch"

@@ -1,6 +1,10 @@
 """Why a function or a derivative can't be published, in words and with what to do about it."""
 
 import re
+import traceback
+from pathlib import Path
+
+import torch
 
 from training.errors import JobError
 from training.publish.record import RandomNumbers
@@ -34,6 +38,12 @@ class Refusal(JobError):
         self.function, self.kind, self.detail = function, kind, detail
 
 
+# PyTorch, all of `training`, Python itself.
+_NOT_THEIRS = (
+    Path(torch.__file__).parent,
+    Path(__file__).parents[1],
+    Path(traceback.__file__).parent,
+)
 _NUMPY = (
     "data pointer of Tensor",
     "numel() on tensor with symbolic",
@@ -70,8 +80,8 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
         return Refusal(
             function,
             BRANCH,
-            "an `if`, `while`, float() or .item() depends on the numbers in a tensor; "
-            "write it with torch.where, or a fixed number of steps",
+            f"an `if`, `while`, float() or .item(){_place(error)} depends on the numbers in a "
+            "tensor; write it with torch.where, or a fixed number of steps",
         )
     if "Inference tensors" in chain:
         return Refusal(
@@ -84,11 +94,7 @@ def from_tracing(  # noqa: PLR0911, PLR0912 — a return for each class
             f"it draws random numbers ({error}), and a seed gives others outside PyTorch; draw "
             "them before and keep them, or pass them as an input",
         )
-    if (
-        "data pointer of Tensor" in chain
-        or "numel() on tensor with symbolic" in chain
-        or ".numpy() is not supported" in chain
-    ):
+    if any(words in chain for words in _NUMPY):
         return Refusal(
             function, LEAVES_PYTORCH, "it turns tensors into NumPy arrays; use PyTorch's functions"
         )
@@ -174,6 +180,18 @@ def from_runtime(function: str, message: str) -> Refusal:
             function, NO_KERNEL, f"{kernel.group(1)}; publish the module in float32 instead"
         )
     return Refusal(function, OTHER, message)
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's own files it was raised; nothing if nowhere."""
+    found = [
+        f" ({Path(frame.filename).name}, line {frame.lineno})"
+        for each in _causes(error)
+        for frame in traceback.extract_tb(each.__traceback__)
+        if not any(map(Path(frame.filename).is_relative_to, _NOT_THEIRS))
+        and Path(frame.filename).is_file()
+    ]
+    return found[-1] if found else ""
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -16,7 +16,7 @@ from service.api import tesseract, v2
 from service.api.v2_messages import EXAMPLE
 from service.api.w10 import EXAMPLE as W10
 from tests.hostile.pictures import padded_zlib
-from tests.tiny_artifacts import png, publish_all
+from tests.tiny_artifacts import png, publish_all, publish_scaled
 
 X = {"name": "x", "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]}
 
@@ -108,6 +108,7 @@ def test_sigmoid_conv(client: TestClient) -> None:
         ({"shape": [3]}, 422),
         ({"shape": [1, 2]}, 422),
         ({"shape": [0], "data": []}, 422),
+        ({"shape": [], "data": [1]}, 422),
         ({"shape": [-2]}, 422),
         ({"shape": [10_000_000] * 4}, 422),
         ({"datatype": "FP32"}, 422),
@@ -428,6 +429,23 @@ def test_a_model_whose_versions_are_all_refused_is_not_ready(tmp_path: Path, ser
     assert entry["state"] == "UNAVAILABLE"
     for said in (answer.json()["detail"], entry["reason"]):
         assert "mine/1/" in said and str(root) not in said
+
+
+def test_a_single_number_has_no_sizes(tmp_path: Path, serve: Any) -> None:
+    """An input without a batch may be one: a time step, a viscosity."""
+    publish_scaled(tmp_path)
+    client = serve(tmp_path)
+    number = {"name": "t", "shape": [], "datatype": "FP64"}
+    found = outputs(infer(client, "scaled", {"inputs": [X, {**number, "data": [2.5]}]}))
+    assert found["y"].tolist() == [2.5, 5.0]
+    size = {"parameters": {"binary_data_size": 8}}
+    head = json.dumps({"inputs": [X, {**number, **size}]}).encode()
+    answer = client.post(
+        "/v2/models/scaled/infer",
+        content=head + np.float64(2.5).tobytes(),
+        headers={"Inference-Header-Content-Length": str(len(head))},
+    )
+    assert outputs(answer.json())["y"].tolist() == [2.5, 5.0]
 
 
 def test_an_output_that_is_named_twice_is_given_once(client: TestClient) -> None:
