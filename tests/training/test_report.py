@@ -108,6 +108,11 @@ def test_plain_files(tmp_path: Path) -> None:
     assert (tmp_path / "history.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
     report.write_metrics(tmp_path, {"mse": 0.01})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"mse": 0.01}
+    counts = {"confusion": [[1, 0], [-2, 3e-9]], "words": "[1,  2]", "none": [], "two": ["1", "2"]}
+    report.write_metrics(tmp_path, counts)
+    text = (tmp_path / "metrics.json").read_text()
+    assert json.loads(text) == counts
+    assert "    [1, 0],\n    [-2, 3e-09]\n" in text
     with pytest.raises(ValueError, match="not JSON compliant"):
         report.write_metrics(tmp_path, {"mse": float("nan")})
     report.write_samples(tmp_path, {"value.x": np.arange(3.0)})

@@ -22,6 +22,7 @@ _RESIZED = {
     "pad": "gets grey bars that make it a square",
     "squash": "is squashed to a square",
 }
+MOST_CLASSES = 100  # in a table: a page of more is too long to be laid out
 _SPLITS = ("train", "validation", "test")
 
 
@@ -232,9 +233,18 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
     worst = sorted(
         ((a, b) for b in range(len(classes)) for a in range(b)), key=lambda ab: -pairs[ab]
     )[:5]
+    accuracy = confusion.diagonal() / totals.clip(1)
+    shown, only = list(range(len(classes))), ""
+    if len(classes) > MOST_CLASSES:
+        shown = sorted(np.argsort(accuracy, kind="stable")[:MOST_CLASSES].tolist())
+        only = (
+            f"The table has the {MOST_CLASSES} classes of least accuracy; metrics.json has the "
+            "counts of all, a row for each true class."
+        )
     return report.document(
         "## By class, on the test images",
         "![Confusion matrix](confusion.png)",
+        only,
         report.table(
             ("no.", "class", "images", "accuracy", "most often taken for"),
             [
@@ -242,10 +252,10 @@ def _per_class(classes: tuple[str, ...], confusion: NDArray[Any]) -> str:
                     index + 1,
                     names[index],
                     int(totals[index]),
-                    f"{confusion[index, index] / max(1, totals[index]):.1%}",
+                    f"{accuracy[index]:.1%}",
                     names[int(wrong[index].argmax())] if wrong[index].any() else "—",
                 )
-                for index in range(len(classes))
+                for index in shown
             ],
         ),
         _confused([f"{names[a]} and {names[b]} ({pairs[a, b]})" for a, b in worst if pairs[a, b]]),

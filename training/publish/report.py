@@ -42,6 +42,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 _MARKUP = re.compile(r"[\\`*\[\]<>$~&]|(?<![^\W_])_|_(?![^\W_])")
+_NUMBERS = re.compile(r"\[\n([\s\d,.eE+-]+)\]")
 _TURNING = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -200,8 +201,9 @@ def write_checkpoint(folder: Path, network: nn.Module) -> None:
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """metrics.json."""
+    """metrics.json, each list of numbers in one line: a thousand classes have a million counts."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
 
 
