@@ -53,10 +53,11 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
+    others = {k: v for k, v in os.environ.items() if not k.startswith("GRADSERVE_")}
     process = subprocess.Popen(
         [sys.executable, "-m", module, *(a.format(port=number) for a in arguments)],
         cwd=ROOT,
-        env={**os.environ, "GRADSERVE_ARTIFACTS": str(ROOT / "artifacts")},
+        env={**others, "GRADSERVE_ARTIFACTS": str(ROOT / "artifacts")},
         start_new_session=True,
     )
     try:
