@@ -41,7 +41,7 @@ from contract.store import (
 from contract.system import sync_file, sync_folder
 
 CLAIM = ".claim"
-INSTALL = "pip install 'gradserve[s3]'"
+INSTALL = "pip install 'gradserve[s3]', or build the image with --build-arg LOCK=s3"
 WRITABLE = ".writable"  # written to find out whether one may write
 BLOCK_BYTES = 1024 * 1024
 FETCHING = ".fetch-"  # how folders begin into which a version is fetched

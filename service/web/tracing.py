@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
 SECONDS_TO_SEND = 2  # one batch; then it is given up
-INSTALL = "GRADSERVE_OTLP_ENDPOINT needs OpenTelemetry: pip install 'gradserve[otel]'"
+INSTALL = (
+    "GRADSERVE_OTLP_ENDPOINT needs OpenTelemetry: pip install 'gradserve[otel]', "
+    "or build the image with --build-arg LOCK=s3"
+)
 
 
 class TracingUnavailable(Exception):

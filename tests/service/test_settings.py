@@ -118,12 +118,20 @@ def test_the_command_names_the_variable_and_the_option(environment, arguments, s
 @pytest.mark.parametrize(
     ("environment", "package", "said"),
     [
-        ({"GRADSERVE_ARTIFACTS": "s3://bucket/live"}, "s3fs", "pip install 'gradserve[s3]'"),
-        ({"GRADSERVE_ARTIFACTS": "s3://bucket/live"}, "fsspec", "pip install 'gradserve[s3]'"),
+        (
+            {"GRADSERVE_ARTIFACTS": "s3://bucket/live"},
+            "s3fs",
+            "[s3]', or build the image with --build-arg LOCK=s3",
+        ),
+        (
+            {"GRADSERVE_ARTIFACTS": "s3://bucket/live"},
+            "fsspec",
+            "[s3]', or build the image with --build-arg LOCK=s3",
+        ),
         (
             {"GRADSERVE_OTLP_ENDPOINT": "http://localhost:4318/v1/traces"},
             "opentelemetry",
-            "pip install 'gradserve[otel]'",
+            "[otel]', or build the image with --build-arg LOCK=s3",
         ),
     ],
 )
