@@ -5,12 +5,12 @@
     f.jacobian(x)           # [2, 3] or [n, 2, 3]
     f.gradient(x)           # of a model with one number as its output: [3] or [n, 3]
     f.vjp(x, cotangent)     # cotangent · Jacobian
-    f.jvp(x, tangent)       # Jacobian · tangent
+    f.jvp(x, tangent)       # Jacobian · tangent, or tangents: [k, 3], [n, k, 3]
     f.hvp(x, tangent)       # Hessian · tangent, also hvp(x, tangent, cotangent)
     scipy.optimize.minimize(f, x0, jac=f.gradient)
 
-Several inputs go by name, ``f(x=…, theta=…)``; any outputs come by name from ``f.evaluate``. Each
-thread keeps a connection. Arrays go as binary tensors of the Open Inference Protocol.
+Several inputs go by name, ``f(x=…, theta=…)``, and so do their tangents; ``f.evaluate`` gives any
+outputs by name. Each thread keeps a connection; arrays go as Open Inference Protocol's tensors.
 """
 
 import http.client
@@ -102,14 +102,14 @@ class Function:
         return found
 
     def _product(self, prefix: str, x: Any, inputs: dict[str, Any], vectors: dict[str, Any]) -> Any:
-        given = self._given(x, inputs)
-        lone = np.ndim(given[self.inputs[0]]) < len(self.shapes[self.inputs[0]])
-        shapes = self.shapes.items()
-        place = {n: s.index("k") - (lone and s[0] == "n") for n, s in shapes if "k" in s}
-        for name, vector in vectors.items():  # one direction a row: k is 1
-            given[name] = np.expand_dims(vector, place.get(name, 0))
-        found = self.evaluate(given, self._named(prefix))
-        return _one({name: array.squeeze(place[name]) for name, array in found.items()})
+        given, s = self._given(x, {**inputs, **vectors}), dict(self.shapes)
+        if np.ndim(given[self.inputs[0]]) < len(s[self.inputs[0]]):  # a lone row
+            s = {name: shape[1:] if shape[:1] == ["n"] else shape for name, shape in s.items()}
+        single = [n for n, v in given.items() if "k" in s.get(n, []) and np.ndim(v) < len(s[n])]
+        for name in single:  # one direction a row: k is 1
+            given[name] = np.expand_dims(given[name], s[name].index("k"))
+        found = self.evaluate(given, self._named(prefix)).items()
+        return _one({name: a.squeeze(s[name].index("k")) if single else a for name, a in found})
 
     def _derivative(self, prefix: str, x: Any, inputs: dict[str, Any]) -> Any:
         return _one(self.evaluate(self._given(x, inputs), self._named(prefix)))

@@ -471,15 +471,17 @@ def publish_mixed(root: Path, model: str = "mixed") -> Artifact:
 
 
 def publish_scaled(root: Path, model: str = "scaled") -> Artifact:
-    """x [n] and a single number t [] → y = t x [n]."""
-    inputs, y = (tensor("x", "float64", "n"), tensor("t", "float64")), tensor("y", "float64", "n")
+    """x [n] and a single number t [] → y = t x [n] and the single number t²."""
+    inputs = (tensor("x", "float64", "n"), tensor("t", "float64"))
+    outputs = (tensor("y", "float64", "n"), tensor("square", "float64"))
+    nodes = [node("Mul", "x t", "y"), node("Mul", "t t", "square")]
     x, t = np.array([1.0, 2.0, 3.0]), np.array(2.0)
     return _publish_kind_function(
         root,
         model,
-        {"value": function("value", inputs, (y,))},
-        {"value.onnx": graph([node("Mul", "x t", "y")], inputs, (y,))},
-        {"value.x": x, "value.t": t, "value.y": x * t},
+        {"value": function("value", inputs, outputs)},
+        {"value.onnx": graph(nodes, inputs, outputs)},
+        {"value.x": x, "value.t": t, "value.y": x * t, "value.square": t * t},
     )
 
 

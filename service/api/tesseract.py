@@ -14,7 +14,6 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -38,7 +37,7 @@ from service.runtime.session import Array
 from service.settings import Settings
 from service.web.direct import direct
 from service.web.errors import NotFound, ProblemDetails
-from service.web.openapi import json_body, path_parameters, problems
+from service.web.openapi import as_json, json_body, path_parameters, problems
 from service.web.protocol_errors import Document, in_words
 from service.web.request_record import Stage
 from service.web.state import services
@@ -490,7 +489,7 @@ def _decode(given: EncodedArray, tensor: Tensor, pointer: str) -> Array:
 
 def _json(document: Any, headers: Mapping[str, str]) -> Response:
     with Stage("write"):
-        content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        content = as_json(document)
     return Response(content, media_type="application/json", headers=dict(headers))
 
 

@@ -15,7 +15,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import orjson
 from starlette.responses import Response
 
 from contract.manifest import Tensor, shape_text
@@ -24,7 +23,7 @@ from service.api.v2_messages import DATATYPES, DTYPES, InferQuery, InputTensor
 from service.runtime.loader import Model
 from service.runtime.session import Array
 from service.web.errors import Invalid, Malformed
-from service.web.openapi import json_response
+from service.web.openapi import as_json, json_response
 from service.web.request_record import Stage
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -262,7 +261,7 @@ def answer(
     if not binary:
         return json_response(document)
     with Stage("write"):
-        start = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        start = as_json(document)
         content = b"".join([start, *contents])
     return Response(
         content,

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import orjson
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -177,5 +178,17 @@ def path_parameters(path: str) -> dict[str, Any]:
 def json_response(document: Any, headers: Mapping[str, str] | None = None) -> Response:
     """An answer, serialised once. ``document`` may hold NumPy arrays; what isn't finite is null."""
     with Stage("write"):
-        content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        content = as_json(document)
     return Response(content, headers=headers, media_type="application/json")
+
+
+def as_json(document: Any) -> bytes:
+    """JSON of a document that may hold NumPy arrays, also of a single number (shape [])."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=_listed)
+
+
+def _listed(value: Any) -> Any:
+    """Of an array that orjson leaves to us: one without dimensions, or not in C's order."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -19,6 +19,8 @@ for x in (np.array([1.0, 2.0, 3.0]), np.arange(6.0).reshape(2, 3)):
     assert np.array_equal(f(x), 0.5 * np.einsum("...ji,...i->...j", each, x))
     assert np.array_equal(f.jacobian(x), each)
     assert np.array_equal(f.jvp(x, np.ones_like(x)), each.sum(-1))
+    several = np.stack([np.ones_like(x), x], -2)
+    assert np.array_equal(f.jvp(x, several), np.einsum("...ji,...ki->...kj", each, several))
     assert np.array_equal(f.vjp(x, np.ones(each.shape[:-1])), each.sum(-2))
     ones = np.ones(each.shape[:-1])
     assert np.array_equal(f.hvp(x, x, ones), np.einsum("jil,...l->...i", matrix, x))
@@ -32,6 +34,8 @@ assert Function(url, "curve-mlp").gradient(2.0) == 10.0
 several = Function(url, "mixed")
 found = several(x=[[1, 2], [3, 4]], m=[1, 2], theta=[5, 6])
 assert found["y"].tolist() == [17, 78] and found["inverse"].shape == (2, 2)
+pulled = several.vjp([1, 2], 1.0, m=1, theta=[5, 6], cotangent_inverse=[0, 0])
+assert pulled["vjp_x"].tolist() == [5, 6] and pulled["vjp_theta"].tolist() == [1, 2]
 for call in (lambda: Function(url, "nope"), lambda: f([1.0, 2.0]), lambda: bowl.jacobian(x)):
     try:
         call()

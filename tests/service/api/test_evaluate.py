@@ -1,12 +1,14 @@
 """``/evaluate``: names in, names out; lone rows; limits before the work; where things are wrong."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from tests.tiny_artifacts import QUADRATIC
+from tests.tiny_artifacts import QUADRATIC, publish_scaled
 
 X = [1.0, 2.0, 3.0]
 
@@ -124,3 +126,25 @@ def test_no_more_runs_than_needed(functions: TestClient) -> None:
     before = runs()
     ask(functions, model="quadratic", inputs={"x": X}, outputs=["jacobian_y_x"])
     assert runs() == before + 1
+
+
+def test_a_single_number_is_no_list(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
+    """An output without a batch may be one: f of parameters alone, ``vjp_dt``."""
+    publish_scaled(tmp_path)
+    client = serve(tmp_path)
+    given = {"x": [1.0, 2.0], "t": 2.5}
+    found = ask(client, model="scaled", inputs=given)["outputs"]
+    assert found == {"y": [2.5, 5.0], "square": 6.25}
+    arrays = {
+        name: {
+            "shape": list(np.shape(value)),
+            "dtype": "float64",
+            "data": {"buffer": value, "encoding": "json"},
+        }
+        for name, value in given.items()
+    }
+    answer = client.post("/tesseract/scaled/apply", json={"inputs": arrays})
+    assert answer.json()["square"]["data"]["buffer"] == 6.25
+    vectors = {"name": "scaled", "input": [[1.0, 2.0], [2.5]], "config": {"n": 2}}
+    answer = client.post("/umbridge/Evaluate", json=vectors)
+    assert answer.json()["output"] == [[2.5, 5.0], [6.25]]

@@ -437,7 +437,7 @@ def test_a_single_number_has_no_sizes(tmp_path: Path, serve: Any) -> None:
     client = serve(tmp_path)
     number = {"name": "t", "shape": [], "datatype": "FP64"}
     found = outputs(infer(client, "scaled", {"inputs": [X, {**number, "data": [2.5]}]}))
-    assert found["y"].tolist() == [2.5, 5.0]
+    assert (found["y"].tolist(), found["square"].tolist()) == ([2.5, 5.0], 6.25)
     size = {"parameters": {"binary_data_size": 8}}
     head = json.dumps({"inputs": [X, {**number, **size}]}).encode()
     answer = client.post(
