@@ -114,7 +114,7 @@ def pictures() -> dict[str, tuple[bytes, set[int]]]:
         ),
         "JPEG of empty blocks": (blocks(4_000_000), {413} | busy),
         "PNG of empty blocks": (
-            png_of_stream((1, 1), padded_zlib(bytes(4), 15_000_000)),
+            png_of_stream((1, 1), padded_zlib(bytes(4), 4_000_000)),
             {200} | busy,
         ),
     }
@@ -148,12 +148,12 @@ def innocent() -> dict[str, bytes]:
 
 def uploads() -> Iterator[tuple[str, bytes, set[int]]]:
     """The largest bodies, whatever is in them."""
-    noise = np.random.default_rng(0).integers(0, 256, 16_000_000, np.uint8).tobytes()
+    noise = np.random.default_rng(0).integers(0, 256, 14_000_000, np.uint8).tobytes()
     yield "16 MB that are no picture", post("/classify", noise, "image/png"), {415, 429}
     lines = ("Content-Encoding: deflate", "Inference-Header-Content-Length: 2")
-    packed = padded_zlib(b"{}", 15_000_000)
+    packed = padded_zlib(b"{}", 4_000_000)
     sent = post(INFER.format("curve-mlp"), packed, "application/octet-stream", *lines)
-    yield "15 MB of empty blocks", sent, {422, 429}
+    yield "4 MB of empty blocks", sent, {422, 429}
 
 
 @cache
