@@ -148,7 +148,7 @@ def innocent() -> dict[str, bytes]:
 
 def uploads() -> Iterator[tuple[str, bytes, set[int]]]:
     """The largest bodies, whatever is in them."""
-    noise = np.random.default_rng(0).integers(0, 256, 14_000_000, np.uint8).tobytes()
+    noise = np.random.default_rng(0).integers(0, 256, 16_000_000, np.uint8).tobytes()
     yield "16 MB that are no picture", post("/classify", noise, "image/png"), {415, 429}
     lines = ("Content-Encoding: deflate", "Inference-Header-Content-Length: 2")
     packed = padded_zlib(b"{}", 4_000_000)
