@@ -415,6 +415,7 @@ def test_a_random_slope_is_its_mean_when_not_training() -> None:
     y = functional.rrelu(x, 0.1, 0.4)
     y.sum().backward()
     same(special.rrelu(NEAR, NEAR, 0.1, 0.4), y.detach())
+    same(special.rrelu(NEAR, NEAR), functional.rrelu(NEAR))
     given = (torch.ones_like(NEAR), NEAR, NEAR, 0.1, 0.4)
     same(special.rrelu_backward(*given, False, False), x.grad)
     assert special.rrelu(NEAR, NEAR, 0.1, 0.4, True) is NotImplemented

@@ -114,7 +114,12 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 
 
 def rrelu(
-    x: Tensor, _noise: Tensor, lower: float, upper: float, training: bool = False, _: Any = None
+    x: Tensor,
+    _noise: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    _: Any = None,
 ) -> Tensor:
     """The randomised leaky ReLU, which has its mean slope when not training."""
     if training:
