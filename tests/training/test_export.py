@@ -9,9 +9,11 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from contract.agreement import too_loose
 from training.errors import JobError
 from training.networks.cnn_improved import ImprovedCNN
 from training.publish.agreement import GraphRunner, Tolerances, measure_agreement
+from training.publish.classifier_artifact import probability_tolerances
 from training.publish.derivatives import SaliencyMethod, derivative, frozen, saliency
 from training.publish.export import export, export_function, signature
 
@@ -282,3 +284,19 @@ def test_frozen_leaves_the_network_as_it_was() -> None:
     duplicate = frozen(network)
     assert network.training and all(p.requires_grad for p in network.parameters())
     assert not duplicate.training and not any(p.requires_grad for p in duplicate.parameters())
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
+def test_a_network_that_is_sure_of_nothing_is_accepted(classes: int, tmp_path: Path) -> None:
+    """Its largest probability is one in so many classes; what is published, the service loads."""
+
+    def unsure(image: Tensor) -> Tensor:
+        return image.float().mean((1, 2, 3))[:, None].expand(-1, classes).softmax(1)
+
+    images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
+    tolerances = probability_tolerances(classes)
+    function, samples = export_function(
+        unsure, {"image": images}, ["probabilities"], tmp_path, "p", tolerances=tolerances
+    )
+    graph = function.graph
+    assert too_loose(graph.agreement, graph.precision, [samples["p.probabilities"]]) is None

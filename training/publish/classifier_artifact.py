@@ -126,6 +126,12 @@ def data_record(data: ImageData) -> Data:
     return Data(name=data.name, sha256=data.sha256, rows=sum(rows.values()), splits=rows)
 
 
+def probability_tolerances(classes: int) -> Tolerances:
+    """Of probabilities; the largest of an unsure network is hardly more than 1 / ``classes``, and
+    the service accepts ``LOOSEST`` of it."""
+    return Tolerances(absolute=min(1e-4, LOOSEST["float32"] / classes), relative=1e-4)
+
+
 def _export(
     served: Probabilities, data: ImageData, folder: Path
 ) -> tuple[dict[str, Function], dict[str, Any]]:
@@ -137,7 +143,7 @@ def _export(
         served.outputs,
         folder,
         "probabilities",
-        tolerances=Tolerances(absolute=1e-4, relative=1e-4),
+        tolerances=probability_tolerances(len(data.classes)),
     )
     explain = saliency(served.network, served.prepare, method="integrated")
     images, labels, largest = _steady_samples(served, len(data.classes), data.side)
