@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from contract.manifest import Agreement, Function, Graph, Tensor
 from service.web.markdown import to_html
+from training.errors import JobError
 from training.publish import classifier_plots, report
 
 
@@ -115,7 +117,7 @@ def test_plain_files(tmp_path: Path) -> None:
     assert "    [1, 0],\n    [-2, 3e-09]\n" in text
     with pytest.raises(ValueError, match="not JSON compliant"):
         report.write_metrics(tmp_path, {"mse": float("nan")})
-    report.write_samples(tmp_path, {"value.x": np.arange(3.0)})
+    report.write_samples(tmp_path, {}, {"value.x": np.arange(3.0)})
     assert np.load(tmp_path / "samples.npz", allow_pickle=False)["value.x"].tolist() == [0, 1, 2]
 
 
@@ -126,3 +128,22 @@ def test_any_class_name_can_be_drawn(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         classifier_plots.draw_confusion(tmp_path / "c.png", classes, np.eye(5, dtype=int))
     assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_what_the_service_would_refuse_is_not_published(tmp_path: Path) -> None:
+    """A tolerance of a tenth of the largest output proves nothing."""
+    tensor = Tensor(name="y", dtype="float32", shape=("n",))
+    agreement = Agreement(maximum_absolute_error=0, absolute_tolerance=1e-3, relative_tolerance=0)
+    function = Function(
+        inputs=(Tensor(name="x", dtype="float32", shape=("n",)),),
+        outputs=(tensor,),
+        graph=Graph(file="value.onnx", precision="fp32", agreement=agreement),
+    )
+    large, small = (np.full(2, size, np.float32) for size in (1.0, 0.01))
+    report.write_samples(tmp_path, {"value": function}, {"value.x": large, "value.y": large})
+    (tmp_path / "samples.npz").unlink()
+    with pytest.raises(
+        JobError, match=r"value, fp32: its tolerance .* the service would refuse it"
+    ):
+        report.write_samples(tmp_path, {"value": function}, {"value.x": small, "value.y": small})
+    assert not (tmp_path / "samples.npz").exists()

@@ -59,7 +59,7 @@ def import_onnx(
             ranges={key: (float(each.min()), float(each.max())) for key, each in given.items()},
         )
         arrays = {f"value.{key}": each for key, each in {**given, **expected}.items()}
-        report.write_samples(draft.folder, arrays)
+        report.write_samples(draft.folder, manifest.functions, arrays)
         report.write_report(draft.folder, function_report.imported(manifest, draft.folder))
         artifact = draft.publish(manifest)
     say(f"value: agrees with ONNX's reference to {agreement.maximum_absolute_error:.1e}")

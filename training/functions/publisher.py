@@ -275,7 +275,7 @@ def _write(
     samples = {
         key: array for each in outcome.exported for key, array in each.checked.samples.items()
     }
-    report.write_samples(folder, samples)
+    report.write_samples(folder, manifest.functions, samples)
     if isinstance(publication.function, nn.Module):
         state = publication.function.state_dict()
         # Copies: two names of one tensor are refused.

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         text = sigmoid_conv_report.text(manifest, results, checks)
         report.write_report(draft.folder, text)
         report.write_checkpoint(draft.folder, network)
-        report.write_samples(draft.folder, arrays)
+        report.write_samples(draft.folder, manifest.functions, arrays)
         report.write_metrics(draft.folder, manifest.metrics)
         draft.publish(manifest)
         print(f"published {draft.published}")

@@ -79,7 +79,7 @@ def write_artifact(
         print(f"saliency is not published: {'; '.join(failures)}")
         (draft.folder / functions.pop("saliency").graph.file).unlink()
         samples = {key: rows for key, rows in samples.items() if not key.startswith("saliency.")}
-    report.write_samples(draft.folder, samples)
+    report.write_samples(draft.folder, functions, samples)
     report.write_checkpoint(
         draft.folder, torch.nn.ModuleDict({"network": network, "normalise": normalise})
     )

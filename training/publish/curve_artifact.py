@@ -91,7 +91,7 @@ def write_artifact(draft: Draft, task: Task) -> tuple[CurveManifest, list[Slope]
     curve_report.draw(draft.folder, network, deviation, study)
     report.write_report(draft.folder, curve_report.text(manifest, study))
     report.write_checkpoint(draft.folder, fit.network)
-    report.write_samples(draft.folder, samples)
+    report.write_samples(draft.folder, functions, samples)
     report.write_metrics(draft.folder, manifest.metrics)
     report.write_history(draft.folder, _history(fit))
     return manifest, slopes

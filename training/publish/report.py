@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
+from contract.agreement import too_loose
 from contract.manifest import Data, Function, Parameters, Training
+from training.errors import JobError
 
 DATA_COLOUR, MODEL_COLOUR, TRUTH_COLOUR = "#1f4e8c", "#d9622b", "#8a8f98"
 ACCENTS = ("#2a9d6f", "#9b4f96", "#c0392b")
@@ -188,8 +190,19 @@ def figure(
             plt.close(drawing)
 
 
-def write_samples(folder: Path, samples: Mapping[str, NDArray[Any]]) -> None:
-    """samples.npz, with keys ``<function>.<tensor>``."""
+def write_samples(
+    folder: Path, functions: Mapping[str, Function], samples: Mapping[str, NDArray[Any]]
+) -> None:
+    """samples.npz, with keys ``<function>.<tensor>``.
+
+    Raises JobError where these samples prove nothing with the tolerances of ``functions``: the
+    service would refuse what is published.
+    """
+    for name, function in functions.items():
+        references = [samples[f"{name}.{tensor.name}"] for tensor in function.outputs]
+        for graph in (function.graph, *function.variants):
+            if loose := too_loose(graph.agreement, graph.precision, references):
+                raise JobError(f"{name}, {graph.precision}: {loose}; the service would refuse it")
     arrays: dict[str, Any] = dict(samples)
     np.savez_compressed(folder / "samples.npz", **arrays)
 
