@@ -30,7 +30,7 @@ from training.publish.classifier import (
 from training.publish.derivatives import frozen, saliency
 from training.publish.export import export_function
 from training.publish.familiarity import fit_familiarity
-from training.publish.int8 import CALIBRATION_ROWS, quantise
+from training.publish.int8 import CALIBRATION_ROWS, quantise, tolerance
 from training.publish.measure import run_classifier, single_image_seconds
 from training.publish.parameters import summarise
 from training.publish.saliency_checks import SaliencyFigures
@@ -221,13 +221,10 @@ def _add_int8(
     for name in ("image", *given):
         samples[f"probabilities.{name}"] = samples[f"probabilities.{name}"][steady]
     worst = float(errors[steady].max())
-    loosest = LOOSEST["int8"] * max(float(array[steady].max()) for array in expected.values())
-    # Other processors add int8 products in another order and width: the same graph may differ by
-    # somewhat more there, but not by a multiple.
     agreement = function.graph.agreement.model_copy(
         update={
             "maximum_absolute_error": worst,
-            "absolute_tolerance": min(round(2 * worst + 0.02, 3), loosest),
+            "absolute_tolerance": tolerance(worst, [array[steady] for array in expected.values()]),
             "relative_tolerance": 0.0,
             "details": figures,
         }

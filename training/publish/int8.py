@@ -3,7 +3,7 @@
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,22 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from contract.agreement import LOOSEST
+
 CALIBRATION_ROWS = 512
 LEAST_BATCH = 16
+# Other processors add int8 products in another order and width: the same graph may be off by
+# somewhat more there, but not by a multiple.
+MARGIN, SLACK = 2.0, 0.02
+
+
+def tolerance(worst: float, references: Iterable[NDArray[Any]]) -> float:
+    """How far a variant may be off where it is loaded, if it is off by ``worst`` here.
+
+    At most what the service accepts of the largest magnitude of ``references``, its outputs.
+    """
+    largest = max(float(np.max(np.abs(each))) for each in references)
+    return min(round(MARGIN * worst + SLACK, 3), LOOSEST["int8"] * largest)
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
