@@ -19,6 +19,7 @@ from training.fit.normalise import Normalise
 from training.networks.backbone import BACKBONES
 from training.networks.classifier import NETWORKS, make_classifier
 from training.networks.cnn_improved import ImprovedCNN
+from training.provenance import training_record
 from training.publish.classifier_artifact import write_artifact
 from training.publish.familiarity import Familiarity, fit_familiarity, with_features
 from training.publish.measure import run_classifier
@@ -101,7 +102,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     data = ImageData("two", ("dark", "bright"), TRAINED_ON, HELD_OUT, HELD_OUT, "0" * 64)
     fitted = Fitted(network.eval(), normalise, [epoch], ["cpu"])
     with Draft(tmp_path_factory.mktemp("familiar"), "two") as draft:
-        return draft.publish(write_artifact(draft, fitted, data, {"network": "improved"}, 0))
+        record = training_record({"network": "improved"}, seed=0, epochs=1, wall_seconds=1)
+        return draft.publish(write_artifact(draft, fitted, data, record))
 
 
 def shares(artifact: Artifact, graph: Graph, pixels: np.ndarray) -> np.ndarray:
