@@ -70,8 +70,9 @@ WIDE, WIDEST = 4, 7  # columns from which a table is laid out otherwise on narro
 MOST_LABELS = 40  # columns; a table of more only scrolls: a label in every cell makes a large page
 # The prime is raised by itself: as a superscript it would be raised twice, to a speck.
 PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
-# A sign, not a subtraction, which would be set with room on either side.
-SIGN = re.compile(r"(<mo[^>]*>&#x(?:00028|0002C|0003D|000B7);</mo>)<mo>&#x02212;</mo>")
+# A sign, not a subtraction, which would be set with room on either side. Older converters take the
+# dot for a variable (mi).
+SIGN = re.compile(r"(<m[io][^>]*>&#x(?:00028|0002C|0003D|000B7);</m[io]>)<mo>&#x02212;</mo>")
 MAX_FORMULA = 2000  # characters; a longer one is shown as it is
 
 
