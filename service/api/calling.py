@@ -144,7 +144,7 @@ def _typed(
             return values
         wrong = ~np.isfinite(values)
     if wrong.any():
-        # Each protocol has its own names of types, so it is said in none of them.
+        # In plain words: each protocol names its types differently.
         finite = f"a finite number that a float of {8 * dtype.itemsize} bits can hold"
         detail = f"an integer from {low} to {high}" if whole else finite
         raise Unreadable(f"it should be {detail}", _place(int(np.argmax(wrong)), shape))

@@ -105,7 +105,7 @@ def read_inputs(query: InferQuery, binary: memoryview, model: Model, max_picture
 def refuse_shared_memory(parameters: dict[str, Any] | None, pointer: str) -> None:
     """Raise Invalid where a tensor is to be in memory that the client shares.
 
-    An output for which that were passed over would leave its client with what was there before.
+    If it were ignored, the client would read from that memory what was there before.
     """
     if (parameters or {}).get("shared_memory_region") is not None:
         detail = "shared memory is neither read nor written here: send tensors with the request"
@@ -182,9 +182,10 @@ def _pictures(
         start += 4
         if length > len(content) - start:
             detail = (
-                "an element is longer than the bytes that are there; its length, in four bytes, "
+                "an element is longer than the bytes that are there; before each goes its length, "
+                "in four bytes, little-endian"
             )
-            raise at(pointer, (), detail + "little-endian, goes before each")
+            raise at(pointer, (), detail)
         found.append(bytes(content[start : start + length]))
         start += length
     if len(found) != count:

@@ -35,7 +35,7 @@ SCALES = (
 Slips = Iterator[tuple[Sequence[str], Any]]
 
 
-# What follows from numbers as large as they may be is infinite, and like no student's.
+# The largest numbers that are accepted overflow to infinity: then no slip is recognised.
 @np.errstate(over="ignore", invalid="ignore")
 def mark(
     given: dict[str, Any],
