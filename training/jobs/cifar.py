@@ -36,6 +36,7 @@ from training.fit.presets import NAMES, preset
 from training.fit.process_group import ProcessGroup, join
 from training.fit.recipe import Recipe
 from training.fit.teacher import describe, load_teachers, provenance
+from training.jobs.evaluate import command
 from training.naming import choose_name, require_replaceable
 from training.networks.backbone import BACKBONES, read_weights
 from training.networks.classifier import NETWORKS, check_side, make_classifier
@@ -249,15 +250,7 @@ def _train_and_publish(
         manifest = write_artifact(draft, fitted, data, record)
         draft.publish(manifest)
     print(f"published {draft.published}")
-    again = naming.command(
-        "evaluate",
-        model,
-        python=naming.this_python(),
-        images=arguments.images,
-        zip_encoding=arguments.zip_encoding,
-        artifacts=arguments.artifacts,
-    )
-    print(f"the test images, once, at the end: {again}")
+    print(f"the test images, once, at the end: {command(model, arguments)}")
 
 
 @contextmanager

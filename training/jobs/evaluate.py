@@ -19,6 +19,7 @@ from contract.errors import ArtifactError
 from contract.manifest import TrainedClassifierManifest
 from contract.remote import on_this_machine, open_draft
 from contract.store import Artifact
+from training import naming
 from training.data.images import ImageData
 from training.errors import JobError
 from training.fit.evaluate import reliability, score
@@ -44,6 +45,18 @@ def add_model_and_images(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--zip-encoding", default=None, metavar="NAME", help="as it was given for training"
+    )
+
+
+def command(model: str, arguments: argparse.Namespace) -> str:
+    """This job's command line for ``model``, after a job with the same images and artifacts."""
+    return naming.command(
+        "evaluate",
+        model,
+        python=naming.this_python(),
+        images=arguments.images,
+        zip_encoding=arguments.zip_encoding,
+        artifacts=arguments.artifacts,
     )
 
 

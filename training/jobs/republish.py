@@ -11,10 +11,9 @@ import argparse
 from pathlib import Path
 
 from contract.remote import on_this_machine, open_draft
-from training import naming
 from training.fit.checkpoint import Epoch
 from training.fit.loop import Fitted
-from training.jobs.evaluate import add_model_and_images
+from training.jobs.evaluate import add_model_and_images, command
 from training.publish.classifier_artifact import write_artifact
 from training.publish.published import history, load
 
@@ -44,12 +43,4 @@ def _republish(arguments: argparse.Namespace, root: Path) -> None:
         draft.publish(write_artifact(draft, fitted, published.data, record))
     before = f"{arguments.artifacts}/{arguments.model}/{published.manifest.version}"
     print(f"published {draft.published}; {before} may be removed")
-    again = naming.command(
-        "evaluate",
-        arguments.model,
-        python=naming.this_python(),
-        images=arguments.images,
-        zip_encoding=arguments.zip_encoding,
-        artifacts=arguments.artifacts,
-    )
-    print(f"the test images: {again}")
+    print(f"the test images: {command(arguments.model, arguments)}")
