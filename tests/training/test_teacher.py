@@ -178,7 +178,7 @@ def test_the_manifest_tells_of_the_teachers(tmp_path: Path) -> None:
 
 def test_the_released_recipe_needs_no_teacher_and_has_one_for_it() -> None:
     assert preset("improved", "release").teacher_share == 0
-    assert preset("improved", "release", taught=True).teacher_copies == 16
+    assert preset("improved", "release", taught=True).teacher_copies == 24
     assert preset("improved", "hour", taught=True) == preset("improved", "hour")
 
 

@@ -20,7 +20,7 @@ def translate(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor
     """Shift each of images [n, c, h, w] by up to ``pixels`` each way, filling by reflection."""
     n, _, height, width = images.shape
     padded = functional.pad(images, (pixels,) * 4, mode="reflect")
-    shifts = torch.randint(0, 2 * pixels + 1, (2, n), generator=generator).to(images.device)
+    shifts = _random(2 * pixels + 1, (2, n), images.device, generator)
     rows = shifts[0][:, None] + torch.arange(height, device=images.device)
     columns = shifts[1][:, None] + torch.arange(width, device=images.device)
     index = torch.arange(n, device=images.device)[:, None, None]
@@ -35,8 +35,8 @@ def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     Taylor, arXiv 1708.04552).
     """
     n, _, height, width = images.shape
-    rows = torch.randint(0, height, (n, 1), generator=generator).to(images.device) - size // 2
-    columns = torch.randint(0, width, (n, 1), generator=generator).to(images.device) - size // 2
+    rows = _random(height, (n, 1), images.device, generator) - size // 2
+    columns = _random(width, (n, 1), images.device, generator) - size // 2
     y = torch.arange(height, device=images.device)[None]
     x = torch.arange(width, device=images.device)[None]
     in_rows = (y >= rows) & (y < rows + size)
@@ -60,3 +60,11 @@ def cutmix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
     mixed = images.clone()
     mixed[box] = images.roll(1, 0)[box]
     return mixed, rows * columns / (height * width)
+
+
+def _random(
+    below: int, shape: tuple[int, ...], device: torch.device, generator: torch.Generator
+) -> Tensor:
+    """Whole numbers from 0, drawn on the CPU, so that every device gets the same ones."""
+    drawn = torch.randint(0, below, shape, generator=generator)
+    return drawn.to(device, non_blocking=True)  # else a GPU finishes all its work first

@@ -68,6 +68,8 @@ def choose_device(name: str) -> Device:
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:
         raise JobError(f"--device {name}: PyTorch sees {count} GPUs on this machine; use cpu")
+    # All batches have one size: the fastest kernel for it is looked for once.
+    torch.backends.cudnn.benchmark = True
     return Device(device, bfloat16=torch.cuda.is_bf16_supported())
 
 

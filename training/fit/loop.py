@@ -186,12 +186,18 @@ def fit(
         seconds = time.monotonic() - started
         row = Epoch(epoch + 1, loss, found_loss, found_top1, found_top5, seconds, top1)
         run.history.append(row)
-        computed = str(device) if group.size == 1 else f"{group.size} × {device}"
+        computed = _computed_on(device, group)
         if computed not in run.devices:
             run.devices.append(computed)
         keep(finished=epoch + 1 == recipe.epochs)
         on_epoch(row)
     return Fitted(published.eval(), normalise, run.history, run.devices)
+
+
+def _computed_on(device: Device, group: ProcessGroup) -> str:
+    """In words, with PyTorch's version: another may resume the run, or publish it."""
+    text = f"{device}, PyTorch {torch.__version__.partition('+')[0]}"
+    return text if group.size == 1 else f"{group.size} × {text}"
 
 
 def _require_same(group: ProcessGroup, identity: dict[str, Any], epochs: int, batches: int) -> None:
@@ -213,7 +219,8 @@ def _scores(
     scores = torch.zeros(3, dtype=torch.float64, device=device.torch)
     if group.leads:
         found = evaluate(logits, images.images, images.labels)
-        scores += torch.tensor([found.loss, found.top1, found.top5], dtype=torch.float64)
+        values = [found.loss, found.top1, found.top5]
+        scores += torch.tensor(values, dtype=torch.float64, device=device.torch)
     group.take_from_first([scores])
     return scores.tolist()
 
@@ -265,7 +272,7 @@ def _train_epoch(
             continue
         step = epoch * steps + index
         lr_factor = schedule(step, recipe.epochs * steps, recipe.warmup)
-        chosen = rows.to(device.torch)
+        chosen = rows.to(device.torch, non_blocking=True)
         images, labels = normalise(train.images[chosen]), train.labels[chosen]
         images = _augmented(images, mirrored_first[chosen], copy, recipe, generator)
         if run.selector is not None:
@@ -379,7 +386,7 @@ def _answers(
         return None
     kept = run.answers.get(copy, batch) if run.answers is not None else None
     if kept is not None:
-        return kept.to(images.device)
+        return kept.to(images.device, non_blocking=True)
     with torch.no_grad(), device.precision():
         answers: Tensor = run.teacher(images).float()
     if run.answers is not None:
