@@ -463,7 +463,12 @@ class Registry:
             reason = str(error) if isinstance(error, ArtifactError | OSError) else repr(error)
             return self._refuse(name, version, reason, found.signature)
         self._signatures[name] = found.signature
-        log.info("serving %s version %d", name, version)
+        which = ", ".join(
+            f"{function} in {loaded.graph.precision}"
+            for function, loaded in model.functions.items()
+            if loaded.function.variants
+        )
+        log.info("serving %s version %d%s", name, version, which and f": {which}")
         for loaded in model.functions.values():
             for reason in loaded.refused:
                 log.warning("%s version %d: not used: %s", name, version, reason)

@@ -16,7 +16,7 @@ from service.runtime.observer import Observer
 from service.runtime.registry import Registry
 from service.runtime.verifier import Refused
 from service.settings import Settings
-from tests.tiny_artifacts import publish_curve
+from tests.tiny_artifacts import publish_classifier, publish_curve
 
 WAIT = 60.0  # seconds; verifying takes a fraction of one
 
@@ -74,6 +74,23 @@ def test_what_is_loaded_stays_though_its_files_change(tmp_path, caplog) -> None:
     publish_curve(tmp_path, "a", offset=2.0)
     found.refresh(WAIT)
     assert serving(found) == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("agrees", "precision", "said"),
+    [(True, "auto", "int8"), (False, "auto", "fp32"), (True, "fp32", "fp32")],
+)
+def test_the_log_says_which_of_several_graphs_serves(
+    tmp_path, caplog, agrees, precision, said
+) -> None:
+    publish_classifier(tmp_path, "a", int8_agrees=agrees)
+    publish_curve(tmp_path, "b")
+    with caplog.at_level("INFO"):
+        found = registry(tmp_path, precision=precision)
+    messages = [record.getMessage() for record in caplog.records]
+    assert f"serving a version 1: probabilities in {said}" in messages
+    assert "serving b version 1" in messages
+    assert found.get("a").functions["probabilities"].graph.precision == said
 
 
 @pytest.mark.parametrize("module", ["verifier.VerifyingProcess", "registry.load"])
