@@ -5,7 +5,8 @@
 
 The processor stays what it is: only what it says of itself changes (only_avx2.c). An older one has
 other caches and another clock, so of these times the ratios are worth more. Needs Linux, a C
-compiler, and an Intel processor with ``cpuid_fault`` in /proc/cpuinfo.
+compiler, and an Intel processor with ``cpuid_fault`` in /proc/cpuinfo. The command must leave
+SIGSEGV alone: pytest needs ``-p no:faulthandler``.
 """
 
 import os
