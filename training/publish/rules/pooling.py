@@ -32,20 +32,24 @@ def adaptive_max_pool(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     one has its last place more than once.
     """
     axes = len(sizes)
+    rows = x.flatten(-axes)
+    shape = [*x.shape[:-axes], *sizes]
+    if all(size == 1 for size in sizes):  # one window: no table, which costs time in each request
+        values, places = rows.max(-1)
+        return values.reshape(shape), places.reshape(shape)
     table = torch.zeros([1] * (2 * axes), dtype=torch.int64)
     for axis, outputs in enumerate(sizes):
         inputs = x.shape[axis - axes]
         start, end = _adaptive_windows(inputs, outputs)
         widest = -(-inputs // outputs) + (inputs % outputs != 0)
         place = torch.minimum(start.unsqueeze(1) + torch.arange(widest), end.unsqueeze(1) - 1)
-        shape = [1] * (2 * axes)
-        shape[axis], shape[axes + axis] = outputs, widest
-        table = table * inputs + place.reshape(shape)
+        along = [1] * (2 * axes)
+        along[axis], along[axes + axis] = outputs, widest
+        table = table * inputs + place.reshape(along)
     table = table.flatten(axes).flatten(0, axes - 1)
-    seen = x.flatten(-axes).index_select(-1, table.flatten()).unflatten(-1, table.shape)
+    seen = rows.index_select(-1, table.flatten()).unflatten(-1, table.shape)
     values, which = seen.max(-1, keepdim=True)
     places = table.expand(seen.shape).gather(-1, which)
-    shape = [*x.shape[:-axes], *sizes]
     return values.reshape(shape), places.reshape(shape)
 
 
