@@ -33,7 +33,7 @@ help:
 	@echo "make test     run every test"
 	@echo "make test-lowest  the service's tests with the lowest versions that pyproject.toml allows"
 	@echo "make coverage  how much of the code the tests run"
-	@echo "make train    train and publish every model"
+	@echo "make train    train and publish the homework's models"
 	@echo "make lint     check style and types;  make format: fix the style"
 	@echo "make bench    compare with other servers, 25 minutes;  make bench-quick: in 3"
 	@echo "make test-clients    run the clients that people have, each in an environment of its own"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.training.test_fit import SMALL, two_classes
+from training.__main__ import main
 from training.errors import JobError
 from training.fit import checkpoint
 from training.fit.checkpoint import Checkpoint, Epoch
@@ -85,6 +86,27 @@ def test_a_teacher_without_a_share_is_refused() -> None:
             device=choose_device("cpu"),
             teacher=ImprovedCNN(2, (8, 8, 8), (1, 2, 2)),
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ("--network fast", "this recipe learns from other networks"),
+        ("--network fast --set teacher_share=0.5", "this recipe learns from other networks"),
+        ("--network improved --set teacher_share=0.5", "this recipe learns from other networks"),
+        ("--network improved --preset hour --teacher runs/a", "takes nothing from a teacher"),
+        ("--network baseline --teacher runs/a runs/b", "takes nothing from a teacher"),
+        ("--network fast --preset quick --teacher runs/a", "has one recipe"),
+        ("--network wide --preset hour", "has one recipe"),
+    ],
+)
+def test_options_that_leave_a_teacher_out_or_need_none_are_refused_at_once(
+    tmp_path: Path, options: str, refused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = ["--images", str(tmp_path / "none"), "--runs", str(tmp_path / "runs")]
+    assert main(["cifar", *options.split(), *images]) != 0
+    assert refused in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folded_relu_network_computes_the_same() -> None:

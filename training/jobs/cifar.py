@@ -1,6 +1,7 @@
 """Train an image classifier and publish it.
 
 python -m training cifar --network baseline|improved [--preset hour|quick] [--images FOLDER_OR_ZIP]
+python -m training cifar --network improved|fast --teacher RUN …   the runs of --network wide
 torchrun --nproc-per-node=2 -m training cifar …              on several devices
 python -m training cifar --images photos.zip [--side 96] [--backbone resnet18 --weights FILE]
 
@@ -47,6 +48,7 @@ from training.publish.classifier_report import shows_top5
 SPLIT_SEED = 0
 UNBALANCED = 3  # times as many pictures of a class as of another
 TELL_SECONDS = 30.0
+ONE_RECIPE = ("fast", "wide")  # networks, whatever the preset
 LONG_MINUTES = 10  # for which it is said what would take less
 SHORT_SIDE = 64
 SHOWN_CLASSES = 10
@@ -72,8 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=NAMES,
         default="release",
-        help="hour: what two CPU cores train in one, which with bfloat16 is the released recipe; "
-        "quick: a narrower network, for fewer epochs",
+        help="of --network baseline and improved, without teachers. hour: what two CPU cores train "
+        "in one, which with bfloat16 is all of release; quick: fewer epochs, for improved also a "
+        "narrower network",
     )
     parser.add_argument(
         "--images",
@@ -329,7 +332,27 @@ def _recipe(
         raise JobError("epochs and batch must be at least 1")
     if not 0 < recipe.trained_share <= 1:
         raise JobError("trained_share must be above 0 and at most 1")
+    _check_teaching(recipe, arguments, network)
     return recipe
+
+
+def _check_teaching(recipe: Recipe, arguments: argparse.Namespace, network: str) -> None:
+    """Raise JobError where the options leave out a teacher, or give one for nothing."""
+    if network in ONE_RECIPE and arguments.preset != "release":
+        raise JobError(
+            f"--network {network} has one recipe: leave --preset out; fewer --epochs take less"
+        )
+    if recipe.teacher_share > 0 and arguments.teacher is None:
+        raise JobError(
+            f"--network {network}: this recipe learns from other networks. Train them first, by "
+            "--network wide --no-publish, and name their runs: --teacher RUN RUN; or train it "
+            "alone: --set teacher_share=0 --set teacher_copies=0"
+        )
+    if recipe.teacher_share <= 0 and arguments.teacher is not None:
+        raise JobError(
+            "--teacher: this recipe takes nothing from a teacher; leave --preset out with "
+            "--network improved, or add --set teacher_share=0.9"
+        )
 
 
 def _check_folder(folder: Path, arguments: argparse.Namespace) -> None:
@@ -468,7 +491,8 @@ def _to_go(row: Epoch, epochs: int) -> str:
 def _shorter(arguments: argparse.Namespace, side: int) -> str:
     """What makes a run of pictures of ``side`` × ``side`` shorter, beginning anew."""
     options = ["fewer --epochs"]
-    if arguments.preset != "quick" and arguments.backbone is None:
+    one_recipe = arguments.backbone is not None or arguments.network in ONE_RECIPE
+    if arguments.preset != "quick" and not one_recipe:
         options.append("--preset quick")
     if side > SHORT_SIDE:
         options.append(f"--side {SHORT_SIDE}")

@@ -33,8 +33,8 @@ def make_classifier(
     """The network of that name, of ``NETWORKS`` or ``BACKBONES``, for ``side`` × ``side`` pixels.
 
     ``improved`` is narrower in preset ``quick``. ``fast`` takes half of the int8 milliseconds of
-    ``improved``; ``wide`` is the teacher that it learns from. A backbone starts
-    from ``weights``, a file of torchvision's, or from nothing where that is None.
+    ``improved``; ``wide`` is the teacher of both. A backbone starts from ``weights``, a file of
+    torchvision's, or from nothing where that is None.
     """
     if network in BACKBONES:
         return Backbone(network, classes, weights)
