@@ -118,3 +118,17 @@ def test_the_mean_over_classes_stands_beside_the_top_1(
     text = written(tmp_path, manifest, metrics | {"scores": scores})
     assert text.split("## ")[0].count("| 43.21% |") == len(scores)
     assert "| mean over classes |" in text
+
+
+def test_a_low_top_1_of_mixed_images_is_explained(
+    tmp_path: Path, published: tuple[TrainedClassifierManifest, dict[str, Any]]
+) -> None:
+    manifest, metrics = published
+
+    def training(share: float) -> dict[str, Any]:
+        config = manifest.training.config | {"cutmix": share}
+        return {"training": manifest.training.model_copy(update={"config": config})}
+
+    text = written(tmp_path, manifest, metrics, **training(0.25))
+    assert "In 25% of the batches a rectangle of another image" in text
+    assert "rectangle" not in written(tmp_path, manifest, metrics, **training(0.0))

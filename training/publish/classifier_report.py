@@ -68,6 +68,7 @@ def write(
         "![Loss and validation accuracy by epoch](curves.png)",
         "The training loss is the one that was minimised: with augmentation and label smoothing, "
         "if any. The validation loss is plain cross-entropy without them.",
+        _mixed(manifest),
         _trained_share(manifest),
         _teachers(manifest),
     ]
@@ -186,6 +187,17 @@ def _comparison(manifest: TrainedClassifierManifest, other: ComparedClassifier |
         f"On the same test images {manifest.model} is **{found['points']:+.2f} points** of top-1 "
         f"from {other.manifest.model} (95 % interval of the paired difference: "
         f"{found['low']:+.2f} to {found['high']:+.2f}).",
+    )
+
+
+def _mixed(manifest: TrainedClassifierManifest) -> str:
+    share = manifest.training.config.get("cutmix", 0)
+    if not share:
+        return ""
+    return (
+        f"In {share:.0%} of the batches a rectangle of another image covers part of each. The "
+        "top-1 in training takes the covered image's class alone for right, even where little of "
+        "it is left to be seen: so it is far below that of whole images, and goes up and down."
     )
 
 
