@@ -355,3 +355,16 @@ def test_an_unknown_device_is_said_in_one_line() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(JobError, match="sees 0 GPUs"):
             choose_device("cuda")
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_the_sums_of_an_interrupted_epoch_go_where_the_network_is() -> None:
+    network = torch.nn.Linear(2, 2, device="meta")  # any device but the CPU, where they were read
+    run = loop._Run(network, None, [], None, None, None)
+    names = ("loss", "hits", "generator", "torch")
+    tensors = {f"within.{name}": torch.zeros(1) for name in names}
+    tensors |= {"network.weight": torch.zeros(2, 2), "network.bias": torch.zeros(2)}
+    loop._restore(run, checkpoint.Checkpoint(tensors, [], {}, [], batches=3))
+    assert run.within is not None
+    found = {name: getattr(run.within, name).device.type for name in names}
+    assert found == {"loss": "meta", "hits": "meta", "generator": "cpu", "torch": "cpu"}

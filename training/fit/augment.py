@@ -67,4 +67,5 @@ def _random(
 ) -> Tensor:
     """Whole numbers from 0, drawn on the CPU, so that every device gets the same ones."""
     drawn = torch.randint(0, below, shape, generator=generator)
-    return drawn.to(device, non_blocking=True)  # else a GPU finishes all its work first
+    # Blocking, it would wait until a GPU has done all its work.
+    return drawn.to(device, non_blocking=True)

@@ -450,6 +450,8 @@ def _restore(run: _Run, saved: Checkpoint) -> None:
     run.network.load_state_dict(saved.part("network"))
     within = saved.part("within")
     if saved.batches and within:
+        device = next(run.network.parameters()).device  # the generators' states stay on the CPU
+        within |= {name: within[name].to(device) for name in ("loss", "hits")}
         run.within = _EpochProgress(saved.batches, **within)
     if run.average is not None:
         run.average.load_state_dict(saved.part("average"))

@@ -37,6 +37,7 @@ FAST = TAUGHT.with_changes(epochs=235)
 WIDE = IMPROVED.with_changes(
     epochs=30, cutout=0, cutmix=0.5, trained_share=1.0, label_smoothing=0.05
 )
+ONE_RECIPE = {"fast": FAST, "wide": WIDE}  # by network, whatever the preset
 QUICK_WITHOUT_BFLOAT16 = HOUR_WITHOUT_BFLOAT16.with_changes(epochs=8, cutout=0, trained_share=1.0)
 # With bfloat16 twice as many take ten minutes, enough for some augmentation to help.
 QUICK = QUICK_WITHOUT_BFLOAT16.with_changes(epochs=16, cutout=6)
@@ -69,8 +70,8 @@ def preset(network: str, name: str, *, taught: bool = False, bfloat16: bool = Fa
         return BASELINE.with_changes(epochs=10) if name == "quick" else BASELINE
     if network in BACKBONES:
         return BACKBONE
-    if network in ("fast", "wide"):
-        return {"fast": FAST, "wide": WIDE}[network]
+    if network in ONE_RECIPE:
+        return ONE_RECIPE[network]
     if bfloat16:
         return {"release": IMPROVED, "hour": IMPROVED, "quick": QUICK}[name]
     return {

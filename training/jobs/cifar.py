@@ -33,7 +33,7 @@ from training.fit import checkpoint
 from training.fit.checkpoint import Epoch
 from training.fit.device import Device, choose_device
 from training.fit.loop import Fitted, fit
-from training.fit.presets import NAMES, preset
+from training.fit.presets import NAMES, ONE_RECIPE, preset
 from training.fit.process_group import ProcessGroup, join
 from training.fit.recipe import Recipe
 from training.fit.teacher import describe, load_teachers, provenance
@@ -48,7 +48,6 @@ from training.publish.classifier_report import shows_top5
 SPLIT_SEED = 0
 UNBALANCED = 3  # times as many pictures of a class as of another
 TELL_SECONDS = 30.0
-ONE_RECIPE = ("fast", "wide")  # networks, whatever the preset
 LONG_MINUTES = 10  # for which it is said what would take less
 SHORT_SIDE = 64
 SHOWN_CLASSES = 10
